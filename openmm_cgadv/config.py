@@ -1,0 +1,479 @@
+"""The experiment file: what is simulated, learned and run, every field with its unit and default.
+
+The file is YAML with the sections `reference`, `mapping`, `potential`, `dynamics`,
+`discriminator`, `training` and `production`; only `reference` is required. `load_experiment`
+reads and checks it; everything that is wrong raises `ConfigError` with one sentence.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+WATER_MODELS = ("spce", "tip3p", "tip4pew")
+WATER_DENSITY = 33.3
+"""Molecules per nm^3 of liquid water near 298 K, used to estimate the box of made water."""
+
+
+class ConfigError(ValueError):
+    """Something in an experiment file is wrong; the message is one sentence for a person."""
+
+
+class Section(BaseModel):
+    """Common rules of every section: unknown keys are errors, values do not change afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=False)
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, (str, Path)) else value
+
+
+class Trajectory(Section):
+    """An all-atom trajectory of one's own, in formats that MDTraj reads."""
+
+    topology: Path
+    files: Annotated[list[Path], BeforeValidator(_as_list), Field(min_length=1)]
+    frame_interval_fs: PositiveFloat
+    selection: str | None = None
+    """MDTraj atom selection of what is mapped to beads; everything by default."""
+
+
+class Reference(Section):
+    """Where the all-atom data come from: water made to order, or a trajectory of one's own."""
+
+    temperature_K: PositiveFloat
+    water: Literal["spce", "tip3p", "tip4pew"] | None = None
+    molecules: Annotated[int, Field(ge=8)] = 343
+    length_ps: PositiveFloat = 200.0
+    equilibration_ps: PositiveFloat | None = None
+    """Length of the equilibration before the reference; chosen by the length of it when null."""
+    timestep_fs: Annotated[float, Field(gt=0, le=4)] = 2.0
+    friction_per_ps: Annotated[float, Field(gt=0, le=0.1)] = 0.1
+    frame_interval_fs: PositiveFloat = 20.0
+    seed: Annotated[int, Field(ge=0)] = 1
+    platform: str | None = None
+    trajectory: Trajectory | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Reference:
+        if (self.water is None) == (self.trajectory is None):
+            found = "neither" if self.water is None else "both"
+            raise ValueError(
+                f"found {found} of `water` and `trajectory`, expected exactly one of them"
+            )
+        if self.trajectory is not None:
+            made = {"molecules", "length_ps", "equilibration_ps", "timestep_fs", "friction_per_ps",
+                    "frame_interval_fs", "seed", "platform"}
+            extra = sorted(made & self.model_fields_set)
+            if extra:
+                raise ValueError(
+                    f"found `{extra[0]}` beside `trajectory`, expected it only with `water`"
+                    + (" (the frame interval of a trajectory is `trajectory.frame_interval_fs`)"
+                       if extra[0] == "frame_interval_fs" else "")
+                )
+        elif not _is_multiple(self.frame_interval_fs, self.timestep_fs):
+            raise ValueError(
+                f"found frame_interval_fs {self.frame_interval_fs:g}, expected a multiple of "
+                f"timestep_fs {self.timestep_fs:g}"
+            )
+        return self
+
+    @property
+    def frame_interval(self) -> float:
+        """Time between two frames of the reference in ps."""
+        source = self.trajectory if self.trajectory is not None else self
+        return source.frame_interval_fs * 1e-3
+
+
+class Potential(Section):
+    """Form of the learned energy and how its first version is fitted."""
+
+    cutoff_nm: PositiveFloat = 0.7
+    pair_functions: Annotated[int, Field(ge=4)] = 26
+    three_body: bool = True
+    three_body_cutoff_nm: PositiveFloat = 0.40
+    radial_functions: PositiveInt = 3
+    l_max: Annotated[int, Field(ge=0, le=8)] = 4
+    initial: Literal["auto", "force_matching", "boltzmann_inversion"] = "auto"
+    """`auto` is force matching where the reference holds forces, else Boltzmann inversion."""
+
+    @model_validator(mode="after")
+    def _cutoffs(self) -> Potential:
+        if self.three_body and self.three_body_cutoff_nm > self.cutoff_nm:
+            raise ValueError(
+                f"found three_body_cutoff_nm {self.three_body_cutoff_nm:g}, expected at most "
+                f"cutoff_nm {self.cutoff_nm:g}"
+            )
+        return self
+
+
+class Dynamics(Section):
+    """Equation of motion of the beads and its discretization."""
+
+    equation: Literal["generalized_langevin", "langevin"] = "generalized_langevin"
+    timestep_fs: PositiveFloat = 5.0
+    auxiliary_variables: Annotated[int, Field(ge=0, le=8)] = 3
+    """Memory variables a degree of freedom; without meaning for `langevin`, which has none."""
+    initial_friction_per_ps: PositiveFloat | None = None
+    """Friction at the start of training; estimated from the reference when null."""
+
+    @property
+    def memory(self) -> int:
+        """Auxiliary variables a degree of freedom, 0 for memoryless Langevin dynamics."""
+        return 0 if self.equation == "langevin" else self.auxiliary_variables
+
+    @property
+    def timestep(self) -> float:
+        """Time step in ps."""
+        return self.timestep_fs * 1e-3
+
+
+class Discriminator(Section):
+    """Size of the equivariant discriminator of window dynamics."""
+
+    scalars: PositiveInt = 24
+    vectors: PositiveInt = 8
+    heads: PositiveInt = 2
+    attention: bool = True
+    neighbors: bool = False
+
+    @model_validator(mode="after")
+    def _heads(self) -> Discriminator:
+        for name in ("scalars", "vectors"):
+            if getattr(self, name) % self.heads:
+                raise ValueError(
+                    f"found {name} {getattr(self, name)}, expected a multiple of heads {self.heads}"
+                )
+        return self
+
+
+class Training(Section):
+    """The adversarial game: its length, its windows and its random numbers."""
+
+    seed: Annotated[int, Field(ge=0)] = 1
+    iterations: Annotated[int, Field(ge=0)] = 450
+    window_ps: PositiveFloat = 1.6
+    """Length of a generated window; the discriminator sees log-spaced lags that fit into it."""
+    chains: PositiveInt = 6
+    potential: Literal["relative_entropy", "adversarial"] = "relative_entropy"
+    forget_ps: PositiveFloat = 0.07
+    """Time over which the adjoint forgets the feedback that comes through the forces."""
+    validate_every: PositiveInt = 50
+    checkpoint_every: PositiveInt = 25
+    threads: PositiveInt | None = None
+    """Threads of the training; the cores that this process may use when null."""
+
+
+class Production(Section):
+    """The run of the trained model in OpenMM that the report measures."""
+
+    length_ps: PositiveFloat = 1000.0
+    equilibration_ps: Annotated[float, Field(ge=0)] = 20.0
+    frame_interval_fs: PositiveFloat = 20.0
+    timestep_fs: PositiveFloat | None = None
+    """Time step of the run; the one that the model was trained with when null."""
+    seed: Annotated[int, Field(ge=0)] = 1
+    platform: str | None = None
+    backend: Literal["torchforce", "pythonforce"] | None = None
+
+
+class Experiment(Section):
+    """One experiment file, with relative paths already resolved against the file's folder."""
+
+    reference: Reference
+    mapping: Literal["per_residue"] = "per_residue"
+    potential: Potential = Potential()
+    dynamics: Dynamics = Dynamics()
+    discriminator: Discriminator = Discriminator()
+    training: Training = Training()
+    production: Production = Production()
+
+    @model_validator(mode="after")
+    def _times(self) -> Experiment:
+        trained, run = "dynamics.timestep_fs", "production.timestep_fs"
+        step = self.dynamics.timestep_fs
+        if self.production.timestep_fs is None:
+            run, production_step = trained, step
+        else:
+            production_step = self.production.timestep_fs
+        for field, step, of, interval in (
+            (trained, step, "reference frame interval", self.reference.frame_interval * 1e3),
+            (run, production_step, "production.frame_interval_fs",
+             self.production.frame_interval_fs),
+        ):
+            if not _is_multiple(interval, step):
+                raise ValueError(
+                    f"{field}: found {step:g}, expected a step that divides the {of} "
+                    f"{interval:g} fs"
+                )
+        window = self.training.window_ps
+        shortest = 4 * self.reference.frame_interval
+        if window < shortest * (1 - 1e-9):
+            raise ValueError(
+                f"training.window_ps: found {window:g}, expected at least four frames of the "
+                f"reference, {shortest:g} ps"
+            )
+        if self.reference.water is not None:
+            if self.reference.length_ps < window:
+                raise ValueError(
+                    f"reference.length_ps: found {self.reference.length_ps:g}, expected at least "
+                    f"training.window_ps {window:g}"
+                )
+            half = 0.5 * (self.reference.molecules / WATER_DENSITY) ** (1 / 3)
+            if self.potential.cutoff_nm > half:
+                needed = math.ceil((2 * self.potential.cutoff_nm) ** 3 * WATER_DENSITY)
+                raise ValueError(
+                    f"potential.cutoff_nm: found {self.potential.cutoff_nm:g}, expected at most "
+                    f"{half:.3f}, half the box of {self.reference.molecules} water molecules "
+                    f"(or at least {needed} molecules)"
+                )
+        return self
+
+    def check(self) -> None:
+        """Check what the file refers to: that a trajectory of one's own is there and fits.
+
+        Opens the topology and the head of every trajectory file only, so it is quick.
+
+        Raises
+        ------
+        ConfigError
+            With one sentence naming the field, what was found and what was expected.
+        """
+        source = self.reference.trajectory
+        if source is None:
+            return
+        for field, path in [("topology", source.topology)] + [("files", p) for p in source.files]:
+            if not path.is_file():
+                raise ConfigError(
+                    f"reference.trajectory.{field}: found no file {path}, expected an existing one"
+                )
+        self._check_trajectory(source)
+
+    def _check_trajectory(self, source: Trajectory) -> None:
+        import mdtraj
+
+        field = "reference.trajectory"
+        try:
+            topology = mdtraj.load_topology(str(source.topology))
+        except Exception as error:
+            raise ConfigError(
+                f"{field}.topology: found {source.topology} that MDTraj can't read "
+                f"({_first_line(error)}), expected a topology such as PDB, GRO or PRMTOP"
+            ) from error
+        if source.selection is not None:
+            try:
+                selected = topology.select(source.selection)
+            except Exception as error:
+                raise ConfigError(
+                    f"{field}.selection: found {source.selection!r}, which MDTraj can't parse, "
+                    "expected an MDTraj atom selection such as 'resname HOH'"
+                ) from error
+            if len(selected) == 0:
+                raise ConfigError(
+                    f"{field}.selection: found {source.selection!r}, which selects none of the "
+                    f"{topology.n_atoms} atoms of {source.topology}, expected at least one"
+                )
+        for path in source.files:
+            try:
+                frame = next(mdtraj.iterload(str(path), top=topology, chunk=1))
+            except StopIteration:
+                raise ConfigError(f"{field}.files: found no frame in {path}, expected some")
+            except Exception as error:
+                if "atoms" in str(error) or "shape" in str(error).lower():
+                    raise ConfigError(
+                        f"{field}.files: found {path} that does not match the "
+                        f"{topology.n_atoms} atoms of {source.topology} ({_first_line(error)}), "
+                        "expected the trajectory of that topology"
+                    ) from error
+                raise ConfigError(
+                    f"{field}.files: found {path} that MDTraj can't read "
+                    f"({_first_line(error)}), expected a trajectory such as XTC, DCD or H5"
+                ) from error
+            lengths = frame.unitcell_lengths
+            if lengths is None:
+                raise ConfigError(
+                    f"{field}.files: found no periodic box in {path}, expected one in every frame"
+                )
+            vectors = frame.unitcell_vectors[0]
+            half = 0.5 * min(abs(float(vectors[k, k])) for k in range(3))
+            if self.potential.cutoff_nm > half:
+                raise ConfigError(
+                    f"potential.cutoff_nm: found {self.potential.cutoff_nm:g}, expected at most "
+                    f"{half:.3f}, half the box of {path}"
+                )
+
+
+def load_experiment(path: str | os.PathLike, overrides: list[str] | None = None) -> Experiment:
+    """Read and check an experiment file.
+
+    Parameters
+    ----------
+    path
+        YAML file. Relative paths in it are relative to its folder.
+    overrides
+        Assignments `section.field=value` that replace fields of the file; values are YAML.
+
+    Returns
+    -------
+    Experiment
+        The checked experiment. `Experiment.check` also looks at the files that it names.
+
+    Raises
+    ------
+    ConfigError
+        With one sentence naming the file, the field, what was found and what was expected.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: found no such file, expected an experiment file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: can't be read ({_first_line(error)})") from None
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark is not None else ""
+        problem = getattr(error, "problem", None) or _first_line(error)
+        raise ConfigError(f"{path}{where}: found text that is not YAML ({problem})") from None
+    if not isinstance(data, dict):
+        found = "an empty file" if data is None else f"a {type(data).__name__}"
+        raise ConfigError(f"{path}: found {found}, expected sections such as `reference:`")
+    # A section whose every line is commented out reads as null and means its defaults.
+    data = {key: {} if value is None else value for key, value in data.items()}
+    for override in overrides or []:
+        _override(data, override)
+    try:
+        experiment = Experiment.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_sentence(error, data)}") from None
+    return _resolve(experiment, path.resolve().parent)
+
+
+def _resolve(experiment: Experiment, folder: Path) -> Experiment:
+    source = experiment.reference.trajectory
+    if source is None:
+        return experiment
+    source = source.model_copy(update={
+        "topology": folder / source.topology,
+        "files": [folder / p for p in source.files],
+    })
+    reference = experiment.reference.model_copy(update={"trajectory": source})
+    return experiment.model_copy(update={"reference": reference})
+
+
+def _override(data: dict, assignment: str) -> None:
+    name, sign, value = assignment.partition("=")
+    keys = name.strip().split(".")
+    if not sign or not all(keys):
+        raise ConfigError(
+            f"--set: found {assignment!r}, expected `section.field=value` such as training.seed=2"
+        )
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {name}: found {value!r}, expected a YAML value") from None
+    for key in keys[:-1]:
+        if data.get(key) is None:
+            data[key] = {}
+        data = data[key]
+        if not isinstance(data, dict):
+            raise ConfigError(f"--set {name}: found no section `{key}` to set a field of")
+    data[keys[-1]] = parsed
+
+
+def _is_multiple(interval: float, step: float) -> bool:
+    ratio = interval / step
+    return round(ratio) >= 1 and abs(ratio - round(ratio)) < 1e-6
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+_TYPES = {
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "int_type": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "path_type": "a path",
+    "list_type": "a list",
+    "finite_number": "a finite number",
+}
+
+
+def _sentence(error: ValidationError, data: dict) -> str:
+    """One sentence for the first thing that is wrong in an experiment file."""
+    errors = error.errors()
+    # An unknown key explains a missing one, so it is named first.
+    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
+    location = ".".join(str(part) for part in first["loc"])
+    kind, context = first["type"], first.get("ctx", {})
+    if kind == "extra_forbidden":
+        names = _fields_at(first["loc"][:-1])
+        near = difflib.get_close_matches(str(first["loc"][-1]), names, n=1, cutoff=0.5)
+        hint = f"; did you mean `{near[0]}`?" if near else ""
+        return f"unknown field `{location}`, expected one of {', '.join(names)}{hint}"
+    if kind == "missing":
+        return f"required field `{location}` is missing"
+    if kind == "value_error":
+        text = str(context.get("error", first["msg"]))
+        return f"{location}: {text}" if location else text
+    found = first["input"]
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        names = _fields_at(first["loc"])
+        shown = "nothing" if found is None else repr(found)
+        return f"{location}: found {shown}, expected a section with fields {', '.join(names)}"
+    if kind in _TYPES:
+        expected = _TYPES[kind]
+    elif kind == "literal_error":
+        expected = context["expected"]
+    elif kind == "greater_than":
+        expected = f"more than {context['gt']:g}"
+    elif kind == "greater_than_equal":
+        expected = f"at least {context['ge']:g}"
+    elif kind == "less_than_equal":
+        expected = f"at most {context['le']:g}"
+    elif kind == "too_short":
+        expected = f"at least {context['min_length']} entry"
+    else:
+        expected = first["msg"]
+    return f"{location}: found {found!r}, expected {expected}"
+
+
+def _fields_at(location: tuple) -> list[str]:
+    """Names of the fields of the section at `location`."""
+    section: Any = Experiment
+    for part in location:
+        field = section.model_fields.get(part)
+        if field is None:
+            return []
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        section = next(
+            (c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None
+        )
+        if section is None:
+            return []
+    return list(section.model_fields)
