@@ -1,0 +1,6 @@
+"""The learned energy of coarse-grained beads, one file a term."""
+
+from .potential import Potential
+from .spec import PairSpec, PotentialSpec, ThreeBodySpec
+
+__all__ = ["PairSpec", "Potential", "PotentialSpec", "ThreeBodySpec"]
