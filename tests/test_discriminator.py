@@ -1,0 +1,136 @@
+"""What the critics must not see, and what they must."""
+
+import pytest
+import torch
+from e3nn import o3
+from systems import jittered_lattice, liquid_box
+
+from openmm_cgadv.discriminator import DynamicsDiscriminator, StructureDiscriminator
+
+
+@pytest.fixture(autouse=True)
+def double_precision():
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(0)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def windows(n=20, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n, 8, 3, generator=generator).cumsum(1)
+
+
+def transformations():
+    rotation = o3.rand_matrix()
+    return {"rotation": rotation, "reflection": -rotation, "identity": torch.eye(3)}
+
+
+def logits(critic, frames):
+    return critic(critic.tokens(frames))
+
+
+def dynamics(**options):
+    critic = DynamicsDiscriminator(torch.rand(7, 2) + 0.5, **options)
+    torch.nn.init.normal_(critic.gate)
+    if critic.attention is not None:
+        torch.nn.init.normal_(critic.attention.bias)
+    return critic
+
+
+@pytest.mark.parametrize("attention", [True, False])
+@pytest.mark.parametrize("name", ["rotation", "reflection", "identity"])
+def test_logits_of_motion_do_not_depend_on_frame_of_reference(name, attention):
+    critic, frames = dynamics(attention=attention), windows()
+    moved = frames @ transformations()[name].T + torch.tensor([3.0, -2.0, 0.7])
+    torch.testing.assert_close(logits(critic, moved), logits(critic, frames), rtol=1e-6, atol=1e-7)
+
+
+def test_logits_of_motion_follow_the_order_of_the_beads():
+    critic, frames = dynamics(), windows()
+    order = torch.randperm(len(frames))
+    torch.testing.assert_close(logits(critic, frames[order]), logits(critic, frames)[order])
+
+
+def test_a_lag_sees_itself_and_longer_lags_only():
+    critic, tokens = dynamics(), dynamics().tokens(windows()).requires_grad_()
+    for lag in range(7):
+        (gradient,) = torch.autograd.grad(critic(tokens)[:, lag].sum(), tokens)
+        seen = gradient.abs().amax([0, 2, 3]) > 0
+        assert seen.tolist() == [other >= lag for other in range(7)]
+
+
+def test_attention_carries_information_between_lags():
+    critic, tokens = dynamics(attention=False), dynamics().tokens(windows()).requires_grad_()
+    (gradient,) = torch.autograd.grad(critic(tokens)[:, 0].sum(), tokens)
+    assert gradient[:, 1:].abs().max() == 0
+
+
+def test_neighbour_vectors_are_seen_when_given():
+    critic = dynamics(extra_vectors=1)
+    tokens = torch.randn(5, 7, 3, 3).requires_grad_()
+    (gradient,) = torch.autograd.grad(critic(tokens).sum(), tokens)
+    assert gradient[:, :, 2].abs().max() > 0
+    rotation = o3.rand_matrix()
+    torch.testing.assert_close(critic(tokens @ rotation.T), critic(tokens), rtol=1e-6, atol=1e-7)
+
+
+def structure(n_types=2):
+    box = liquid_box(60, 33.0)
+    x = jittered_lattice(60, box, 0.3, 0)
+    types = torch.arange(60) % n_types
+    critic = StructureDiscriminator(n_types, 0.2, 0.55, n_radial=8)
+    critic.standardize(critic.densities(x, box, types))
+    return critic, x, box, types
+
+
+def test_logits_of_structure_do_not_depend_on_image_frame_of_reference_or_order():
+    critic, x, box, types = structure()
+
+    def logits(x, box, types):
+        return critic(critic.inputs(critic.densities(x, box, types)), types)
+
+    expected = logits(x, box, types)
+    images = torch.randint(-3, 4, x.shape).double() @ box
+    torch.testing.assert_close(logits(x + images + 0.3, box, types), expected, rtol=1e-6, atol=1e-7)
+    order = torch.randperm(len(x))
+    torch.testing.assert_close(logits(x[order], box, types[order]), expected[order], rtol=1e-6, atol=1e-7)
+    # A cubic box may be mirrored and its axes swapped; a free rotation is checked on a cluster in a large box.
+    torch.testing.assert_close(logits(-x[:, [2, 0, 1]], box, types), expected, rtol=1e-6, atol=1e-7)
+    large, cluster = 10 * torch.eye(3), x[(x - 0.6).norm(dim=1) < 0.5]
+    some = types[: len(cluster)]
+    turned = cluster @ o3.rand_matrix().T
+    torch.testing.assert_close(logits(turned, large, some), logits(cluster, large, some), rtol=1e-6, atol=1e-7)
+
+
+def test_gradient_of_structure_logits_matches_finite_differences():
+    critic, x, box, types = structure()
+    x = x[:20].clone().requires_grad_()
+    box, types = 4 * torch.eye(3), types[:20]
+
+    def total(x):
+        return critic(critic.inputs(critic.densities(x, box, types)), types).sum()
+
+    assert torch.autograd.gradcheck(total, x, eps=1e-6, atol=1e-5)
+
+
+def test_a_critic_learns_to_tell_two_diffusions_apart():
+    """Brownian windows whose long lags alone differ are told apart by the long lags' logits."""
+    torch.set_default_dtype(torch.float32)
+    critic = DynamicsDiscriminator(torch.ones(7, 2))
+    optimizer = torch.optim.Adam(critic.parameters(), 3e-3)
+    speed = torch.ones(8)
+    speed[6:] = 1.6
+
+    def sample(slow):
+        return (torch.randn(256, 8, 3) * (1.0 if slow else speed[:, None])).cumsum(1)
+
+    for _ in range(150):
+        loss = torch.nn.functional.softplus(-logits(critic, sample(True))).mean()
+        loss = loss + torch.nn.functional.softplus(logits(critic, sample(False))).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        gap = (logits(critic, sample(True)) - logits(critic, sample(False))).mean(0)
+    assert gap[6] > 0.3 and gap[5] > 0.3, gap
