@@ -26,12 +26,16 @@ def transformations():
     return {"rotation": rotation, "reflection": -rotation, "identity": torch.eye(3)}
 
 
+def kinds(frames):
+    return torch.arange(len(frames)) % 2
+
+
 def logits(critic, frames):
-    return critic(critic.tokens(frames))
+    return critic(critic.tokens(frames, kinds(frames)), kinds(frames))
 
 
 def dynamics(**options):
-    critic = DynamicsDiscriminator(torch.rand(7, 2) + 0.5, **options)
+    critic = DynamicsDiscriminator(torch.rand(2, 7, 2) + 0.5, **options)
     torch.nn.init.normal_(critic.gate)
     if critic.attention is not None:
         torch.nn.init.normal_(critic.attention.bias)
@@ -49,30 +53,31 @@ def test_logits_of_motion_do_not_depend_on_frame_of_reference(name, attention):
 def test_logits_of_motion_follow_the_order_of_the_beads():
     critic, frames = dynamics(), windows()
     order = torch.randperm(len(frames))
-    torch.testing.assert_close(logits(critic, frames[order]), logits(critic, frames)[order])
+    permuted = critic(critic.tokens(frames[order], kinds(frames)[order]), kinds(frames)[order])
+    torch.testing.assert_close(permuted, logits(critic, frames)[order])
 
 
 def test_a_lag_sees_itself_and_longer_lags_only():
-    critic, tokens = dynamics(), dynamics().tokens(windows()).requires_grad_()
+    critic, tokens = dynamics(), torch.randn(6, 7, 2, 3).requires_grad_()
     for lag in range(7):
-        (gradient,) = torch.autograd.grad(critic(tokens)[:, lag].sum(), tokens)
+        (gradient,) = torch.autograd.grad(critic(tokens, kinds(tokens))[:, lag].sum(), tokens)
         seen = gradient.abs().amax([0, 2, 3]) > 0
         assert seen.tolist() == [other >= lag for other in range(7)]
 
 
 def test_attention_carries_information_between_lags():
-    critic, tokens = dynamics(attention=False), dynamics().tokens(windows()).requires_grad_()
-    (gradient,) = torch.autograd.grad(critic(tokens)[:, 0].sum(), tokens)
+    critic, tokens = dynamics(attention=False), torch.randn(6, 7, 2, 3).requires_grad_()
+    (gradient,) = torch.autograd.grad(critic(tokens, kinds(tokens))[:, 0].sum(), tokens)
     assert gradient[:, 1:].abs().max() == 0
 
 
 def test_neighbour_vectors_are_seen_when_given():
     critic = dynamics(extra_vectors=1)
     tokens = torch.randn(5, 7, 3, 3).requires_grad_()
-    (gradient,) = torch.autograd.grad(critic(tokens).sum(), tokens)
+    (gradient,) = torch.autograd.grad(critic(tokens, kinds(tokens)).sum(), tokens)
     assert gradient[:, :, 2].abs().max() > 0
     rotation = o3.rand_matrix()
-    torch.testing.assert_close(critic(tokens @ rotation.T), critic(tokens), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(critic(tokens @ rotation.T, kinds(tokens)), critic(tokens, kinds(tokens)), rtol=1e-6, atol=1e-7)
 
 
 def structure(n_types=2):
@@ -117,7 +122,7 @@ def test_gradient_of_structure_logits_matches_finite_differences():
 def test_a_critic_learns_to_tell_two_diffusions_apart():
     """Brownian windows whose long lags alone differ are told apart by the long lags' logits."""
     torch.set_default_dtype(torch.float32)
-    critic = DynamicsDiscriminator(torch.ones(7, 2))
+    critic = DynamicsDiscriminator(torch.ones(2, 7, 2))
     optimizer = torch.optim.Adam(critic.parameters(), 3e-3)
     speed = torch.ones(8)
     speed[6:] = 1.6

@@ -75,8 +75,8 @@ class DynamicsDiscriminator(torch.nn.Module):
 
     Parameters
     ----------
-    scale : Tensor [lags, 2]
-        Root mean square of the increment and of the displacement at each lag (nm).
+    scale : Tensor [n_types, lags, 2]
+        Root mean square of the increment and of the displacement at each lag, for each bead type (nm).
     scalars, vectors, heads : int
         Width of the tokens, and heads of the attention; both widths are multiples of the heads.
     attention : bool
@@ -92,10 +92,11 @@ class DynamicsDiscriminator(torch.nn.Module):
         super().__init__()
         if scalars % heads or vectors % heads:
             raise ValueError(f"discriminator: found {scalars} scalars, {vectors} vectors, expected multiples of {heads} heads")
-        tokens, inputs = len(scale), 2 + extra_vectors
+        (n_types, tokens, _), inputs = scale.shape, 2 + extra_vectors
         self.vectors, self.extra_vectors = vectors, extra_vectors
         self.register_buffer("scale", scale.to(torch.get_default_dtype()))
         self.norms = torch.nn.Linear(inputs, scalars)
+        self.kind = torch.nn.Embedding(n_types, scalars)
         self.lag = torch.nn.Parameter(0.1 * torch.randn(tokens, scalars))
         self.embed = o3.Linear(f"{inputs}x1o", f"{vectors}x1o")
         self.gate = torch.nn.Parameter(torch.ones(tokens, vectors, 1))
@@ -106,17 +107,17 @@ class DynamicsDiscriminator(torch.nn.Module):
         self.update = perceptron(scalars + vectors, scalars, scalars)
         self.logit = perceptron(scalars, scalars, 1)
 
-    def tokens(self, frames: Tensor) -> Tensor:
-        """Scaled increments and displacements [W, lags, 2, 3] of windows [W, lags + 1, 3] (nm)."""
+    def tokens(self, frames: Tensor, types: Tensor) -> Tensor:
+        """Scaled increments and displacements [W, lags, 2, 3] of windows [W, lags + 1, 3] (nm) of beads."""
         displacement = frames[:, 1:] - frames[:, :1]
         increment = frames[:, 1:] - frames[:, :-1]
-        return torch.stack([increment, displacement], 2).to(self.scale.dtype) / self.scale[:, :, None]
+        return torch.stack([increment, displacement], 2).to(self.scale.dtype) / self.scale[types, :, :, None]
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Logits [W, lags], positive for all-atom, of tokens [W, lags, 2 + extra_vectors, 3]."""
+    def forward(self, tokens: Tensor, types: Tensor) -> Tensor:
+        """Logits [W, lags], positive for all-atom, of tokens [W, lags, 2 + extra_vectors, 3] of beads."""
         flat = tokens.flatten(-2)
         lengths = (tokens.square().sum(-1) + 1e-6).sqrt()
-        scalars = self.norms(lengths) + self.lag + self.embed_invariants(self.invariants(flat))
+        scalars = self.norms(lengths) + self.lag + self.kind(types)[:, None] + self.embed_invariants(self.invariants(flat))
         vectors = (self.embed(flat).unflatten(-1, (self.vectors, 3)) * self.gate).flatten(-2)
         if self.attention is not None:
             change = self.attention(torch.cat([scalars, vectors], -1))

@@ -26,7 +26,7 @@ class GeneralizedLangevin(torch.nn.Module):
     γ_0         ``exp(log_friction)``           1/ps
     α_k         ``floor + exp(log_rates)``      1/ps
     c_k         ``exp(log_couplings)``          1/ps
-    w_kl        ``rotations``                   1/ps
+    w_kl        ``10 rotations``                1/ps
     ==========  ==============================  ======
 
     Parameters
@@ -70,7 +70,7 @@ class GeneralizedLangevin(torch.nn.Module):
         upper = torch.zeros([self.n_types, k + 1, k + 1], dtype=torch.float64)
         row, column = torch.triu_indices(k, k, 1) + 1
         upper[:, 0, 1:] = self.log_couplings.exp()
-        upper[:, row, column] = self.rotations
+        upper[:, row, column] = 10.0 * self.rotations
         return torch.diag_embed(diagonal) + upper - upper.mT
 
     def propagator(self, dt: float) -> tuple[Tensor, Tensor]:

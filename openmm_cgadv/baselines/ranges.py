@@ -1,0 +1,84 @@
+"""The ranges of the splines of a potential, from the distances that occur in the reference."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from .. import config
+from ..potentials import PairSpec, PotentialSpec, ThreeBodySpec
+from ..potentials.neighbors import neighbor_pairs
+from ..trajectory import BeadTrajectory
+from ..units import KB
+
+RAREST_PAIRS = 2e-5
+"""Fraction of the pairs inside the cutoff below whose distance the data are too few to fit a spline."""
+
+CORE_DEPTH = 0.02
+"""Depth below r_min at which the repulsive core has reached CORE_ENERGY (nm)."""
+
+CORE_ENERGY = 5.0
+"""(kT)"""
+
+
+def sample_frames(trajectory: BeadTrajectory, number: int, start: int = 0, stop: int | None = None) -> slice:
+    """At most ``number`` frames spread evenly between two frames of a trajectory."""
+    stop = trajectory.n_frames if stop is None else stop
+    return slice(start, stop, max(1, -(-(stop - start) // number)))
+
+
+def pair_distances(trajectory: BeadTrajectory, cutoff: float, frames: slice) -> tuple[list[np.ndarray], float]:
+    """Distances of all pairs inside the cutoff, for each pair of types, and the number of frames times density.
+
+    Returns
+    -------
+    distances : list of ndarray
+        One array a pair of types, in row-major upper-triangle order (nm).
+    frames_per_volume : float
+        Σ over the frames of 1/V (nm⁻³), which normalizes a radial distribution function.
+    """
+    types = torch.from_numpy(trajectory.types)
+    n_types = len(trajectory.type_names)
+    found: list[list[np.ndarray]] = [[] for _ in range(n_types * (n_types + 1) // 2)]
+    frames_per_volume = 0.0
+    for x, box in zip(trajectory.positions(frames), trajectory.boxes(frames)):
+        i, j, _, r = neighbor_pairs(torch.from_numpy(x), torch.from_numpy(box), cutoff)
+        a, b = torch.minimum(types[i], types[j]), torch.maximum(types[i], types[j])
+        pair = (a * n_types - torch.div(a * (a - 1), 2, rounding_mode="floor") + b - a).numpy()
+        for p, distances in enumerate(found):
+            distances.append(r.numpy()[pair == p])
+        frames_per_volume += 1.0 / abs(np.linalg.det(box))
+    return [np.concatenate(d) for d in found], frames_per_volume
+
+
+def potential_spec(trajectory: BeadTrajectory, settings: config.Potential) -> PotentialSpec:
+    """Ranges and sizes of every term, from the settings and the shortest distances that occur.
+
+    Raises
+    ------
+    ValueError
+        If a pair of types never comes inside the cutoff, or the cutoff is above half the box.
+    """
+    cutoff = settings.cutoff_nm
+    heights = 1.0 / np.linalg.norm(np.linalg.inv(trajectory.boxes(sample_frames(trajectory, 100))), axis=1)
+    if cutoff > 0.5 * heights.min():
+        raise ValueError(
+            f"potential.cutoff_nm: found {cutoff:g}, expected at most {0.5 * heights.min():.3f}, half the box of the reference"
+        )
+    distances, _ = pair_distances(trajectory, cutoff, sample_frames(trajectory, 60))
+    names = trajectory.type_names
+    labels = [f"{a}-{b}" for i, a in enumerate(names) for b in names[i:]]
+    for label, d in zip(labels, distances):
+        if len(d) < 100:
+            raise ValueError(
+                f"potential.cutoff_nm: found {len(d)} pairs {label} inside {cutoff:g} nm in 60 frames, expected 100 to fit a spline"
+            )
+    r_min = tuple(float(np.quantile(d, max(RAREST_PAIRS, 5 / len(d)))) for d in distances)
+    core = 6 * CORE_ENERGY * KB * trajectory.temperature / CORE_DEPTH**3
+    three_body = None
+    if settings.three_body:
+        three_body = ThreeBodySpec.splines(
+            min(r_min), settings.three_body_cutoff_nm, settings.radial_functions, settings.l_max
+        )
+    pair = PairSpec(r_min, cutoff, settings.pair_functions, (core,) * len(r_min))
+    return PotentialSpec(tuple(names), pair, three_body)

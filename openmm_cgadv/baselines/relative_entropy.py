@@ -1,0 +1,55 @@
+"""Relative entropy: the potential whose own ensemble has the reference's averages of every basis function."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..potentials import PotentialSpec, basis
+from ..trajectory import BeadTrajectory
+from .ranges import sample_frames
+
+FLOOR = 1e-4
+"""Smallest eigenvalue of the correlation matrix that is trusted; below it a direction is damped."""
+
+
+class RelativeEntropy:
+    r"""The gradient of the relative entropy, and the coordinates in which one step size serves all parameters.
+
+    ``dS/dθ = β (⟨B⟩_AA − ⟨B⟩_CG)`` (Shell 2008, doi:10.1063/1.2992060). In whitened coordinates,
+    θ = W φ with W = Cov(B)^{−1/2}, a unit step in any direction changes the energy by one standard deviation
+    of the reference.
+
+    Parameters
+    ----------
+    trajectory : BeadTrajectory
+        The all-atom reference.
+    spec : PotentialSpec
+    n_frames : int
+        Frames to average over.
+    """
+
+    def __init__(self, trajectory: BeadTrajectory, spec: PotentialSpec, n_frames: int = 1000):
+        self.spec = spec
+        self.types = torch.from_numpy(trajectory.types)
+        frames = sample_frames(trajectory, n_frames)
+        rows = basis(
+            torch.from_numpy(trajectory.positions(frames)), torch.from_numpy(trajectory.boxes(frames)), self.types, spec
+        )
+        self.mean = rows.mean(0)
+        deviation = rows.std(0).clamp_min(1e-12)
+        correlation = torch.corrcoef((rows / deviation).T).nan_to_num()
+        values, vectors = torch.linalg.eigh(correlation)
+        self.whitening = (vectors / (values.clamp_min(0) + FLOOR).sqrt()) @ vectors.T / deviation[:, None]
+
+    def theta(self, phi: Tensor) -> Tensor:
+        """Parameters θ = W φ [P] (kJ/mol), differentiable."""
+        return self.whitening @ phi
+
+    def phi(self, theta: Tensor) -> Tensor:
+        """Whitened coordinates of parameters."""
+        return torch.linalg.solve(self.whitening, theta)
+
+    def gradient(self, positions: Tensor, boxes: Tensor) -> Tensor:
+        """kT dS/dφ [P] from configurations [F, N, 3] of the model's own ensemble."""
+        return self.whitening.T @ (self.mean - basis(positions, boxes, self.types, self.spec).mean(0))
