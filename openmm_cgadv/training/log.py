@@ -1,0 +1,47 @@
+"""The curves of training, for programs (CSV) and for people (TensorBoard)."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+
+class TrainingLog:
+    """Appends rows to ``log.csv`` and scalars to TensorBoard events; goes on after a given iteration.
+
+    Rows have different columns (validation is rare), so the columns are fixed when the file is begun.
+
+    Parameters
+    ----------
+    directory : Path
+    columns : list of str
+    iteration : int
+        Rows after this iteration, left by an interrupted run, are dropped.
+    """
+
+    def __init__(self, directory: Path, columns: list[str], iteration: int):
+        from torch.utils.tensorboard import SummaryWriter
+
+        directory.mkdir(parents=True, exist_ok=True)
+        self.path = directory / "log.csv"
+        kept = []
+        if self.path.exists() and iteration > 0:
+            with open(self.path, newline="") as file:
+                kept = [row for row in csv.DictReader(file) if int(row["iteration"]) <= iteration]
+        self.columns = ["iteration", *columns]
+        self._file = open(self.path, "w", newline="")
+        self._writer = csv.DictWriter(self._file, self.columns, restval="", extrasaction="ignore")
+        self._writer.writeheader()
+        self._writer.writerows(kept)
+        self._file.flush()
+        self._events = SummaryWriter(str(directory), purge_step=iteration + 1)
+
+    def write(self, iteration: int, values: dict[str, float]) -> None:
+        self._writer.writerow({"iteration": iteration, **{k: f"{v:.6g}" for k, v in values.items()}})
+        self._file.flush()
+        for name, value in values.items():
+            self._events.add_scalar(name, value, iteration)
+
+    def close(self) -> None:
+        self._file.close()
+        self._events.close()
