@@ -1,0 +1,128 @@
+"""Baseline fits recover what is known of the data they are given."""
+
+import numpy as np
+import pytest
+import torch
+from systems import jittered_lattice, liquid_box, random_spec, random_theta
+
+from openmm_cgadv import config
+from openmm_cgadv.baselines import InitialFit, RelativeEntropy, fit_initial
+from openmm_cgadv.baselines.boltzmann_inversion import boltzmann_inversion
+from openmm_cgadv.baselines.force_matching import force_matching
+from openmm_cgadv.baselines.ranges import potential_spec
+from openmm_cgadv.potentials import PairSpec, Potential, PotentialSpec, basis
+from openmm_cgadv.potentials.splines import spline_weights
+from openmm_cgadv.trajectory import BeadTrajectory, BeadWriter
+from openmm_cgadv.units import KB
+
+TEMPERATURE = 300.0
+
+
+def write(path, positions, boxes, types, names, forces=None):
+    with BeadWriter(
+        path, np.full(len(types), 18.0), types, names, TEMPERATURE, 0.02, {}, False, forces is not None
+    ) as writer:
+        writer.append(positions, boxes, None, forces)
+        writer.finish()
+    return BeadTrajectory.open(path)
+
+
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory):
+    """Configurations of two bead types with the forces of a known potential and noise on them."""
+    spec = random_spec(2)
+    theta = random_theta(spec, 0, 3.0)
+    n, frames = 120, 40
+    rng = np.random.default_rng(0)
+    types = rng.integers(0, 2, n)
+    box = liquid_box(n, 33.0)
+    potential = Potential(spec, theta, torch.from_numpy(types))
+    positions, forces = [], []
+    for frame in range(frames):
+        x = jittered_lattice(n, box, 0.35, frame).float().double().requires_grad_()
+        (gradient,) = torch.autograd.grad(potential(x, box), x)
+        positions.append(x.detach().numpy())
+        forces.append(-gradient.numpy() + rng.normal(scale=20.0, size=gradient.shape))
+    boxes = np.broadcast_to(box.numpy(), [frames, 3, 3])
+    path = tmp_path_factory.mktemp("mixture") / "beads.h5"
+    return write(path, np.array(positions), boxes, types, spec.type_names, np.array(forces)), spec, theta.numpy()
+
+
+def test_force_matching_recovers_the_forces_of_a_known_mixture(mixture):
+    trajectory, spec, theta = mixture
+    fitted, stderr, report = force_matching(trajectory, spec, 20)
+    assert report["force_error"] == pytest.approx(20.0, rel=0.03)
+    assert report["held_out_force_error"] == pytest.approx(20.0, rel=0.03)
+    # Coefficients whose spread the data do determine scatter by their standard errors.
+    determined = stderr < 0.5
+    assert determined.sum() > 20
+    z = (fitted - theta)[determined] / stderr[determined]
+    assert 0.6 < np.sqrt(np.mean(z**2)) < 1.5
+
+
+def test_boltzmann_inversion_recovers_the_potential_of_a_pair(tmp_path):
+    """Two beads alone in a box are distributed as exp(−u/kT) exactly."""
+    kT, length = KB * TEMPERATURE, 1.5
+    spec = PotentialSpec(("A",), PairSpec((0.25,), 0.7, 10, (5e6,)))
+    theta = np.array([12.0, 4, -2, -3, -2, 0.5, 1, -0.5, -1, -0.3])
+
+    def energy(r):
+        inside = r < 0.7
+        first, weights = spline_weights(torch.from_numpy(r[inside]), torch.full([inside.sum()], 0.25), 0.7, 10)
+        u = np.zeros(len(r))
+        u[inside] = (weights.numpy() * np.append(theta, [0, 0, 0])[first.numpy()[:, None] + np.arange(4)]).sum(1)
+        return u + 5e6 / 6 * np.clip(0.25 - r, 0, None) ** 3
+
+    rng = np.random.default_rng(0)
+    d = rng.uniform(-length / 2, length / 2, [3_000_000, 3])
+    accept = rng.uniform(0, np.exp(3.2 / kT), len(d)) < np.exp(-energy(np.linalg.norm(d, axis=1)) / kT)
+    d = d[accept][:40000]
+    positions = np.stack([np.zeros_like(d), d], 1)
+    boxes = np.broadcast_to(np.eye(3) * length, [len(d), 3, 3])
+    trajectory = write(tmp_path / "pair.h5", positions, boxes, [0, 0], ("A",))
+    fitted, _, _ = boltzmann_inversion(trajectory, spec, 20000)
+    # N − 1 instead of N/V counts the pair; only the constant beyond the cutoff is left out of the fit.
+    r = np.linspace(0.30, 0.65, 50)
+    first, weights = spline_weights(torch.from_numpy(r), torch.full([50], 0.25), 0.7, 10)
+    u = (weights.numpy() * np.append(fitted, [0, 0, 0])[first.numpy()[:, None] + np.arange(4)]).sum(1)
+    shift = kT * np.log(np.mean(np.exp(-energy(np.linalg.norm(rng.uniform(-0.75, 0.75, [200000, 3]), axis=1)) / kT)))
+    assert np.sqrt(np.mean((u - shift - energy(r)) ** 2)) < 0.1 * kT
+
+
+def test_relative_entropy_vanishes_in_the_reference_and_points_back_to_it(mixture):
+    trajectory, spec, _ = mixture
+    entropy = RelativeEntropy(trajectory, spec)
+    positions, boxes = torch.from_numpy(trajectory.positions()), torch.from_numpy(trajectory.boxes())
+    assert entropy.gradient(positions, boxes).abs().max() < 1e-8
+    # A step against the gradient lowers the energy of what the reference has more of than the model.
+    squeezed = entropy.gradient(0.97 * positions, boxes)
+    change = basis(positions, boxes, entropy.types, spec) - basis(0.97 * positions, boxes, entropy.types, spec)
+    assert (change.mean(0) @ entropy.theta(-squeezed)) < 0
+    theta = torch.randn(spec.n_parameters, dtype=torch.float64)
+    torch.testing.assert_close(entropy.theta(entropy.phi(theta)), theta, rtol=1e-6, atol=1e-6)
+
+
+def test_ranges_follow_the_data(mixture):
+    trajectory, _, _ = mixture
+    spec = potential_spec(trajectory, config.Potential(cutoff_nm=0.6, three_body_cutoff_nm=0.4, pair_functions=14))
+    assert spec.n_types == 2 and len(spec.pair.r_min) == 3
+    with pytest.raises(ValueError, match=r"potential.cutoff_nm: found 0.9, expected at most 0.76"):
+        potential_spec(trajectory, config.Potential(cutoff_nm=0.9))
+
+
+def test_initial_fit_round_trip_and_choice_of_method(mixture, tmp_path):
+    trajectory, _, _ = mixture
+    settings = config.Potential(cutoff_nm=0.6, pair_functions=14, radial_functions=2)
+    fit = fit_initial(trajectory, settings)
+    assert fit.report["method"] == "force_matching"
+    fit.save(tmp_path)
+    loaded = InitialFit.load(tmp_path)
+    assert loaded.spec == fit.spec and np.array_equal(loaded.theta, fit.theta)
+    (tmp_path / "fit.json").write_text('{"potential": ')
+    with pytest.raises(ValueError, match="fit.json: found no complete fit"):
+        InitialFit.load(tmp_path)
+
+    plain = write(tmp_path / "plain.h5", trajectory.positions(), trajectory.boxes(), trajectory.types, ("A", "B"))
+    assert fit_initial(plain, settings).report["method"] == "boltzmann_inversion"
+    with pytest.raises(ValueError, match="potential.initial: found force_matching, but the reference holds no forces"):
+        fit_initial(plain, config.Potential(**settings.model_dump() | {"initial": "force_matching"}))
