@@ -1,0 +1,417 @@
+"""A trained model and its bundle `NAME.cg/`, the folder in which it is kept and shared.
+
+=================  =================================================================================
+file               content
+=================  =================================================================================
+model.json         schema version, units, bead types, masses, cutoff, temperature, time step,
+                   friction, shape of the potential, provenance, training metrics
+parameters.npz     arrays: parameters, drift matrices, bead types, a configuration and its box
+potential.pt       TorchScript of plain torch operators, `forward(positions, box) -> energy`, for the
+                   beads of topology.pdb
+topology.pdb       the beads of that configuration
+system.xml         an OpenMM System of them that needs OpenMM alone
+integrator.xml     the integrator at the model's time step, which needs OpenMM alone
+forcefield.xml     for `openmm.app.ForceField`
+=================  =================================================================================
+
+Loading reads `model.json` and `parameters.npz` and executes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zipfile
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..potentials import PotentialSpec
+from ..units import plain
+
+if TYPE_CHECKING:
+    import openmm
+    import torch
+
+SCHEMA_VERSION = 1
+MODEL, PARAMETERS, POTENTIAL = "model.json", "parameters.npz", "potential.pt"
+TOPOLOGY, SYSTEM, INTEGRATOR, FORCE_FIELD = (
+    "topology.pdb", "system.xml", "integrator.xml", "forcefield.xml",
+)
+FILES = (MODEL, PARAMETERS, POTENTIAL, TOPOLOGY, SYSTEM, INTEGRATOR, FORCE_FIELD)
+UNITS = {"length": "nm", "time": "ps", "energy": "kJ/mol", "mass": "dalton", "temperature": "kelvin"}
+EQUATIONS = ("langevin", "generalized_langevin")
+
+
+class BundleError(ValueError):
+    """A bundle can't be opened or written; the message is one sentence for a person."""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A coarse-grained force field with its dynamics, and a configuration to start from.
+
+    Attributes
+    ----------
+    spec : PotentialSpec
+        Bead types and shape of the potential.
+    theta : ndarray [P]
+        Parameters of the potential (kJ/mol).
+    masses : ndarray [n_types]
+        Bead masses (dalton).
+    temperature : float
+        (K)
+    timestep : float
+        Time step it was trained with (ps).
+    equation : str
+        ``"langevin"`` or ``"generalized_langevin"``.
+    drift : ndarray [n_types, K + 1, K + 1]
+        Matrices A of friction and memory (1/ps); K = 0 without memory.
+    types : ndarray [N] of int
+        Bead types of the configuration.
+    positions : ndarray [N, 3]
+        A configuration (nm).
+    box : ndarray [3, 3]
+        Its box vectors in rows, in OpenMM's reduced form (nm).
+    provenance : dict
+        Where it comes from: reference, settings, versions.
+    metrics : dict
+        What training measured.
+    """
+
+    spec: PotentialSpec
+    theta: np.ndarray
+    masses: np.ndarray
+    temperature: float
+    timestep: float
+    equation: str
+    drift: np.ndarray
+    types: np.ndarray
+    positions: np.ndarray
+    box: np.ndarray
+    provenance: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        for name in ("theta", "masses", "drift", "positions", "box"):
+            value = np.array(_numpy(getattr(self, name)), dtype=np.float64)
+            object.__setattr__(self, name, value)
+            if not np.isfinite(value).all():
+                raise ValueError(f"{name}: found a value that is not finite, expected numbers")
+        object.__setattr__(self, "types", np.array(_numpy(self.types), dtype=np.int64))
+        n, beads = self.spec.n_types, len(self.types)
+        size = self.drift.shape[-1] if self.drift.ndim == 3 else 0
+        for name, expected in (
+            ("theta", (self.spec.n_parameters,)),
+            ("masses", (n,)),
+            ("drift", (n, max(size, 1), max(size, 1))),
+            ("types", (beads,)),
+            ("positions", (beads, 3)),
+            ("box", (3, 3)),
+        ):
+            found = getattr(self, name).shape
+            if found != expected:
+                raise ValueError(f"{name}: found shape {found}, expected {expected}")
+        if beads and not 0 <= self.types.min() <= self.types.max() < n:
+            raise ValueError(f"types: found {self.types.max()}, expected numbers below {n}")
+        for name in ("temperature", "timestep"):
+            value = float(getattr(self, name))
+            object.__setattr__(self, name, value)
+            if not (np.isfinite(value) and value > 0):
+                raise ValueError(f"{name}: found {value}, expected more than 0")
+        if (self.masses <= 0).any():
+            raise ValueError(f"masses: found {self.masses.min()}, expected more than 0")
+        if self.equation not in EQUATIONS:
+            raise ValueError(
+                f"equation: found {self.equation!r}, expected one of {', '.join(EQUATIONS)}"
+            )
+        if self.equation == "langevin" and size > 1:
+            raise ValueError(f"drift: found {size - 1} auxiliary variables, expected none")
+
+    @property
+    def type_names(self) -> tuple[str, ...]:
+        """Names of the bead types, which are residue names."""
+        return self.spec.type_names
+
+    @property
+    def friction(self) -> np.ndarray:
+        """Effective friction 1/(A⁻¹)_00 of each bead type [n_types] (1/ps)."""
+        return 1.0 / np.linalg.inv(self.drift)[:, 0, 0]
+
+    @cached_property
+    def topology(self) -> openmm.app.Topology:
+        """The beads of the configuration, one a residue."""
+        import openmm
+
+        from ..mapping import bead_topology
+
+        topology = bead_topology(self.types, self.type_names)
+        vectors = [openmm.Vec3(*row) for row in self.box]
+        topology.setPeriodicBoxVectors(vectors * openmm.unit.nanometer)
+        return topology
+
+    def potential(self, types: np.ndarray | None = None) -> torch.nn.Module:
+        """The energy as a plain torch module `forward(positions [N, 3], box [3, 3])`.
+
+        Parameters
+        ----------
+        types : ndarray [N] of int, optional
+            Bead types; those of the configuration by default.
+        """
+        import torch
+
+        from ..potentials import Potential
+
+        types = self.types if types is None else types
+        module = Potential(self.spec, torch.as_tensor(self.theta), torch.as_tensor(types))
+        return module.requires_grad_(False)
+
+    def create_system(
+        self,
+        topology: openmm.app.Topology | None = None,
+        backend: str | None = None,
+        plain: bool = False,
+    ) -> openmm.System:
+        """An OpenMM System in which the beads of a topology move.
+
+        Parameters
+        ----------
+        topology : openmm.app.Topology, optional
+            One bead a residue, with a periodic box; that of the bundle by default.
+        backend : {"torchforce", "pythonforce"}, optional
+            How OpenMM calls the energy. By default `torchforce` where it loads, else
+            `pythonforce`; the choice is logged once.
+        plain : bool
+            Plain torch operators even where the compiled kernels are there.
+
+        Raises
+        ------
+        ValueError
+            The topology does not match the model, has no box, or one that is too small.
+        ImportError
+            The backend can't load; the message names what is missing.
+        """
+        from .system import create_system
+
+        return create_system(self, topology or self.topology, backend, plain)
+
+    def create_integrator(
+        self,
+        topology: openmm.app.Topology | None = None,
+        timestep=None,
+        temperature=None,
+        seed: int | None = None,
+    ) -> openmm.Integrator:
+        """The integrator of the learned dynamics.
+
+        A LangevinMiddleIntegrator where one friction without memory acts on all beads, else a
+        CustomIntegrator. Its parameters are those of continuous time, so other time steps are
+        possible as long as the potential is not too stiff for them.
+
+        Parameters
+        ----------
+        topology : openmm.app.Topology, optional
+            Needed where bead types differ and the System is not that of the bundle.
+        timestep, temperature : optional
+            (ps), (K); those of the training by default.
+        seed : int, optional
+            Of the noise; drawn by OpenMM when absent.
+        """
+        from openmm import unit
+
+        from .integrators import langevin_integrator, memory_integrator
+        from .system import bead_types
+
+        timestep = self.timestep if timestep is None else plain(timestep, unit.picosecond)
+        temperature = self.temperature if temperature is None else plain(temperature, unit.kelvin)
+        if not timestep > 0:
+            raise ValueError(f"timestep: found {timestep} ps, expected more than 0")
+        types = self.types if topology is None else bead_types(topology, self.type_names)
+        used = np.unique(types)
+        friction = self.drift[used, 0, 0]
+        if self.drift.shape[-1] == 1 and np.ptp(friction) == 0:
+            return langevin_integrator(float(friction[0]), temperature, timestep, seed)
+        return memory_integrator(self.drift, types, temperature, timestep, seed)
+
+    def save(self, path: str | os.PathLike) -> Path:
+        """Write the bundle; see :func:`save_bundle`."""
+        return save_bundle(self, path)
+
+
+def save_bundle(model: Model, path: str | os.PathLike) -> Path:
+    """Write a model as a bundle, all of it or nothing.
+
+    Parameters
+    ----------
+    model : Model
+    path : path
+        The folder, usually `NAME.cg`. A bundle that is there already is replaced.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    BundleError
+        There is something at `path` that is not a bundle.
+    """
+    import openmm
+    import torch
+    from openmm import app
+
+    from .forcefield import force_field_xml
+    from .native import native_forces
+    from .system import bare_system
+
+    path = Path(path)
+    if path.exists() and not (path / MODEL).is_file() and (path.is_file() or any(path.iterdir())):
+        raise BundleError(f"{path}: found something that is not a bundle, expected nothing there")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.parent / f".{path.name}.{os.getpid()}"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    try:
+        (scratch / MODEL).write_text(json.dumps(_description(model), indent=2, allow_nan=False) + "\n")
+        np.savez(
+            scratch / PARAMETERS,
+            theta=model.theta, masses=model.masses, drift=model.drift, types=model.types,
+            positions=model.positions, box=model.box,
+        )
+        torch.jit.script(model.potential()).save(str(scratch / POTENTIAL))
+        with open(scratch / TOPOLOGY, "w") as file:
+            app.PDBFile.writeFile(model.topology, model.positions * openmm.unit.nanometer, file)
+        system = bare_system(model, model.topology)
+        for force in native_forces(model.spec, model.theta, model.types):
+            system.addForce(force)
+        (scratch / SYSTEM).write_text(openmm.XmlSerializer.serialize(system))
+        (scratch / INTEGRATOR).write_text(
+            openmm.XmlSerializer.serialize(model.create_integrator())
+        )
+        (scratch / FORCE_FIELD).write_text(force_field_xml(model))
+        _replace(scratch, path)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return path
+
+
+def load(path: str | os.PathLike) -> Model:
+    """Open a bundle. Only its data are read; nothing in it is executed.
+
+    Parameters
+    ----------
+    path : path
+        The folder `NAME.cg`.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    BundleError
+        With one sentence that says what is wrong with the bundle.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise BundleError(f"{path}: found no such folder, expected a bundle")
+    missing = [name for name in FILES if not (path / name).is_file()]
+    if MODEL in missing:
+        raise BundleError(f"{path}: found no {MODEL}, expected a bundle")
+    try:
+        description = json.loads((path / MODEL).read_text())
+        version = description["schema_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(
+            f"{path / MODEL}: found no schema_version, expected the description of a bundle"
+        ) from error
+    if version != SCHEMA_VERSION:
+        newer = isinstance(version, int) and version > SCHEMA_VERSION
+        raise BundleError(
+            f"{path / MODEL}: found schema_version {version}, expected {SCHEMA_VERSION}"
+            + ("; install a newer openmm_cgadv" if newer else "")
+        )
+    if missing:
+        raise BundleError(f"{path}: found no {missing[0]}, expected all files of a bundle")
+    try:
+        with np.load(path / PARAMETERS, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise BundleError(
+            f"{path / PARAMETERS}: can't be read, it is truncated or not of this format"
+        ) from error
+    try:
+        return Model(
+            spec=PotentialSpec.from_dict(description["potential"]),
+            temperature=description["temperature_K"],
+            timestep=description["timestep_ps"],
+            equation=description["equation"],
+            provenance=description["provenance"],
+            metrics=description["metrics"],
+            **{name: arrays[name] for name in
+               ("theta", "masses", "drift", "types", "positions", "box")},
+        )
+    except KeyError as error:
+        raise BundleError(f"{path}: found no {error.args[0]!r}, expected it in a bundle") from error
+    except (ValueError, TypeError) as error:
+        raise BundleError(f"{path}: {error}") from error
+
+
+def _description(model: Model) -> dict:
+    from .. import __version__
+
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "written_by": f"openmm_cgadv {__version__}",
+        "units": UNITS,
+        "bead_types": [
+            {"name": name, "mass": float(mass), "friction": float(friction)}
+            for name, mass, friction in zip(model.type_names, model.masses, model.friction)
+        ],
+        "n_beads": len(model.types),
+        "cutoff": model.spec.r_cut,
+        "temperature_K": model.temperature,
+        "timestep_ps": model.timestep,
+        "equation": model.equation,
+        "auxiliary_variables": model.drift.shape[-1] - 1,
+        "drift": model.drift.tolist(),
+        "potential": model.spec.to_dict(),
+        "provenance": _jsonable(model.provenance),
+        "metrics": _jsonable(model.metrics),
+    }
+
+
+def _replace(scratch: Path, path: Path) -> None:
+    """Put the finished folder in the place of an older one."""
+    old = scratch.with_name(scratch.name + ".old")
+    if path.exists():
+        os.replace(path, old)
+    os.replace(scratch, path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _numpy(value):
+    return value.detach().cpu().numpy() if hasattr(value, "detach") else value
+
+
+def _jsonable(value):
+    """Plain JSON types; numbers that are not finite become null."""
+    value = _numpy(value)
+    if isinstance(value, dict):
+        return {str(k): _jsonable(v) for k, v in value.items()}
+    if isinstance(value, np.ndarray):
+        return _jsonable(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return str(value)

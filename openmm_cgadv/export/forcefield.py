@@ -1,0 +1,83 @@
+"""The model as an OpenMM ForceField file, for `app.ForceField("NAME.cg/forcefield.xml")`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+import numpy as np
+from openmm import app
+
+from ..potentials import PotentialSpec
+from .system import BACKENDS, checked_box, choose_backend, known_names
+
+if TYPE_CHECKING:
+    from .bundle import Model
+
+TAG = "CGAdvForce"
+
+
+def force_field_xml(model: Model) -> str:
+    """The text of a ForceField file with the beads as residue templates and the energy inside.
+
+    OpenMM's ForceField does not know learned energies, so the file asks it to import this package
+    when it is loaded.
+    """
+    root = ElementTree.Element("ForceField")
+    types = ElementTree.SubElement(root, "AtomTypes")
+    residues = ElementTree.SubElement(root, "Residues")
+    for name, mass in zip(model.type_names, model.masses):
+        label = _label(name)
+        ElementTree.SubElement(types, "Type", {"name": label, "class": label, "mass": repr(float(mass))})
+        residue = ElementTree.SubElement(residues, "Residue", name=name)
+        ElementTree.SubElement(residue, "Atom", name=name, type=label)
+    energy = ElementTree.SubElement(root, TAG)
+    energy.text = json.dumps({
+        "potential": model.spec.to_dict(),
+        "theta": model.theta.tolist(),
+    })
+    script = ElementTree.SubElement(root, "InitializationScript")
+    script.text = (
+        "\nfrom openmm_cgadv.export.forcefield import register\nregister(self, tree.getroot())\n"
+    )
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def register(force_field: app.ForceField, root: ElementTree.Element) -> None:
+    """Give a ForceField the energies that a ForceField file holds."""
+    for element in root.findall(TAG):
+        generator = Generator(json.loads(element.text))
+        force_field.registerGenerator(generator)
+        force_field.registerTemplateMatcher(generator.match)
+
+
+class Generator:
+    """What `ForceField.createSystem` calls to add the learned energy to a System."""
+
+    def __init__(self, data: dict):
+        self.spec = PotentialSpec.from_dict(data["potential"])
+        self.theta = np.array(data["theta"])
+        self.known = known_names(self.spec.type_names)
+
+    def match(self, force_field, residue, bonded_to_atom, *ignored):
+        """The template of a bead, which has no element by which OpenMM could tell it from others."""
+        kind = self.known.get(residue.name)
+        if kind is None or len(residue) != 1:
+            return None
+        return force_field._templates[self.spec.type_names[kind]]
+
+    def createForce(self, system, data, nonbondedMethod, nonbondedCutoff, args) -> None:
+        """Add the force; `createSystem` takes `backend` and `plain` as keywords."""
+        numbers = {_label(name): kind for kind, name in enumerate(self.spec.type_names)}
+        types = np.array([numbers[data.atomType[atom]] for atom in data.atoms])
+        checked_box(data.atoms[0].residue.chain.topology, self.spec.r_cut)
+        backend = BACKENDS[choose_backend(args.get("backend", None))]
+        system.addForce(
+            backend.create_force(self.spec, self.theta, types, bool(args.get("plain", False)))
+        )
+
+
+def _label(name: str) -> str:
+    return f"cgadv-{name}"

@@ -1,0 +1,113 @@
+"""Backend `torchforce`: the energy as a TorchScript module inside OpenMM-Torch's TorchForce."""
+
+from __future__ import annotations
+
+import logging
+import re
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+import openmm
+import torch
+
+from .. import kernels
+from ..potentials import Potential, PotentialSpec
+
+INSTALL = 'pip install "torch==2.9.1" "openmm==8.6.1" "openmmtorch==1.5"'
+
+
+@lru_cache
+def why_not() -> str | None:
+    """Why this backend can't be used here, with what to install, or None."""
+    try:
+        openmmtorch = _openmmtorch()
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name == "openmmtorch"
+        cause = "the package openmmtorch is missing" if missing else (
+            f"openmmtorch does not load with torch {torch.__version__} ({error})"
+        )
+        return f"{cause}; install it with {INSTALL}"
+    try:
+        found = version("openmmtorch")
+    except PackageNotFoundError:
+        found = ""
+    # Release 1.5 declares no torch version; with 2.10 it fails as late as in a Context.
+    if found == "1.5" and tuple(map(int, torch.__version__.split(".")[:2])) > (2, 9):
+        return (
+            f"openmmtorch 1.5 works with torch 2.9, found {torch.__version__}; "
+            f"install them with {INSTALL}"
+        )
+    try:
+        force = openmmtorch.TorchForce(torch.jit.script(_Probe()))
+        system = openmm.System()
+        system.addParticle(1.0)
+        system.addForce(force)
+        platform = openmm.Platform.getPlatform("Reference")
+        context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
+        context.setPositions([[1.0, 0.0, 0.0]])
+        context.getState(energy=True)
+    except Exception as error:
+        return f"TorchForce fails with torch {torch.__version__} ({error}); install {INSTALL}"
+    return None
+
+
+def _openmmtorch():
+    """The package, with its kernels loaded.
+
+    OpenMM loads all plugins when it is imported. Those of OpenMM-Torch find the libraries of torch
+    only if torch was imported before, so they get a second chance here.
+    """
+    disabled = logging.root.manager.disable
+    # It imports OpenMM under its former name, which warns.
+    logging.disable(logging.WARNING)
+    try:
+        import openmmtorch
+    finally:
+        logging.disable(disabled)
+    for failure in openmm.Platform.getPluginLoadFailures():
+        found = re.match(r"Error loading library (.*OpenMMTorch[^:]*): ", failure)
+        if found and found[1] not in _loaded:
+            try:
+                openmm.Platform.loadPluginLibrary(found[1])
+                _loaded.add(found[1])
+            except openmm.OpenMMException:
+                # That of a GPU, on a machine without one.
+                continue
+    return openmmtorch
+
+
+_loaded: set[str] = set()
+
+
+class _Probe(torch.nn.Module):
+    def forward(self, positions: torch.Tensor) -> torch.Tensor:
+        return (positions * positions).sum()
+
+
+def create_force(
+    spec: PotentialSpec, theta: np.ndarray, types: np.ndarray, plain: bool
+) -> openmm.Force:
+    """The energy of beads as one OpenMM force.
+
+    Parameters
+    ----------
+    spec : PotentialSpec
+    theta : ndarray [P]
+        Parameters (kJ/mol).
+    types : ndarray [N] of int
+        Bead types.
+    plain : bool
+        Plain torch operators even where the compiled kernels are there.
+    """
+    TorchForce = _openmmtorch().TorchForce
+    fused = kernels.available() and not plain
+    if fused:
+        module = kernels.FusedPotential(spec, torch.as_tensor(theta), torch.as_tensor(types))
+    else:
+        module = Potential(spec, torch.as_tensor(theta), torch.as_tensor(types))
+        module.requires_grad_(False)
+    force = TorchForce(torch.jit.script(module))
+    force.setUsesPeriodicBoundaryConditions(True)
+    force.setOutputsForces(fused)
+    return force

@@ -1,0 +1,509 @@
+"""A model keeps its energy, forces and dynamics on the way into OpenMM and through its bundle."""
+
+import json
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import openmm
+import pytest
+import torch
+from openmm import app, unit
+from systems import jittered_lattice, liquid_box, random_spec, random_theta
+
+from openmm_cgadv import Model, load, save_bundle
+from openmm_cgadv.dynamics import GeneralizedLangevin, effective_friction, propagator
+from openmm_cgadv.export import system as systems
+from openmm_cgadv.export import torchforce
+from openmm_cgadv.export.bundle import FILES
+from openmm_cgadv.export.integrators import memory_integrator
+from openmm_cgadv.export.native import native_forces
+from openmm_cgadv.potentials import PotentialSpec
+from openmm_cgadv.units import KB
+
+needs_torchforce = pytest.mark.skipif(
+    torchforce.why_not() is not None, reason=f"torchforce: {torchforce.why_not()}"
+)
+BACKENDS = [pytest.param("torchforce", marks=needs_torchforce), "pythonforce"]
+PLATFORMS = ["Reference", "CPU"]
+
+
+def make_model(n_types=1, memory=2, n=64, seed=0, triclinic=False) -> Model:
+    spec = random_spec(n_types, r_cut=0.55)
+    box = liquid_box(n, 33.0, triclinic)
+    dynamics = GeneralizedLangevin(n_types, memory, friction=12.0, floor=1.0)
+    with torch.no_grad():
+        dynamics.log_friction += 0.4 * torch.arange(n_types)
+        dynamics.rotations += 1.5
+    return Model(
+        spec=spec,
+        theta=random_theta(spec, seed),
+        masses=18.015 + 7.0 * np.arange(n_types),
+        temperature=298.15,
+        timestep=0.005,
+        equation="generalized_langevin" if memory else "langevin",
+        drift=dynamics.drift(),
+        types=np.arange(n) % n_types,
+        positions=jittered_lattice(n, box, 0.25, seed),
+        box=box,
+        provenance={"reference": "random", "seed": np.int64(seed)},
+        metrics={"rdf_l1": 0.0123, "adf_l1": float("nan")},
+    )
+
+
+def shifted_configurations(model, count, seed=5):
+    """Configurations whose beads are moved by whole box vectors, each on its own."""
+    generator = np.random.default_rng(seed)
+    for k in range(count):
+        positions = jittered_lattice(len(model.types), torch.as_tensor(model.box), 0.25, seed + k)
+        images = generator.integers(-2, 3, positions.shape)
+        yield positions.numpy() + images @ model.box
+
+
+def energy_and_forces(model, positions):
+    x = torch.tensor(positions, requires_grad=True)
+    energy = model.potential()(x, torch.as_tensor(model.box))
+    return energy.item(), -torch.autograd.grad(energy, x)[0].numpy()
+
+
+def context_of(system, integrator=None, platform="Reference"):
+    integrator = integrator or openmm.VerletIntegrator(0.001)
+    properties = {"Threads": "1"} if platform == "CPU" else {}
+    return openmm.Context(system, integrator, openmm.Platform.getPlatform(platform), properties)
+
+
+def measured(context, positions):
+    context.setPositions(positions)
+    state = context.getState(energy=True, forces=True)
+    return state.getPotentialEnergy()._value, state.getForces(asNumpy=True)._value
+
+
+def assert_same(found, expected, tolerance):
+    assert abs(found[0] - expected[0]) <= tolerance * max(abs(expected[0]), 1.0)
+    assert np.abs(found[1] - expected[1]).max() <= tolerance * np.abs(expected[1]).max()
+
+
+def assert_equal_models(a, b):
+    assert a.spec == b.spec
+    for name in ("theta", "masses", "drift", "types", "positions", "box"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    for name in ("temperature", "timestep", "equation"):
+        assert getattr(a, name) == getattr(b, name)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    model = make_model(n_types=2)
+    path = save_bundle(model, tmp_path_factory.mktemp("bundle") / "mixture.cg")
+    return model, path
+
+
+class TestBundle:
+    def test_round_trip_is_exact(self, bundle):
+        model, path = bundle
+        loaded = load(path)
+        assert_equal_models(model, loaded)
+        assert loaded.provenance == {"reference": "random", "seed": 0}
+        assert loaded.metrics == {"rdf_l1": 0.0123, "adf_l1": None}
+        np.testing.assert_allclose(
+            loaded.friction, effective_friction(torch.as_tensor(model.drift)).numpy(), rtol=1e-12
+        )
+
+    def test_holds_every_promised_file_and_its_units(self, bundle):
+        _, path = bundle
+        assert sorted(p.name for p in path.iterdir()) == sorted(FILES)
+        description = json.loads((path / "model.json").read_text())
+        assert description["schema_version"] == 1
+        assert description["units"]["length"] == "nm"
+        assert description["cutoff"] == 0.55
+        assert [t["name"] for t in description["bead_types"]] == ["T0", "T1"]
+
+    def test_loading_executes_nothing(self, bundle, tmp_path):
+        _, path = bundle
+        (tmp_path / "b.cg").mkdir()
+        for file in path.iterdir():
+            (tmp_path / "b.cg" / file.name).write_bytes(file.read_bytes())
+        # An array of Python objects is where NumPy's format would run code.
+        np.savez(tmp_path / "b.cg" / "parameters.npz", theta=np.array([object()], dtype=object))
+        with pytest.raises(ValueError, match="parameters.npz: can't be read"):
+            load(tmp_path / "b.cg")
+
+    @pytest.mark.parametrize("damage, message", [
+        (lambda p: (p / "model.json").unlink(), "found no model.json, expected a bundle"),
+        (lambda p: (p / "system.xml").unlink(), "found no system.xml, expected all files"),
+        (lambda p: (p / "model.json").write_text("{}"), "found no schema_version"),
+        (lambda p: (p / "model.json").write_text('{"schema_version": 7}'),
+         "found schema_version 7, expected 1; install a newer openmm_cgadv"),
+        (lambda p: (p / "parameters.npz").write_bytes((p / "parameters.npz").read_bytes()[:900]),
+         "parameters.npz: can't be read, it is truncated"),
+    ])
+    def test_damage_is_named_in_one_sentence(self, bundle, tmp_path, damage, message):
+        _, path = bundle
+        copy = tmp_path / "copy.cg"
+        copy.mkdir()
+        for file in path.iterdir():
+            (copy / file.name).write_bytes(file.read_bytes())
+        damage(copy)
+        with pytest.raises(ValueError, match=message) as caught:
+            load(copy)
+        assert "\n" not in str(caught.value) and str(copy) in str(caught.value)
+
+    def test_missing_bundle_is_named(self, tmp_path):
+        with pytest.raises(ValueError, match="no.cg: found no such folder"):
+            load(tmp_path / "no.cg")
+
+    def test_replaces_a_bundle_but_nothing_else(self, bundle, tmp_path):
+        model, _ = bundle
+        save_bundle(make_model(n_types=2, seed=3), tmp_path / "a.cg")
+        save_bundle(model, tmp_path / "a.cg")
+        assert_equal_models(load(tmp_path / "a.cg"), model)
+        assert [p.name for p in tmp_path.iterdir()] == ["a.cg"]
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "thesis.txt").write_text("ten years")
+        with pytest.raises(ValueError, match="not a bundle"):
+            save_bundle(model, tmp_path / "data")
+        assert (tmp_path / "data" / "thesis.txt").exists()
+
+    def test_model_of_wrong_shape_is_refused(self):
+        model = make_model()
+        with pytest.raises(ValueError, match=r"theta: found shape \(3,\)"):
+            Model(**{**vars(model), "theta": np.zeros(3)})
+        with pytest.raises(ValueError, match="not finite"):
+            Model(**{**vars(model), "theta": np.full_like(model.theta, np.nan)})
+
+
+FOREIGN = """
+import json, sys
+import torch, openmm, openmmtorch
+path, platform = sys.argv[1:]
+data = json.load(open(path + "/cases.json"))
+force = openmmtorch.TorchForce(path + "/potential.pt")
+force.setUsesPeriodicBoundaryConditions(True)
+system = openmm.System()
+for mass in data["masses"]:
+    system.addParticle(mass)
+system.setDefaultPeriodicBoxVectors(*data["box"])
+system.addForce(force)
+platform = openmm.Platform.getPlatformByName(platform)
+context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
+found = []
+for positions in data["positions"]:
+    context.setPositions(positions)
+    state = context.getState(getEnergy=True, getForces=True)
+    found.append([state.getPotentialEnergy()._value, [list(f) for f in state.getForces()._value]])
+assert not any(name.startswith("openmm_cgadv") for name in sys.modules)
+print(json.dumps(found))
+"""
+
+
+@needs_torchforce
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_potential_runs_in_torchforce_without_this_package(tmp_path, platform):
+    model = make_model(n_types=2, triclinic=True)
+    path = save_bundle(model, tmp_path / "a.cg")
+    cases = list(shifted_configurations(model, 20))
+    (path / "cases.json").write_text(json.dumps({
+        "masses": model.masses[model.types].tolist(),
+        "box": model.box.tolist(),
+        "positions": [c.tolist() for c in cases],
+    }))
+    run = subprocess.run(
+        [sys.executable, "-I", "-c", FOREIGN, str(path), platform],
+        capture_output=True, text=True, cwd=tmp_path,
+    )
+    assert run.returncode == 0, run.stderr
+    for found, positions in zip(json.loads(run.stdout), cases, strict=True):
+        assert_same((found[0], np.array(found[1])), energy_and_forces(model, positions), 1e-10)
+
+
+def test_potential_takes_single_precision_positions(bundle):
+    model, path = bundle
+    potential = torch.jit.load(path / "potential.pt")
+    for positions in shifted_configurations(model, 3):
+        x = torch.tensor(positions, dtype=torch.float32, requires_grad=True)
+        energy = potential(x, torch.tensor(model.box, dtype=torch.float32))
+        (gradient,) = torch.autograd.grad(energy, x)
+        expected = energy_and_forces(model, x.detach().double().numpy())
+        assert_same((energy.item(), -gradient.double().numpy()), expected, 1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_systems_have_the_energy_and_forces_of_the_model(backend, plain, platform):
+    model = make_model(n_types=2)
+    context = context_of(model.create_system(backend=backend, plain=plain), platform=platform)
+    for positions in shifted_configurations(model, 3):
+        assert_same(measured(context, positions), energy_and_forces(model, positions), 1e-10)
+
+
+@pytest.mark.parametrize("n_types", [1, 2])
+@pytest.mark.parametrize("platform, tolerance", [("Reference", 1e-10), ("CPU", 1e-5)])
+def test_system_xml_needs_openmm_alone_and_has_the_models_energy(
+    tmp_path, n_types, platform, tolerance
+):
+    model = make_model(n_types=n_types, n=40, triclinic=True)
+    model = Model(**{**vars(model), "spec": random_spec(n_types, r_cut=0.5)})
+    path = save_bundle(model, tmp_path / "a.cg")
+    system = openmm.XmlSerializer.deserialize((path / "system.xml").read_text())
+    context = context_of(system, platform=platform)
+    # Below r_min the spline goes on linearly and the core acts: two beads are put there.
+    for positions in shifted_configurations(model, 2):
+        positions[1] = positions[0] + [0.15, 0.02, -0.01]
+        assert_same(measured(context, positions), energy_and_forces(model, positions), tolerance)
+
+
+STANDALONE = """
+import sys
+import openmm
+from openmm import app
+path = sys.argv[1]
+pdb = app.PDBFile(path + "/topology.pdb")
+system = openmm.XmlSerializer.deserialize(open(path + "/system.xml").read())
+integrator = openmm.XmlSerializer.deserialize(open(path + "/integrator.xml").read())
+platform = openmm.Platform.getPlatformByName("CPU")
+simulation = app.Simulation(pdb.topology, system, integrator, platform, {"Threads": "1"})
+simulation.context.setPositions(pdb.positions)
+simulation.context.setVelocitiesToTemperature(298.15, 1)
+simulation.step(50)
+energy = simulation.context.getState(getEnergy=True).getPotentialEnergy()._value
+assert energy == energy
+assert not any(m.startswith(("openmm_cgadv", "torch")) for m in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("memory", [0, 2])
+def test_bundle_files_make_a_running_simulation_with_openmm_alone(tmp_path, memory):
+    path = save_bundle(quiet(make_model(memory=memory)), tmp_path / "a.cg")
+    run = subprocess.run(
+        [sys.executable, "-I", "-c", STANDALONE, str(path)], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def quiet(model: Model) -> Model:
+    """The model with a weak pair energy alone, in which beads move without trouble."""
+    spec = PotentialSpec(model.spec.type_names, model.spec.pair)
+    theta = 0.1 * model.theta[: spec.n_parameters]
+    return Model(**{**vars(model), "spec": spec, "theta": theta})
+
+
+def test_python_force_survives_serialization():
+    model = make_model()
+    system = model.create_system(backend="pythonforce", plain=True)
+    copy = openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(system))
+    expected = energy_and_forces(model, model.positions)
+    assert_same(measured(context_of(copy), model.positions), expected, 1e-10)
+
+
+class TestTopology:
+    def test_types_follow_the_topology_not_the_bundle(self):
+        model = make_model(n_types=2)
+        order = np.random.default_rng(1).permutation(len(model.types))
+        topology = app.Topology()
+        chain = topology.addChain()
+        for kind in model.types[order]:
+            topology.addAtom("X", None, topology.addResidue(model.type_names[kind], chain))
+        topology.setPeriodicBoxVectors(model.topology.getPeriodicBoxVectors())
+        context = context_of(model.create_system(topology, backend="pythonforce", plain=True))
+        energy, forces = measured(context, model.positions[order])
+        assert_same((energy, forces[np.argsort(order)]), energy_and_forces(model, model.positions), 1e-10)
+
+    @pytest.mark.parametrize("name", ["SOL", "WATER", "HOH"])
+    def test_names_that_pdb_files_change_are_known(self, tmp_path, name):
+        model = make_model()
+        spec = type(model.spec)((name,), model.spec.pair, model.spec.three_body)
+        model = Model(**{**vars(model), "spec": spec})
+        path = save_bundle(model, tmp_path / "a.cg")
+        pdb = app.PDBFile(str(path / "topology.pdb"))
+        assert model.create_system(pdb.topology, plain=True).getNumParticles() == len(model.types)
+        field = app.ForceField(str(path / "forcefield.xml"))
+        assert field.createSystem(pdb.topology).getNumParticles() == len(model.types)
+        np.testing.assert_allclose(pdb.getPositions(asNumpy=True)._value, model.positions, atol=1e-4)
+
+    def test_unknown_beads_are_refused(self):
+        topology = make_model(n_types=2).topology
+        with pytest.raises(ValueError, match="found residue T1 2, expected one of .* T0"):
+            make_model(n_types=1).create_system(topology)
+
+    def test_atoms_instead_of_beads_are_refused(self):
+        topology = make_model().topology
+        topology.addAtom("H", None, list(topology.residues())[-1])
+        with pytest.raises(ValueError, match="with 2 atoms, expected one bead a residue"):
+            make_model().create_system(topology)
+
+    def test_box_below_twice_the_cutoff_is_refused(self):
+        topology = make_model().topology
+        topology.setUnitCellDimensions([1.0, 2.0, 2.0] * unit.nanometer)
+        with pytest.raises(ValueError, match="found a box of 1 nm, expected at least 1.1 nm"):
+            make_model().create_system(topology)
+
+    def test_box_is_needed(self):
+        topology = make_model().topology
+        topology.setPeriodicBoxVectors(None)
+        with pytest.raises(ValueError, match="found no periodic box"):
+            make_model().create_system(topology)
+
+
+class TestBackendChoice:
+    def test_unknown_backend_is_refused(self):
+        with pytest.raises(ValueError, match="found 'cuda', expected one of torchforce, pythonforce"):
+            make_model().create_system(backend="cuda")
+
+    def test_missing_backend_names_what_to_install(self, monkeypatch):
+        monkeypatch.setattr(torchforce, "why_not", lambda: "openmmtorch is missing; pip install it")
+        with pytest.raises(ImportError, match="torchforce can't be used: .* pip install"):
+            make_model().create_system(backend="torchforce")
+        force = make_model().create_system(plain=True).getForce(0)
+        assert isinstance(force, openmm.PythonForce)
+
+    def test_hidden_package_is_named(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "openmmtorch", None)
+        torchforce.why_not.cache_clear()
+        try:
+            assert "openmmtorch" in torchforce.why_not() and "pip install" in torchforce.why_not()
+        finally:
+            torchforce.why_not.cache_clear()
+
+
+@pytest.mark.parametrize("n_types", [1, 2])
+def test_force_field_file_makes_the_same_system(tmp_path, n_types):
+    model = make_model(n_types=n_types)
+    path = save_bundle(model, tmp_path / "a.cg")
+    field = app.ForceField(str(path / "forcefield.xml"))
+    for topology in (model.topology, app.PDBFile(str(path / "topology.pdb")).topology):
+        system = field.createSystem(topology, backend="pythonforce", removeCMMotion=False)
+        masses = [system.getParticleMass(k)._value for k in range(len(model.types))]
+        np.testing.assert_array_equal(masses, model.masses[model.types])
+        context = context_of(system)
+        context.setPeriodicBoxVectors(*model.box)
+        expected = energy_and_forces(model, model.positions)
+        assert_same(measured(context, model.positions), expected, 1e-10)
+
+
+class TestIntegrator:
+    def test_one_friction_without_memory_is_langevin_middle(self):
+        integrator = make_model(memory=0).create_integrator(seed=4)
+        assert isinstance(integrator, openmm.LangevinMiddleIntegrator)
+        assert integrator.getFriction()._value == pytest.approx(12.0)
+        assert integrator.getStepSize()._value == 0.005
+        assert integrator.getTemperature()._value == 298.15
+        assert integrator.getRandomNumberSeed() == 4
+
+    def test_units_are_accepted(self):
+        integrator = make_model(memory=0).create_integrator(
+            timestep=10 * unit.femtosecond, temperature=300 * unit.kelvin
+        )
+        assert integrator.getStepSize()._value == pytest.approx(0.01)
+        assert integrator.getTemperature()._value == 300
+
+    @pytest.mark.parametrize("n_types, memory", [(1, 3), (2, 2), (2, 0), (1, 0)])
+    @pytest.mark.parametrize("platform", PLATFORMS)
+    def test_step_is_the_rollouts_step(self, n_types, memory, platform):
+        """x and s follow the equations of the step, written here once more, noise replayed."""
+        model = quiet(make_model(n_types=n_types, memory=memory))
+        n, size, dt = len(model.types), memory + 1, 0.005
+        integrator = memory_integrator(
+            model.drift, model.types, model.temperature, dt, replay_noise=True
+        )
+        system = model.create_system(backend="pythonforce", plain=True)
+        context = context_of(system, integrator, platform)
+        generator = np.random.default_rng(2)
+        mass = model.masses[model.types][:, None]
+        sigma = np.sqrt(KB * model.temperature / mass)
+        s = sigma[:, None] * generator.normal(size=(n, size, 3))
+        x = model.positions.copy()
+        context.setPositions(x)
+        context.setVelocities(s[:, 0])
+        for k in range(1, size):
+            integrator.setPerDofVariableByName(f"z{k}", s[:, k])
+        e, noise_factor = (m.numpy()[model.types] for m in propagator(torch.as_tensor(model.drift), dt))
+        for _ in range(20):
+            xi = generator.normal(size=(n, size, 3))
+            for k in range(size):
+                integrator.setPerDofVariableByName(f"xi{k}", xi[:, k])
+            integrator.step(1)
+            s[:, 0] += dt * energy_and_forces(model, x)[1] / mass
+            x = x + 0.5 * dt * s[:, 0]
+            s = np.einsum("nab,nbd->nad", e, s) + sigma[:, None] * np.einsum(
+                "nab,nbd->nad", noise_factor, xi
+            )
+            x = x + 0.5 * dt * s[:, 0]
+        state = context.getState(positions=True, velocities=True)
+        np.testing.assert_allclose(state.getPositions(asNumpy=True)._value, x, atol=1e-10)
+        np.testing.assert_allclose(state.getVelocities(asNumpy=True)._value, s[:, 0], atol=1e-9)
+        for k in range(1, size):
+            z = np.array(integrator.getPerDofVariableByName(f"z{k}"))
+            np.testing.assert_allclose(z, s[:, k], atol=1e-9)
+
+    @pytest.mark.parametrize("n_types", [1, 2])
+    def test_free_beads_keep_the_stationary_distribution(self, n_types):
+        """From the first step on, <s sᵀ> is kT/m·1: variances, and correlations of v and z."""
+        model = make_model(n_types=n_types, memory=2, n=1000)
+        integrator = model.create_integrator(seed=3)
+        system = systems.bare_system(model, model.topology)
+        context = context_of(system, integrator)
+        context.setPositions(model.positions)
+        context.setVelocitiesToTemperature(model.temperature, 8)
+        scale = np.sqrt(model.masses[model.types] / (KB * model.temperature))[:, None]
+        for steps in (1, 40):
+            integrator.step(steps)
+            v = context.getState(velocities=True).getVelocities(asNumpy=True)._value
+            s = np.stack([v] + [np.array(integrator.getPerDofVariableByName(f"z{k}")) for k in (1, 2)])
+            for kind in range(n_types):
+                here = model.types == kind
+                samples = (s * scale)[:, here].reshape(3, -1)
+                covariance = samples @ samples.T / samples.shape[1]
+                # Five standard errors of a variance of independent samples.
+                tolerance = 5 * np.sqrt(2 / samples.shape[1])
+                np.testing.assert_allclose(covariance, np.eye(3), atol=tolerance)
+
+    def test_memory_gives_the_velocity_correlation_of_its_drift_matrix(self):
+        """<v(0) v(t)> of free beads is (kT/m) exp(−A t)_00."""
+        model = make_model(memory=2, n=1000)
+        integrator = model.create_integrator(seed=3)
+        context = context_of(systems.bare_system(model, model.topology), integrator)
+        context.setPositions(model.positions)
+        context.setVelocitiesToTemperature(model.temperature, 8)
+        velocities = []
+        for _ in range(60):
+            velocities.append(context.getState(velocities=True).getVelocities(asNumpy=True)._value)
+            integrator.step(1)
+        v = np.array(velocities) * np.sqrt(model.masses[0] / (KB * model.temperature))
+        for lag in (4, 12, 25):
+            found = (v[lag:] * v[:-lag]).mean()
+            expected = torch.matrix_exp(-torch.as_tensor(model.drift[0]) * 0.005 * lag)[0, 0].item()
+            assert found == pytest.approx(expected, abs=0.03)
+
+    def test_beads_in_the_liquid_have_maxwell_boltzmann_velocities(self):
+        from scipy import stats
+
+        model = quiet(make_model(memory=2, n=216))
+        integrator = model.create_integrator(seed=5)
+        system = systems.bare_system(model, model.topology)
+        for force in native_forces(model.spec, model.theta, model.types):
+            system.addForce(force)
+        context = context_of(system, integrator, "CPU")
+        context.setPositions(model.positions)
+        context.setVelocitiesToTemperature(model.temperature, 1)
+        integrator.step(200)
+        samples = []
+        for _ in range(20):
+            integrator.step(100)
+            samples.append(context.getState(velocities=True).getVelocities(asNumpy=True)._value)
+        u = np.array(samples).ravel() * np.sqrt(model.masses[0] / (KB * model.temperature))
+        assert stats.kstest(u, "norm").pvalue > 1e-3
+
+    def test_seed_repeats_the_trajectory(self):
+        model = quiet(make_model())
+        ends = []
+        for seed in (1, 1, 2):
+            integrator = model.create_integrator(seed=seed)
+            context = context_of(model.create_system(backend="pythonforce"), integrator)
+            context.setPositions(model.positions)
+            context.setVelocitiesToTemperature(model.temperature, 1)
+            integrator.step(5)
+            ends.append(context.getState(positions=True).getPositions(asNumpy=True)._value)
+        np.testing.assert_array_equal(ends[0], ends[1])
+        assert np.abs(ends[0] - ends[2]).max() > 1e-6
