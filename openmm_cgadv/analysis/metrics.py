@@ -1,0 +1,383 @@
+"""The figures by which a coarse-grained run is compared with its all-atom reference.
+
+`measure` looks at one trajectory, `metrics` turns what it found into plain numbers that JSON holds
+(the M of ``report/metrics.json``), `noise_floor` compares the two halves of the reference with each
+other, and `judge` holds a run's figures against `TARGETS`.
+"""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from . import dynamics, structure
+from .blocks import Unmeasurable, halves, jackknife
+from .dynamics import Diffusion, Msd, Vacf
+from .structure import Adf, Rdf
+
+TARGETS = {"rdf_l1": 0.02, "adf_l1": 0.04, "diffusion": 0.08, "msd": 0.08, "vacf_rms": 0.03}
+"""Largest deviations from all-atom of a model that counts as good; relative for the second pair."""
+
+TARGET_LAGS = (0.02, 20.0)
+"""Range of lags, ps, in which the mean squared displacement is held against its target."""
+
+LARGE_DRIFT = 0.05
+CURVED = 0.25
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one trajectory says about structure and motion, each part with its blocks.
+
+    Attributes
+    ----------
+    n_frames, n_beads : int
+    frame_interval, length : float
+        ps.
+    rdf, adf, msd, diffusion, vacf
+        Results of `structure` and `dynamics`; None where the trajectory does not support them.
+    radii : dict or None
+        First-shell radii, nm, that the angles were taken within.
+    grid : ndarray
+        Lags, ps, of `msd` that are reported; the others serve the fit of the diffusion.
+    temperature : (float, float) or None
+        Value and standard error, K.
+    reasons : dict
+        Why a part is None: ``{part: sentence}``.
+    """
+
+    n_frames: int
+    n_beads: int
+    frame_interval: float
+    length: float
+    rdf: Rdf | None
+    radii: dict[tuple[str, str], float] | None
+    adf: Adf | None
+    msd: Msd | None
+    grid: np.ndarray
+    diffusion: Diffusion | None
+    vacf: Vacf | None
+    temperature: tuple[float, float] | None
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+def measure(trajectory, reference: Measurement | None = None, *, start: int = 0,
+            stop: int | None = None) -> Measurement:
+    """Measure structure and motion of a trajectory.
+
+    Parameters
+    ----------
+    trajectory : BeadTrajectory
+    reference : Measurement, optional
+        Range and bins of g(r), first-shell radii, velocity interval and the range of the diffusion
+        fit are taken from it, so that the two can be compared.
+    start, stop : int
+        Range of frames.
+
+    Returns
+    -------
+    Measurement
+        What can't be measured is None there, with the reason.
+    """
+    stop = trajectory.n_frames if stop is None else min(stop, trajectory.n_frames)
+    n_frames = max(stop - start, 0)
+    interval = trajectory.frame_interval
+    length = n_frames * interval
+    reasons: dict[str, str] = {}
+    part = dict(start=start, stop=stop)
+
+    def attempt(name, function, *needs):
+        for need in needs:
+            if need in reasons:
+                reasons[name] = reasons[need]
+                return None
+        try:
+            return function()
+        except Unmeasurable as why:
+            reasons[name] = str(why)
+            return None
+
+    like_rdf = reference.rdf if reference else None
+    rdf = attempt("rdf", lambda: structure.rdf(
+        trajectory, r_max=like_rdf.edges[-1] if like_rdf else None, **part))
+    if reference is None:
+        radii = attempt("adf", lambda: structure.shell_radii(rdf), "rdf")
+    else:
+        radii = reference.radii
+        if radii is None:
+            reasons["adf"] = reference.reasons["adf"]
+    adf = attempt("adf", lambda: structure.adf(trajectory, radii, **part), "adf")
+
+    grid = dynamics.lag_grid(interval, length)
+    within = attempt("diffusion", lambda: _fit_range(reference, length, interval))
+    lags = grid if within is None else np.union1d(
+        np.rint(grid / interval), np.rint(dynamics.fit_lags(interval, within) / interval)) * interval
+    msd = attempt("msd", lambda: dynamics.msd(trajectory, lags, **part))
+    diffusion = attempt("diffusion", lambda: dynamics.diffusion(msd, within), "msd", "diffusion")
+    like_vacf = reference.vacf if reference else None
+    vacf = attempt("vacf", lambda: dynamics.vacf(
+        trajectory, like_vacf.interval if like_vacf else None, **part))
+    temperature = attempt("temperature", lambda: dynamics.temperature(trajectory, **part))
+    return Measurement(n_frames, trajectory.n_beads, interval, length, rdf, radii, adf, msd, grid,
+                       diffusion, vacf, temperature, reasons)
+
+
+def metrics(measured: Measurement, reference: Measurement | None = None, *,
+            friction_per_ps: float | None = None, timestep_fs: float | None = None,
+            reasons: dict[str, str] | None = None) -> dict:
+    """Figures of one run as plain numbers and lists, ready for JSON.
+
+    Parameters
+    ----------
+    measured : Measurement
+    reference : Measurement, optional
+        What to compare with; None if `measured` is the reference itself.
+    friction_per_ps : float, optional
+        Effective friction of the run, 1/ps.
+    timestep_fs : float, optional
+    reasons : dict, optional
+        Sentences for figures that the caller knows to be absent.
+
+    Returns
+    -------
+    dict
+        ``rdf_l1``, ``adf_l1``, ``vacf_rms`` and their ``_stderr`` (jackknife over the blocks of
+        both runs); ``diffusion_cm2_per_s``, ``diffusion_stderr``; ``msd_nm2``, ``msd_stderr``,
+        ``vacf``, ``vacf_stderr`` as lists of ``[lag in ps, value]``, ``msd_ratio`` to the reference
+        as a list of ``[lag, ratio, standard error]``; ``temperature_K``, ``temperature_stderr``,
+        ``friction_per_ps``, ``timestep_fs``; the curves ``rdf`` and ``adf``; ``n_beads``,
+        ``n_frames``, ``length_ps``, ``frame_interval_fs``; ``notes``, sentences on figures to be
+        read with care. A figure that could not be computed is None, and ``reasons`` says why.
+    """
+    out = _Figures(reasons)
+    absent = measured.reasons
+    _compare(out, "rdf", structure.rdf_l1, "rdf_l1", measured, reference)
+    _compare(out, "adf", structure.adf_l1, "adf_l1", measured, reference)
+    notes = []
+
+    found = measured.diffusion
+    out.put("diffusion_cm2_per_s", found and found.value, absent.get("diffusion"))
+    out.put("diffusion_stderr", found and found.stderr, absent.get("diffusion"))
+    out.put("diffusion_fit_ps", found and list(map(_plain, found.fit_range)),
+            absent.get("diffusion"))
+    if found and len(found.by_type) > 1:
+        out.put("diffusion_by_type", {name: {"cm2_per_s": _plain(d), "stderr": _plain(e)}
+                                      for name, (d, e) in found.by_type.items()})
+    if found and abs(found.linearity - 1) > max(CURVED, 3 * found.linearity_stderr):
+        notes.append(
+            f"The mean squared displacement is not a straight line between {found.fit_range[0]:g} "
+            f"and {found.fit_range[1]:g} ps (its slope changes by a factor of "
+            f"{found.linearity:.2f}), so the diffusion coefficient depends on that range.")
+
+    msd = measured.msd
+    if msd is None:
+        for name in ("msd_nm2", "msd_stderr", "msd_ratio"):
+            out.put(name, None, absent["msd"])
+    else:
+        shown = np.isin(np.rint(msd.lags / measured.frame_interval),
+                        np.rint(measured.grid / measured.frame_interval))
+        lags, values, errors = (a[shown] for a in (msd.lags, msd.values(), msd.stderr))
+        out.put("msd_nm2", _curve(lags, values))
+        out.put("msd_stderr", _curve(lags, errors))
+        if reference is None:
+            out.put("msd_ratio", None, _ITSELF)
+        elif reference.msd is None:
+            out.put("msd_ratio", None, reference.reasons["msd"])
+        else:
+            out.put("msd_ratio", _ratio(lags, values, errors, reference.msd, reference.grid))
+        lag = found.fit_range[1] if found else lags[-1]
+        if measured.n_beads > 1 and (share := msd.drift_share(lag)) > LARGE_DRIFT:
+            notes.append(
+                f"{100 * share:.0f} % of the mean squared displacement at {lag:g} ps is drift of "
+                "the whole system, which no comparison of diffusion should contain.")
+
+    vacf = measured.vacf
+    out.put("vacf", vacf and _curve(vacf.lags, vacf.values()), absent.get("vacf"))
+    out.put("vacf_stderr", vacf and _curve(vacf.lags, vacf.stderr), absent.get("vacf"))
+    _compare(out, "vacf", dynamics.vacf_rms, "vacf_rms", measured, reference)
+
+    warmth = measured.temperature or (None, None)
+    out.put("temperature_K", warmth[0], absent.get("temperature"))
+    out.put("temperature_stderr", warmth[1], absent.get("temperature"))
+    out.put("friction_per_ps", friction_per_ps, "no friction was stated for this run")
+    out.put("timestep_fs", timestep_fs, "no time step was stated for this run")
+    rdf, adf = measured.rdf, measured.adf
+    out.put("rdf", rdf and [
+        {"types": list(pair), "r_nm": _list(rdf.r), "g": _list(g), "stderr": _list(e),
+         "first_shell_nm": _plain((measured.radii or {}).get(pair))}
+        for pair, g, e in zip(rdf.pairs, rdf.g(), rdf.stderr)], absent.get("rdf"))
+    out.put("adf", adf and [
+        {"centre": name, "theta_rad": _list(adf.theta), "p": _list(p), "stderr": _list(e)}
+        for name, p, e in zip(adf.centres, adf.p(), adf.stderr)], absent.get("adf"))
+    out.put("n_beads", measured.n_beads)
+    out.put("n_frames", measured.n_frames)
+    out.put("length_ps", measured.length)
+    out.put("frame_interval_fs", 1e3 * measured.frame_interval)
+    return out.finish(notes)
+
+
+def noise_floor(reference: Measurement) -> dict:
+    """How much the second half of the reference differs from the first, in the terms of `metrics`.
+
+    Displacements that start in the first half may end in the second. Half as long a run is twice
+    as uncertain in the variance, so two halves differ about twice as much as the whole reference
+    differs from the truth.
+
+    Returns
+    -------
+    dict
+        As from `metrics`; diffusion is None, and ``diffusion_of_halves_cm2_per_s`` has both values.
+    """
+    out = _Figures(None)
+
+    def compare(part, function, name):
+        curve = getattr(reference, part)
+        try:
+            if curve is None:
+                raise Unmeasurable(reference.reasons[part])
+            first, second = halves(curve.n_blocks)
+            out.put(name, function(curve, curve, second, first))
+        except Unmeasurable as why:
+            out.put(name, None, str(why))
+        out.put(f"{name}_stderr", None, _TWO_HALVES)
+
+    compare("rdf", structure.rdf_l1, "rdf_l1")
+    compare("adf", structure.adf_l1, "adf_l1")
+    compare("vacf", dynamics.vacf_rms, "vacf_rms")
+    msd, found = reference.msd, reference.diffusion
+    try:
+        if msd is None:
+            raise Unmeasurable(reference.reasons["msd"])
+        first, second = halves(msd.n_blocks)
+        lags = reference.grid
+        near = np.array([np.argmin(np.abs(msd.lags - t)) for t in lags])
+        a, b = msd.values(first)[near], msd.values(second)[near]
+        out.put("msd_ratio", [[_plain(t), _plain(y / x), None] for t, x, y in zip(lags, a, b)])
+        out.put("diffusion_of_halves_cm2_per_s", found and [
+            _plain(d) for d in dynamics.slopes_of_halves(msd, found.fit_range)],
+            reference.reasons.get("diffusion"))
+    except Unmeasurable as why:
+        out.put("msd_ratio", None, str(why))
+        out.put("diffusion_of_halves_cm2_per_s", None, str(why))
+    for name in ("diffusion_cm2_per_s", "diffusion_stderr", "msd_nm2", "msd_stderr", "vacf",
+                 "temperature_K", "friction_per_ps", "timestep_fs"):
+        out.put(name, None, _TWO_HALVES)
+    return out.finish([])
+
+
+def judge(run: dict, reference: dict) -> dict[str, dict]:
+    """Hold the figures of a run, from `metrics`, against `TARGETS`.
+
+    Returns
+    -------
+    dict
+        For each target ``{"value": float or None, "target": float, "met": bool or None}``;
+        ``diffusion`` and ``msd`` are the largest relative deviation from all-atom, the latter at
+        the lags within `TARGET_LAGS` that both runs support, the first and last of which are
+        ``lags_ps``.
+    """
+    values = {name: run.get(name) for name in ("rdf_l1", "adf_l1", "vacf_rms")}
+    d, d_ref = run.get("diffusion_cm2_per_s"), reference.get("diffusion_cm2_per_s")
+    values["diffusion"] = None if d is None or d_ref is None else d / d_ref - 1
+    values["msd"], lags = worst_ratio(run)
+    out = {name: {"value": values[name], "target": target,
+                  "met": None if values[name] is None else abs(values[name]) <= target}
+           for name, target in TARGETS.items()}
+    out["msd"]["lags_ps"] = lags
+    return out
+
+
+def worst_ratio(run: dict) -> tuple[float | None, list[float] | None]:
+    """Largest relative deviation of ``msd_ratio`` from 1 within `TARGET_LAGS`, and the first and
+    last lag, ps, that it was looked for at."""
+    inside = [(lag, ratio - 1) for lag, ratio, _ in run.get("msd_ratio") or []
+              if TARGET_LAGS[0] - 1e-6 <= lag <= TARGET_LAGS[1] + 1e-6]
+    if not inside:
+        return None, None
+    return max((deviation for _, deviation in inside), key=abs), [inside[0][0], inside[-1][0]]
+
+
+_ITSELF = "this is the reference that the other runs are compared with"
+_TWO_HALVES = "a noise floor compares two halves of one run and has no such figure"
+_ONE_BLOCK = "the run is too short for an error bar"
+
+
+class _Figures:
+    """Figures and the reasons for those that are missing."""
+
+    def __init__(self, reasons):
+        self.values = {}
+        self.reasons = {}
+        self.known = reasons or {}
+
+    def put(self, name, value, reason=None):
+        if isinstance(value, (float, np.floating)):
+            value = _plain(value)
+            reason = reason or _ONE_BLOCK
+        if value is None:
+            self.reasons[name] = self.known.get(name) or reason or _ONE_BLOCK
+        self.values[name] = value
+
+    def finish(self, notes):
+        return {**self.values, "notes": notes, "reasons": self.reasons}
+
+
+def _compare(out, part, function, name, measured, reference):
+    """Put a distance between a curve and the reference's, with its jackknife error."""
+    error = f"{name}_stderr"
+    curve = getattr(measured, part)
+    other = getattr(reference, part) if reference else None
+    if reference is None or curve is None or other is None:
+        why = (_ITSELF if reference is None else
+               (measured if curve is None else reference).reasons[part])
+        out.put(name, None, why)
+        out.put(error, None, why)
+        return
+    try:
+        out.put(name, function(curve, other))
+        own = jackknife(lambda kept: function(curve, other, kept), curve.n_blocks)
+        others = jackknife(lambda kept: function(curve, other, slice(None), kept), other.n_blocks)
+        out.put(error, math.hypot(own, others))
+    except Unmeasurable as why:
+        out.put(name, None, str(why))
+        out.put(error, None, str(why))
+
+
+def _fit_range(reference, length, interval):
+    if reference is None:
+        return dynamics.fit_range(length, interval)
+    if reference.diffusion is None:
+        raise Unmeasurable(reference.reasons["diffusion"])
+    start, end = reference.diffusion.fit_range
+    if end > length / 4 * (1 + 1e-9):
+        raise Unmeasurable(f"the fit of the reference's diffusion ends at {end:g} ps, which needs "
+                           f"{4 * end:g} ps of trajectory; this one has {length:.3g} ps")
+    return start, end
+
+
+def _ratio(lags, values, errors, reference, grid):
+    """Ratios to the reference at common lags, lists of [lag, ratio, standard error]."""
+    out = []
+    ref_values, ref_errors = reference.values(), reference.stderr
+    for lag, value, error in zip(lags, values, errors):
+        k = int(np.argmin(np.abs(reference.lags - lag)))
+        if abs(reference.lags[k] - lag) > 1e-6 or np.abs(grid - lag).min() > 1e-6:
+            continue
+        ratio = value / ref_values[k]
+        out.append([_plain(lag), _plain(ratio), _plain(
+            ratio * math.hypot(error / value, ref_errors[k] / ref_values[k]))])
+    return out
+
+
+def _plain(x):
+    """Float of seven digits; None if it is none or not finite."""
+    return float(f"{x:.7g}") if x is not None and math.isfinite(x) else None
+
+
+def _list(values):
+    return [_plain(v) for v in values]
+
+
+def _curve(lags, values):
+    return [[_plain(t), _plain(v)] for t, v in zip(lags, values)]

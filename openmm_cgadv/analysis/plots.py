@@ -1,0 +1,349 @@
+"""Figures of the report, each as one SVG document, drawn from the plain numbers of `metrics`."""
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+from .metrics import TARGET_LAGS, TARGETS
+
+WIDTH = 7.4
+REFERENCE = "#1a1a1a"
+INITIAL = "#d98200"
+TRAINED = "#0067b1"
+OTHERS = ("#008f6b", "#b5539a", "#7a6a00", "#c23b22")
+BAND = "#dcefe0"
+STYLE = {
+    "font.family": "DejaVu Sans", "font.size": 9.5, "axes.titlesize": 9.5, "axes.labelsize": 9.5,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
+    "axes.grid": True, "grid.color": "#e9e9e9", "grid.linewidth": 0.7, "axes.axisbelow": True,
+    "lines.linewidth": 1.5, "legend.frameon": False, "legend.fontsize": 9,
+    "xtick.labelsize": 8.5, "ytick.labelsize": 8.5, "svg.fonttype": "path",
+    "svg.hashsalt": "openmm_cgadv", "figure.constrained_layout.use": True,
+}
+
+
+@dataclass(frozen=True)
+class Series:
+    """One run as it is drawn everywhere: its figures, its name, its colour and line."""
+
+    label: str
+    metrics: dict
+    color: str
+    line: str = "-"
+
+
+def rdf(reference: Series, others: list[Series]) -> str:
+    """g(r) of every pair of types with what is left of it after subtracting all-atom."""
+    curves = reference.metrics["rdf"]
+    with _style():
+        figure, axes = _stacked(len(curves), 3, 4.0)
+        for k, curve in enumerate(curves):
+            top, bottom = axes[:, k]
+            r, g, error = _arrays(curve, "r_nm", "g", "stderr")
+            top.plot(r, g, color=reference.color, lw=3, label=reference.label)
+            bottom.fill_between(r, -2 * error, 2 * error, color="#cccccc", lw=0,
+                                label="all-atom, ± 2 standard errors")
+            bottom.axhline(0, color=reference.color, lw=0.8)
+            for run in others:
+                own = _same(run.metrics.get("rdf"), "types", curve["types"])
+                if own is None:
+                    continue
+                top.plot(*_arrays(own, "r_nm", "g"), color=run.color, ls=run.line, label=run.label)
+                if len(own["g"]) == len(g):
+                    bottom.plot(r, _arrays(own, "g")[0] - g, color=run.color, ls=run.line, lw=1.2)
+            if curve["first_shell_nm"]:
+                top.axvline(curve["first_shell_nm"], color="#999999", lw=0.8, ls=":")
+                top.annotate("first shell", (curve["first_shell_nm"], 0.02), rotation=90,
+                             xycoords=("data", "axes fraction"), fontsize=7.5, color="#777777",
+                             ha="right", va="bottom")
+            top.set_ylim(0)
+            top.set_xlim(_onset(r, g), r[-1])
+            if len(curves) > 1:
+                top.set_title("–".join(curve["types"]), loc="left")
+            bottom.set_xlabel("distance r / nm")
+        axes[0, 0].set_ylabel("g(r)")
+        axes[1, 0].set_ylabel("g − g(all-atom)")
+        axes[0, -1].legend()
+        axes[1, -1].legend(fontsize=8, loc="upper right")
+        return _svg(figure)
+
+
+def adf(reference: Series, others: list[Series]) -> str:
+    """P(theta) in the first shell of every centre type, with the difference from all-atom."""
+    curves = reference.metrics["adf"]
+    with _style():
+        figure, axes = _stacked(len(curves), 3, 3.8)
+        for k, curve in enumerate(curves):
+            top, bottom = axes[:, k]
+            theta, p, error = _arrays(curve, "theta_rad", "p", "stderr")
+            degrees = np.degrees(theta)
+            top.plot(degrees, np.sin(theta) / 2, color="#aaaaaa", ls=":", lw=1.2,
+                     label="random directions")
+            top.plot(degrees, p, color=reference.color, lw=3, label=reference.label)
+            bottom.fill_between(degrees, -2 * error, 2 * error, color="#cccccc", lw=0)
+            bottom.axhline(0, color=reference.color, lw=0.8)
+            for run in others:
+                own = _same(run.metrics.get("adf"), "centre", curve["centre"])
+                if own is None:
+                    continue
+                q = _arrays(own, "p")[0]
+                top.plot(degrees, q, color=run.color, ls=run.line, label=run.label)
+                bottom.plot(degrees, q - p, color=run.color, ls=run.line, lw=1.2)
+            top.set_ylim(0)
+            top.set_xlim(0, 180)
+            top.set_xticks(range(0, 181, 30))
+            if len(curves) > 1:
+                top.set_title(f"around {curve['centre']}", loc="left")
+            bottom.set_xlabel("angle θ at a bead between two neighbours / degrees")
+        axes[0, 0].set_ylabel("P(θ) / rad⁻¹")
+        axes[1, 0].set_ylabel("P − P(all-atom)")
+        axes[0, -1].legend()
+        return _svg(figure)
+
+
+def msd(reference: Series, others: list[Series]) -> str:
+    """Mean squared displacement over lag, both logarithmic, with the ratio to all-atom."""
+    with _style():
+        figure, axes = _stacked(1, 1.2, 5.0)
+        top, bottom = axes[:, 0]
+        lag, value = np.array(reference.metrics["msd_nm2"], float).T
+        error = np.array(reference.metrics["msd_stderr"], float)[:, 1]
+        top.plot(lag, value, color=reference.color, lw=3, marker="o", ms=6, label=reference.label)
+        tolerance = TARGETS["msd"]
+        inside = np.clip(TARGET_LAGS, lag[0], None)
+        bottom.fill_between(inside, 1 - tolerance, 1 + tolerance, color=BAND, lw=0,
+                            label=f"target ± {100 * tolerance:.0f} %")
+        bottom.fill_between(lag, 1 - error / value, 1 + error / value, color="#cccccc", lw=0,
+                            label="all-atom, ± 1 standard error")
+        bottom.axhline(1, color=reference.color, lw=0.8)
+        seen = [1 - 1.5 * tolerance, 1 + 1.5 * tolerance]
+        for run in others:
+            if not run.metrics.get("msd_nm2"):
+                continue
+            top.plot(*np.array(run.metrics["msd_nm2"], float).T, color=run.color, ls=run.line,
+                     marker="o", ms=3, label=run.label)
+            if run.metrics.get("msd_ratio"):
+                t, ratio, spread = np.array(run.metrics["msd_ratio"], float).T
+                bottom.errorbar(t, ratio, spread, color=run.color, ls=run.line, marker="o", ms=3,
+                                capsize=2, elinewidth=0.9)
+                reach = np.nan_to_num(spread)
+                seen += [(ratio - reach).min() - 0.02, (ratio + reach).max() + 0.02]
+        top.set(xscale="log", yscale="log", ylabel="mean squared displacement / nm²")
+        bottom.set(xlabel="lag / ps", ylabel="ratio to all-atom", ylim=(min(seen), max(seen)))
+        bottom.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        bottom.xaxis.set_minor_formatter(NullFormatter())
+        top.legend(loc="lower right")
+        bottom.legend(fontsize=8, ncol=2, loc="best")
+        return _svg(figure)
+
+
+def vacf(reference: Series, others: list[Series]) -> str:
+    """Normalised velocity autocorrelation, with the difference from all-atom."""
+    with _style():
+        figure, axes = _stacked(1, 3, 4.0)
+        top, bottom = axes[:, 0]
+        lag, value = np.array(reference.metrics["vacf"], float).T
+        error = np.array(reference.metrics["vacf_stderr"], float)[:, 1]
+        top.plot(lag, value, color=reference.color, lw=3, label=reference.label)
+        bottom.fill_between(lag, -2 * error, 2 * error, color="#cccccc", lw=0)
+        bottom.axhline(0, color=reference.color, lw=0.8)
+        for run in others:
+            if not run.metrics.get("vacf"):
+                continue
+            t, c = np.array(run.metrics["vacf"], float).T
+            top.plot(t, c, color=run.color, ls=run.line, label=run.label)
+            if len(t) == len(lag) and np.allclose(t, lag):
+                bottom.plot(t, c - value, color=run.color, ls=run.line, lw=1.2)
+        top.axhline(0, color="#888888", lw=0.8)
+        top.set_xlim(0, lag[-1])
+        top.set_ylabel("⟨v(0)·v(t)⟩ / ⟨v²⟩")
+        bottom.set(xlabel="time t / ps", ylabel="difference")
+        top.legend()
+        return _svg(figure)
+
+
+def potentials(curves) -> str:
+    """Learned pair potentials, one panel for every pair of types.
+
+    Parameters
+    ----------
+    curves : sequence of report.PairPotential
+    """
+    with _style():
+        columns = min(len(curves), 3)
+        rows = -(-len(curves) // columns)
+        figure = Figure(figsize=(WIDTH, 2.9 * rows))
+        panels = figure.subplots(rows, columns, squeeze=False).ravel()
+        for panel, curve in zip(panels, curves):
+            r = np.asarray(curve.r, float)
+            drawn = []
+            for values, color, line, label in ((curve.initial, INITIAL, "--", "initial"),
+                                               (curve.trained, TRAINED, "-", "trained")):
+                if values is not None:
+                    values = np.asarray(values, float)
+                    panel.plot(r, values, color=color, ls=line, label=label)
+                    drawn.append(values)
+            panel.axhline(0, color="#888888", lw=0.8)
+            floor = min(v.min() for v in drawn)
+            known = r >= curve.r_min if curve.r_min is not None else r > 0
+            outer = max(v[known & (r > np.quantile(r[known], 0.25))].max() for v in drawn)
+            height = max(2.5 * max(outer, 0), 2.0 * abs(floor), 0.5)
+            panel.set_ylim(floor - 0.15 * height, height)
+            left = min(r[v <= height][0] for v in drawn if (v <= height).any())
+            left = max(min(left, curve.r_min or left) - 0.03, r[0])
+            if curve.r_min is not None and curve.r_min > left:
+                panel.axvspan(left, curve.r_min, color="#f0f0f0", lw=0)
+            panel.set_xlim(left, r[-1])
+            panel.set_title("–".join(curve.types), loc="left")
+            panel.set_xlabel("distance r / nm")
+        for panel in panels[len(curves):]:
+            panel.set_visible(False)
+        panels[0].set_ylabel("u(r) / kJ mol⁻¹")
+        panels[0].legend()
+        return _svg(figure)
+
+
+def memory(kernels) -> str:
+    """Memory kernels K(t), and the friction that a slowly moving bead has felt up to a time.
+
+    Parameters
+    ----------
+    kernels : sequence of report.Memory
+    """
+    with _style():
+        figure = Figure(figsize=(WIDTH, 3.0))
+        left, right = figure.subplots(1, 2)
+        palette = {"initial": (INITIAL, "--"), "trained": (TRAINED, "-")}
+        spare = iter(OTHERS * 4)
+        for kernel in kernels:
+            color, line = palette.get(kernel.label) or (next(spare), "-")
+            t, k = np.asarray(kernel.time, float), np.asarray(kernel.kernel, float)
+            left.plot(t, k, color=color, ls=line, label=kernel.label)
+            steps = np.diff(t) * (k[1:] + k[:-1]) / 2
+            grown = kernel.instantaneous + np.concatenate([[0.0], np.cumsum(steps)])
+            right.plot(t, grown, color=color, ls=line, label=kernel.label)
+            right.axhline(kernel.effective, color=color, lw=0.9, ls=":")
+        left.axhline(0, color="#888888", lw=0.8)
+        left.set(xlabel="time t / ps", ylabel="K(t) / ps⁻²", xlim=(0, None))
+        left.set_title("memory kernel", loc="left")
+        right.set(xlabel="time t / ps", ylabel="γ₀ + ∫₀ᵗ K / ps⁻¹", xlim=(0, None))
+        right.set_ylim(min(0, right.get_ylim()[0]))
+        right.set_title("friction felt up to t (dotted: effective friction)", loc="left")
+        left.legend()
+        return _svg(figure)
+
+
+def training(panels: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]) -> str:
+    """Curves over training iterations, one panel a group.
+
+    Parameters
+    ----------
+    panels : dict
+        ``{title: {curve name: (iterations, values)}}``.
+    """
+    with _style():
+        columns = min(len(panels), 2)
+        rows = -(-len(panels) // columns)
+        figure = Figure(figsize=(WIDTH, 2.7 * rows))
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        colors = (TRAINED, INITIAL, *OTHERS, "#555555", "#56b4e9", "#8c564b", "#9acd32")
+        for axis, (title, curves) in zip(axes, panels.items()):
+            for color, (name, (x, y)) in zip(colors, curves.items()):
+                axis.plot(x, y, color=color, lw=1.3, label=name)
+            values = np.concatenate([y for _, y in curves.values()])
+            if values.min() > 0 and values.max() > 50 * values.min():
+                axis.set_yscale("log")
+            axis.set_title(title, loc="left")
+            axis.set_xlabel("iteration")
+            axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            axis.legend(fontsize=7.5, ncol=1 if len(curves) < 5 else 2)
+        for axis in axes[len(panels):]:
+            axis.set_visible(False)
+        return _svg(figure)
+
+
+def validation(curves: dict[str, tuple[np.ndarray, np.ndarray]], reference: dict,
+               floor: dict) -> str:
+    """Figures measured in live OpenMM runs during training, with all-atom and the targets.
+
+    Parameters
+    ----------
+    curves : dict
+        ``{figure: (iterations, values)}``, named as in `metrics`.
+    reference, floor : dict
+        Figures of the reference and its noise floor.
+    """
+    with _style():
+        columns = min(len(curves), 2)
+        rows = -(-len(curves) // columns)
+        figure = Figure(figsize=(WIDTH, 2.7 * rows))
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axis, (name, (x, y)) in zip(axes, curves.items()):
+            scale = 1e5 if name == "diffusion_cm2_per_s" else 1.0
+            axis.plot(x, np.asarray(y) * scale, color=TRAINED, marker="o", ms=3)
+            known = reference.get(name)
+            if known is not None:
+                axis.axhline(known * scale, color=REFERENCE, lw=1, label="all-atom")
+                if name == "diffusion_cm2_per_s":
+                    t = TARGETS["diffusion"]
+                    axis.axhspan(known * scale * (1 - t), known * scale * (1 + t), color=BAND,
+                                 lw=0, label=f"target ± {100 * t:.0f} %")
+            if name in TARGETS:
+                axis.axhspan(0, TARGETS[name], color=BAND, lw=0, label="target")
+                axis.set_ylim(0)
+            if name in TARGETS and floor.get(name) is not None:
+                axis.axhline(floor[name], color="#777777", ls=":", lw=1.2,
+                             label="two halves of all-atom")
+            axis.set_title(VALIDATION_TITLES.get(name, name), loc="left")
+            axis.set_xlabel("iteration")
+            axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            if axis.get_legend_handles_labels()[0]:
+                axis.legend(fontsize=7.5)
+        for axis in axes[len(curves):]:
+            axis.set_visible(False)
+        return _svg(figure)
+
+
+VALIDATION_TITLES = {
+    "diffusion_cm2_per_s": "diffusion / 10⁻⁵ cm² s⁻¹", "rdf_l1": "g(r): relative difference",
+    "adf_l1": "angles: difference", "vacf_rms": "VACF: rms difference",
+    "temperature_K": "temperature / K",
+}
+
+
+def _style():
+    return matplotlib.rc_context(STYLE)
+
+
+def _stacked(columns, ratio, height):
+    """Figure with columns of a large panel above a small one that share their x axis."""
+    figure = Figure(figsize=(WIDTH, height))
+    axes = figure.subplots(2, columns, sharex="col", squeeze=False,
+                           gridspec_kw={"height_ratios": [ratio, 1]})
+    return figure, axes
+
+
+def _svg(figure):
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg"):]
+
+
+def _arrays(curve, *names):
+    return [np.array(curve[name], dtype=float) for name in names]
+
+
+def _same(curves, key, value):
+    return next((c for c in curves or [] if c[key] == value), None)
+
+
+def _onset(r, g):
+    """Where the axis of a g(r) starts: a little before its first value above 0.01."""
+    return max(r[np.argmax(g > 0.01)] - 0.05, 0.0)
+

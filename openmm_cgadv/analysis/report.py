@@ -1,0 +1,727 @@
+"""The report of an experiment: a page that people look at and a file that programs read.
+
+Both are made from plain numbers (`metrics.metrics`) and a few arrays, so that a report can be made
+again, or beside that of another experiment, without the trajectories.
+"""
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import math
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+
+import numpy as np
+
+from . import plots
+from .metrics import TARGET_LAGS, TARGETS, judge, worst_ratio
+
+SCHEMA_VERSION = 1
+LOG_POINTS = 1500
+TRAINING_GROUPS = {
+    "loss": ("losses", ("loss", "critic", "discriminator", "penalty", "score")),
+    "friction": ("friction and memory", ("friction", "memory", "gamma", "alpha", "coupling",
+                                         "rotation", "kernel")),
+    "potential": ("potential", ("potential", "theta", "coefficient", "force", "energy", "u_")),
+}
+VALIDATION_PREFIXES = ("validation", "valid", "live")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: the name it has in the report, and its figures from `metrics.metrics`."""
+
+    label: str
+    metrics: dict
+
+
+@dataclass(frozen=True)
+class PairPotential:
+    """Learned pair potential of two bead types.
+
+    Attributes
+    ----------
+    types : (str, str)
+    r : array [n]
+        nm.
+    initial, trained : array [n] or None
+        kJ/mol.
+    r_min : float, optional
+        Below this distance, nm, there are no data and the fixed repulsive core acts.
+    """
+
+    types: tuple[str, str]
+    r: np.ndarray
+    initial: np.ndarray | None
+    trained: np.ndarray | None
+    r_min: float | None = None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Friction of a model: an instantaneous part and a kernel,
+    ``dv = F/m dt - gamma_0 v dt - (integral K(s) v(t - s) ds) dt + noise``.
+
+    Attributes
+    ----------
+    label : str
+        Such as "initial", "trained", "trained, HOH".
+    time : array [n]
+        ps, from 0.
+    kernel : array [n]
+        K, 1/ps^2; zeros for memoryless friction.
+    instantaneous, effective : float
+        gamma_0 and gamma_0 + integral K, 1/ps.
+    """
+
+    label: str
+    time: np.ndarray
+    kernel: np.ndarray
+    instantaneous: float
+    effective: float
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Wall time and speed.
+
+    Attributes
+    ----------
+    wall_seconds : dict
+        ``{stage: seconds}`` in the order of the stages.
+    all_atom_ns_per_day, coarse_grained_ns_per_day : float or None
+        Speed of production on one machine.
+    hardware : str
+        What they were measured on.
+    """
+
+    wall_seconds: dict[str, float] = field(default_factory=dict)
+    all_atom_ns_per_day: float | None = None
+    coarse_grained_ns_per_day: float | None = None
+    hardware: str = ""
+
+
+@dataclass(frozen=True)
+class ReportInput:
+    """Everything that a report shows; what is left out is reported as missing, with its reason.
+
+    Attributes
+    ----------
+    title : str
+    reference : Run
+        All-atom.
+    initial, trained : Run, optional
+        The model before and after training.
+    noise_floor : dict
+        From `metrics.noise_floor`.
+    comparison : list of Run
+        Further runs to show beside: other time steps, other equations of motion.
+    potentials : list of PairPotential
+    memory : list of Memory
+    training_log : path, optional
+        CSV with a column ``iteration`` and named curves. A name ``group/curve`` puts a curve into
+        the panel of its group; those of the group ``validation`` are named as in `metrics` and
+        may have empty cells.
+    timings : Timings
+    verdict : list of str
+        Sentences for the top of the page, after those on the targets.
+    provenance : dict
+        What made this: versions, seeds, the experiment file. Dictionaries in it are flattened.
+    reasons : dict
+        Why something is missing: ``{"initial" | "trained" | "noise_floor" | "potentials" |
+        "memory" | "training" | "validation" | "timings": sentence}``.
+    """
+
+    title: str
+    reference: Run
+    initial: Run | None = None
+    trained: Run | None = None
+    noise_floor: dict = field(default_factory=dict)
+    comparison: list[Run] = field(default_factory=list)
+    potentials: list[PairPotential] = field(default_factory=list)
+    memory: list[Memory] = field(default_factory=list)
+    training_log: Path | None = None
+    timings: Timings = field(default_factory=Timings)
+    verdict: list[str] = field(default_factory=list)
+    provenance: dict = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+def write_report(directory, data: ReportInput) -> Path:
+    """Write ``index.html`` and ``metrics.json`` into a directory, which is made if need be.
+
+    The page is one file that opens offline.
+
+    Returns
+    -------
+    Path
+        Of ``index.html``.
+
+    Raises
+    ------
+    ValueError
+        The training log can't be read, or the reference has no figures.
+    """
+    if not data.reference.metrics:
+        raise ValueError("a report needs the figures of the reference, found none")
+    directory = Path(directory)
+    log = read_training_log(data.training_log) if data.training_log else {}
+    directory.mkdir(parents=True, exist_ok=True)
+    numbers = json.dumps(_programs_view(data), indent=1, allow_nan=False)
+    (directory / "metrics.json").write_text(numbers + "\n", encoding="utf-8")
+    page = directory / "index.html"
+    page.write_text(_page(data, log), encoding="utf-8")
+    return page
+
+
+def read_training_log(path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Curves of a training log, ``{column: (iterations, values)}``; empty cells are left out.
+
+    An unfinished last line is left out too, so that a log can be read while it is written.
+
+    Raises
+    ------
+    ValueError
+        The file is missing or has no column ``iteration``, or a cell is no number.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"the training log {path} does not exist")
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    if not rows or "iteration" not in rows[0]:
+        raise ValueError(f"the training log {path} has no column 'iteration'")
+    names = rows[0]
+    if len(rows) > 1 and len(rows[-1]) < len(names):
+        rows.pop()
+    at = names.index("iteration")
+    curves: dict[str, list] = {name: [] for name in names if name != "iteration"}
+    for line, row in enumerate(rows[1:], 2):
+        for name, cell in zip(names, row):
+            if name == "iteration" or not cell:
+                continue
+            try:
+                point = float(row[at]), float(cell)
+            except ValueError as error:
+                raise ValueError(f"the training log {path}, line {line}, column '{name}': expected "
+                                 f"a number, found '{cell}'") from error
+            if math.isfinite(point[1]):
+                curves[name].append(point)
+    return {name: tuple(np.array(points).T) for name, points in curves.items() if points}
+
+
+def _programs_view(data):
+    """The content of metrics.json."""
+    timings = data.timings
+    missing = {}
+    speeds = {"all_atom_ns_per_day": timings.all_atom_ns_per_day,
+              "coarse_grained_ns_per_day": timings.coarse_grained_ns_per_day,
+              "speed_up": _speed_up(timings)}
+    for name, value in speeds.items():
+        if value is None:
+            missing[name] = data.reasons.get("timings", "the speed was not measured")
+    out = {
+        "schema_version": SCHEMA_VERSION,
+        "reference": data.reference.metrics,
+        "initial": data.initial.metrics if data.initial else None,
+        "trained": data.trained.metrics if data.trained else None,
+        "noise_floor": data.noise_floor or None,
+        "comparison": {run.label: run.metrics for run in data.comparison},
+        "timings": {"wall_seconds": {k: float(v) for k, v in timings.wall_seconds.items()},
+                    **speeds, "hardware": timings.hardware, "reasons": missing},
+        "labels": {name: run.label for name, run in (("reference", data.reference),
+                                                     ("initial", data.initial),
+                                                     ("trained", data.trained)) if run},
+        "targets": judge(data.trained.metrics, data.reference.metrics) if data.trained else None,
+        "provenance": data.provenance,
+    }
+    out["reasons"] = {name: data.reasons.get(name, _ABSENT[name]) for name, value in out.items()
+                      if value is None and name in _ABSENT}
+    return out
+
+
+_ABSENT = {
+    "initial": "the initial model was not run",
+    "trained": "there is no trained model yet",
+    "noise_floor": "the noise floor was not measured",
+    "targets": "there is no trained model yet",
+    "potentials": "no potential was given",
+    "memory": "no friction was given",
+    "training": "there is no training log",
+    "validation": "no live validation was logged",
+    "timings": "no times were taken",
+}
+
+
+def _page(data, log):
+    reference = plots.Series(data.reference.label, data.reference.metrics, plots.REFERENCE)
+    others = []
+    if data.initial:
+        others.append(plots.Series(data.initial.label, data.initial.metrics, plots.INITIAL, "--"))
+    if data.trained:
+        others.append(plots.Series(data.trained.label, data.trained.metrics, plots.TRAINED))
+    for k, run in enumerate(data.comparison):
+        others.append(plots.Series(run.label, run.metrics, plots.OTHERS[k % len(plots.OTHERS)],
+                                   "-." if k % 2 else "-"))
+    sections = [
+        ("Verdict", _verdict(data)),
+        ("Figures", _table(data)),
+        ("Structure", _structure(data, reference, others)),
+        ("Motion", _motion(data, reference, others)),
+        ("The model", _model(data)),
+        ("Training", _training(data, log)),
+        ("Speed and time", _speed(data)),
+        ("Provenance", _provenance(data)),
+    ]
+    links = " ".join(f'<a href="#{_anchor(name)}">{name}</a>' for name, _ in sections)
+    body = "\n".join(f'<section id="{_anchor(name)}"><h2>{name}</h2>\n{content}\n</section>'
+                     for name, content in sections)
+    return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
+            f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            f"<title>{escape(data.title)}</title>\n<style>{_CSS}</style></head>\n<body><main>\n"
+            f"<h1>{escape(data.title)}</h1>\n<p class=lead>{_lead(data)}</p>\n<nav>{links}</nav>\n"
+            f"{body}\n</main></body></html>\n")
+
+
+def _lead(data):
+    m = data.reference.metrics
+    text = (f"{escape(data.reference.label)}: {m['n_beads']} beads, {m['length_ps']:.4g} ps, a "
+            f"frame every {m['frame_interval_fs']:.4g} fs.")
+    if data.trained:
+        t = data.trained.metrics
+        step = f" at a time step of {t['timestep_fs']:g} fs" if t.get("timestep_fs") else ""
+        text += (f" {escape(data.trained.label)}: {t['length_ps']:.4g} ps of production in "
+                 f"OpenMM{step}.")
+    return text
+
+
+_TARGET_NAMES = {
+    "rdf_l1": "Pair distribution", "adf_l1": "Angles in the first shell",
+    "diffusion": "Diffusion coefficient", "msd": "Displacement (MSD)",
+    "vacf_rms": "Velocity correlation",
+}
+
+
+def _verdict(data):
+    lines = []
+    if data.trained:
+        results = judge(data.trained.metrics, data.reference.metrics)
+        met = [r["met"] for r in results.values()]
+        if all(met):
+            head = f"{data.trained.label}: all {len(met)} targets met."
+        else:
+            head = (f"{data.trained.label}: {sum(m is True for m in met)} of {len(met)} targets "
+                    "met.")
+        lines.append(f"<p class=headline>{escape(head)}</p>")
+        items = []
+        for name, result in results.items():
+            label, target = _TARGET_NAMES[name], _share(result["target"], name)
+            if result["met"] is None:
+                why = _why(data.trained.metrics, {"diffusion": "diffusion_cm2_per_s",
+                                                  "msd": "msd_ratio"}.get(name, name))
+                items.append(f'<li class=open><b>{label}</b> <span>not measured: '
+                             f"{escape(why)}</span></li>")
+                continue
+            signed = name in ("diffusion", "msd")
+            value, limit = _share(result["value"], name, signed), "±" if signed else "≤"
+            kind, mark = ("met", "✓") if result["met"] else ("missed", "✗")
+            where = f" from {_range(result['lags_ps'])}" if name == "msd" else ""
+            items.append(f"<li class={kind}><b>{mark} {label}</b> <span>{value}{where} "
+                         f"(target {limit}\u202f{target})</span></li>")
+        lines.append(f"<ul class=targets>{''.join(items)}</ul>")
+    else:
+        lines.append(_missing(data, "trained"))
+    lines += [f"<p>{escape(sentence)}</p>" for sentence in data.verdict]
+    for run in (data.reference, data.initial, data.trained, *data.comparison):
+        for note in (run.metrics.get("notes") or []) if run else []:
+            lines.append(f"<p class=note><b>{escape(run.label)}.</b> {escape(note)}</p>")
+    return "\n".join(lines)
+
+
+def _table(data):
+    runs = [run for run in (data.reference, data.initial, data.trained) if run]
+    runs += data.comparison
+    judged = {run.label: judge(run.metrics, data.reference.metrics) for run in runs[1:]}
+    footnotes: list[str] = []
+
+    def cell(value, m=None, name=None):
+        if value is not None:
+            return value
+        why = _why(m, name)
+        if why not in footnotes:
+            footnotes.append(why)
+        return f"<span class=none>–</span><sup>{footnotes.index(why) + 1}</sup>"
+
+    def with_error(m, name, error, scale, digits, tick=""):
+        value, spread = m.get(name), m.get(error)
+        if value is None:
+            return None
+        below = "" if spread is None else f"<small>± {spread * scale:.{digits}f}</small>"
+        return f"{value * scale:.{digits}f}{tick}{below}"
+
+    def mark(run, name):
+        met = judged.get(run.label, {}).get(name, {}).get("met")
+        return "" if met is None else (' <span class="tick met">✓</span>' if met else
+                                       ' <span class="tick missed">✗</span>')
+
+    rows = []
+
+    def row(title, hint, contents, floor, target=""):
+        rows.append(f"<tr><th scope=row>{title}<small>{hint}</small></th><td>{target}</td>"
+                    + "".join(f"<td>{c}</td>" for c in contents) + f"<td>{floor}</td></tr>")
+
+    floor = data.noise_floor or {"reasons": {}}
+    if not data.noise_floor:
+        why = data.reasons.get("noise_floor", _ABSENT["noise_floor"])
+        floor = {"reasons": dict.fromkeys(("rdf_l1", "adf_l1", "vacf_rms", "msd_ratio",
+                                           "diffusion_of_halves_cm2_per_s"), why)}
+    distances = (("rdf_l1", "g(r)", "area of the difference, %", 100, 2),
+                 ("adf_l1", "P(θ)", "area of the difference, %", 100, 2),
+                 ("vacf_rms", "VACF", "rms difference, 0–1 ps", 1, 4))
+    for name, title, hint, scale, digits in distances:
+        contents = ["<span class=none>0</span>"]
+        contents += [cell(with_error(run.metrics, name, f"{name}_stderr", scale, digits,
+                                     mark(run, name)), run.metrics, name) for run in runs[1:]]
+        low = floor.get(name)
+        row(title, hint, contents,
+            cell(None if low is None else f"{low * scale:.{digits}f}", floor, name),
+            f"≤ {TARGETS[name] * scale:g}")
+
+    def deviations(m, tick=""):
+        worst, lags = worst_ratio(m)
+        if worst is None:
+            return None
+        short = lags[1] < TARGET_LAGS[1] - 1e-6
+        return f"{_signed(worst)}{tick}" + (f"<small>to {lags[1]:g} ps</small>" if short else "")
+
+    row("MSD", f"largest deviation, {_range(TARGET_LAGS)}, %",
+        ["<span class=none>0</span>"] + [
+            cell(deviations(run.metrics, mark(run, "msd")), run.metrics, "msd_ratio")
+            for run in runs[1:]],
+        cell(deviations(floor), floor, "msd_ratio"), f"± {100 * TARGETS['msd']:g}")
+    halves = floor.get("diffusion_of_halves_cm2_per_s")
+    row("Diffusion", "10⁻⁵ cm² s⁻¹",
+        [cell(with_error(run.metrics, "diffusion_cm2_per_s", "diffusion_stderr", 1e5, 2),
+              run.metrics, "diffusion_cm2_per_s") for run in runs],
+        cell(halves and f"{1e5 * halves[0]:.2f}, {1e5 * halves[1]:.2f}", floor,
+             "diffusion_of_halves_cm2_per_s"))
+    relative = [judged[run.label]["diffusion"]["value"] for run in runs[1:]]
+    row("", "deviation from all-atom, %",
+        ["<span class=none>0</span>"] + [
+            cell(None if d is None else _signed(d), run.metrics, "diffusion_cm2_per_s")
+            + mark(run, "diffusion") for run, d in zip(runs[1:], relative)],
+        cell(halves and _signed(halves[1] / halves[0] - 1), floor,
+             "diffusion_of_halves_cm2_per_s"), f"± {100 * TARGETS['diffusion']:g}")
+    row("Temperature", "K, from velocities",
+        [cell(with_error(run.metrics, "temperature_K", "temperature_stderr", 1, 1), run.metrics,
+              "temperature_K") for run in runs], "")
+    for name, title, hint in (("friction_per_ps", "Effective friction", "ps⁻¹"),
+                              ("timestep_fs", "Time step", "fs"), ("length_ps", "Length", "ps")):
+        row(title, hint, [cell(None if run.metrics.get(name) is None
+                               else f"{run.metrics[name]:.4g}", run.metrics, name)
+                          for run in runs], "")
+    heads = "".join(f"<th scope=col>{escape(run.label)}</th>" for run in runs)
+    notes = "".join(f"<li>{escape(why[:1].upper() + why[1:])}.</li>" for why in footnotes)
+    return (f"<div class=wide><table><thead><tr><th></th><th scope=col>Target</th>{heads}"
+            f"<th scope=col>Noise floor</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
+            f"</div>\n{f'<ol class=footnotes>{notes}</ol>' if notes else ''}\n"
+            "<p class=caption>± is one standard error, from ten blocks of each run. The noise "
+            "floor compares the second half of the all-atom run with the first: a model that "
+            "differs no more than that can't be told from all-atom by this reference.</p>\n"
+            f"<details><summary>How the figures are defined</summary>{_DEFINITIONS}</details>")
+
+
+def _structure(data, reference, others):
+    out = []
+    for name, draw, words in (
+            ("rdf", plots.rdf, "Pair distribution g(r), and below it what is left after "
+             "subtracting all-atom."),
+            ("adf", plots.adf, "Angle at a bead between two neighbours of its first shell, and "
+             "below it the difference from all-atom.")):
+        if not reference.metrics.get(name):
+            out.append(_none(f"No {'pair distribution' if name == 'rdf' else 'angles'}",
+                             _why(reference.metrics, name)))
+            continue
+        out.append(_figure(draw(reference, others), words + " " + _distances(
+            data, f"{name}_l1", lambda v, n=name: _share(v, f"{n}_l1"))))
+    return "\n".join(out)
+
+
+def _motion(data, reference, others):
+    out = []
+    if reference.metrics.get("msd_nm2"):
+        longest = reference.metrics["msd_nm2"][-1][0]
+        words = (f"Mean squared displacement of a bead from one frame to {longest:g} ps, a fifth "
+                 "of the all-atom run at most, and below it the ratio to all-atom; error bars are "
+                 "one standard error of the ratio. A slope of 2 at the left is free flight, of 1 "
+                 "at the right diffusion. ")
+        worst = [(run.label, *worst_ratio(run.metrics))
+                 for run in (data.initial, data.trained, *data.comparison) if run]
+        words += _sentence("Largest deviation", [
+            f"{label} {_signed(value)}\u202f% ({_range(lags)})" for label, value, lags in worst
+            if value is not None])
+        out.append(_figure(plots.msd(reference, others), words))
+    else:
+        out.append(_none("No displacements", _why(reference.metrics, "msd_nm2")))
+    if reference.metrics.get("vacf"):
+        interval = 1e3 * reference.metrics["vacf"][1][0]
+        out.append(_figure(plots.vacf(reference, others), (
+            "Velocity autocorrelation, and below it the difference from all-atom (grey: ± 2 "
+            f"standard errors). Velocities are displacements over {interval:g} fs, in every run "
+            "alike. ") + _distances(data, "vacf_rms", lambda v: f"{v:.3f}", "rms difference")))
+    else:
+        out.append(_none("No velocity correlation", _why(reference.metrics, "vacf")))
+    return "\n".join(out)
+
+
+def _model(data):
+    out = []
+    if data.potentials:
+        shaded = any(p.r_min is not None for p in data.potentials)
+        out.append(_figure(plots.potentials(data.potentials), (
+            "Learned pair potential before and after training."
+            + (" Shaded: no all-atom data, where the potential continues with a fixed repulsive "
+               "core." if shaded else "")
+            + " A three-body term, where the model has one, comes on top of it.")))
+    else:
+        out.append(_missing(data, "potentials"))
+    if data.memory:
+        frictions = _sentence("Effective friction", [
+            f"{m.label} {m.effective:.3g} ps⁻¹" + (
+                f", of which {m.instantaneous:.3g} ps⁻¹ instantaneous" if np.any(m.kernel) else "")
+            for m in data.memory])
+        out.append(_figure(plots.memory(data.memory), (
+            "Left: memory kernel, how friction at one time depends on the velocity a time t "
+            "earlier. Right: its running integral on top of the instantaneous friction γ₀, which "
+            "ends at the effective friction. " + frictions)))
+    else:
+        out.append(_missing(data, "memory"))
+    return "\n".join(out)
+
+
+def _training(data, log):
+    if not log:
+        return _missing(data, "training")
+    out = []
+    live, panels = _sort_curves(log)
+    if live:
+        out.append(_figure(plots.validation(live, data.reference.metrics, data.noise_floor or {}), (
+            "Live validation: the averaged parameters, run in OpenMM during training. The last "
+            "points should lie in the green bands and have stopped moving.")))
+    else:
+        out.append(_missing(data, "validation"))
+    if panels:
+        out.append(_figure(plots.training(panels), (
+            "Losses and parameters over training. Adversarial losses need not fall: a "
+            "discriminator that can't tell the runs apart stays level. Parameters should level "
+            "off.")))
+    return "\n".join(out)
+
+
+def _sort_curves(log):
+    """Curves of live validation, and the other curves by panel."""
+    live, panels = {}, {}
+    for name, (x, y) in log.items():
+        group, _, short = name.partition("/") if "/" in name else ("", "", name)
+        lowered = (group or short).lower()
+        if lowered.startswith(VALIDATION_PREFIXES):
+            if not group:
+                short = short.partition("_")[2]
+            if not short.endswith("stderr"):
+                live[short] = (x, y)
+            continue
+        if any(word in name.lower() for word in ("second", "seed", "time", "per_s", "eta_")):
+            continue
+        title = next((title for key, (title, words) in TRAINING_GROUPS.items()
+                      if lowered == key or not group and any(w in lowered for w in words)),
+                     group or "other")
+        every = -(-len(x) // LOG_POINTS)
+        panels.setdefault(title, {})[short] = (x[::every], y[::every])
+    return live, panels
+
+
+def _speed(data):
+    timings = data.timings
+    out = []
+    if timings.all_atom_ns_per_day or timings.coarse_grained_ns_per_day:
+        tiles = []
+        for label, value, unit in (
+                ("all-atom", timings.all_atom_ns_per_day, "ns/day"),
+                ("coarse-grained", timings.coarse_grained_ns_per_day, "ns/day"),
+                ("speed-up", _speed_up(timings), "×")):
+            shown = "–" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+            tiles.append(f"<div><b>{shown} {unit if value is not None else ''}</b>"
+                         f"<span>{label}</span></div>")
+        out.append(f"<div class=tiles>{''.join(tiles)}</div>")
+        if timings.hardware:
+            out.append(f"<p class=caption>Production speed on {escape(timings.hardware)}.</p>")
+    else:
+        out.append(_none("No speeds", data.reasons.get("timings", "the speed was not measured")))
+    if timings.wall_seconds:
+        longest = max(timings.wall_seconds.values()) or 1
+        rows = "".join(
+            f"<tr><th scope=row>{escape(stage)}</th><td>{_duration(seconds)}</td><td class=bar>"
+            f'<i style="width:{100 * seconds / longest:.1f}%"></i></td></tr>'
+            for stage, seconds in timings.wall_seconds.items())
+        total = _duration(sum(timings.wall_seconds.values()))
+        out.append(f"<table class=stages><tbody>{rows}<tr class=total><th scope=row>total</th>"
+                   f"<td>{total}</td><td></td></tr></tbody></table>")
+    else:
+        out.append(_none("No times of stages", data.reasons.get("timings", _ABSENT["timings"])))
+    return "\n".join(out)
+
+
+def _provenance(data):
+    flat = list(_flatten(data.provenance))
+    if not flat:
+        return _none("No provenance", "none was given")
+    rows = "".join(f"<tr><th scope=row>{escape(key)}</th><td>{escape(value)}</td></tr>"
+                   for key, value in flat)
+    return f"<table class=plain><tbody>{rows}</tbody></table>"
+
+
+def _flatten(value, prefix=""):
+    for key, item in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(item, dict):
+            yield from _flatten(item, f"{name}.")
+        else:
+            yield name, ", ".join(map(str, item)) if isinstance(item, (list, tuple)) else str(item)
+
+
+def _distances(data, name, write, what="Difference from all-atom"):
+    """Sentence with one distance of every run, its target and its noise floor."""
+    found = [f"{run.label} {write(run.metrics[name])}"
+             for run in (data.initial, data.trained, *data.comparison)
+             if run and run.metrics.get(name) is not None]
+    if not found:
+        return ""
+    limits = [f"target {write(TARGETS[name])}"]
+    if (data.noise_floor or {}).get(name) is not None:
+        limits.append(f"two halves of all-atom {write(data.noise_floor[name])}")
+    return _sentence(what[:1].upper() + what[1:], found)[:-1] + f" ({', '.join(limits)})."
+
+
+def _sentence(what, parts):
+    return f"{what}: {'; '.join(parts)}." if parts else ""
+
+
+def _share(value, name, signed=False):
+    if name == "vacf_rms":
+        return f"{value:.3f}"
+    percent = 100 * value
+    text = _signed(value) if signed else f"{percent:.1f}" if percent % 1 else f"{percent:g}"
+    return f"{text}\u202f%"
+
+
+def _range(lags):
+    return " to ".join(f"{1e3 * t:g} fs" if t < 1 else f"{t:g} ps" for t in lags)
+
+
+def _signed(value):
+    """Percentage of a relative deviation, with its sign."""
+    return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def _speed_up(timings):
+    if timings.all_atom_ns_per_day and timings.coarse_grained_ns_per_day:
+        return timings.coarse_grained_ns_per_day / timings.all_atom_ns_per_day
+    return None
+
+
+def _duration(seconds):
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 3600:
+        return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
+    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
+
+
+def _why(m, name):
+    return ((m or {}).get("reasons") or {}).get(name) or "not measured"
+
+
+def _missing(data, name):
+    return _none(f"No {name if name != 'memory' else 'friction and memory'}",
+                 data.reasons.get(name, _ABSENT[name]))
+
+
+def _none(what, why):
+    return f"<p class=absent>{escape(what)}: {escape(why)}.</p>"
+
+
+def _figure(svg, caption):
+    encoded = base64.b64encode(svg.encode()).decode()
+    return (f'<figure><img alt="{escape(caption, quote=True)}" '
+            f'src="data:image/svg+xml;base64,{encoded}">'
+            f"<figcaption>{escape(caption)}</figcaption></figure>")
+
+
+def _anchor(name):
+    return name.lower().replace(" ", "-")
+
+
+_DEFINITIONS = """
+<dl>
+<dt>g(r)</dt><dd>Σ|g − g<sub>AA</sub>| / Σ g<sub>AA</sub> over distances below 1 nm or half the
+box, whichever is smaller, in bins of 0.005 nm.</dd>
+<dt>P(θ)</dt><dd>∫|P − P<sub>AA</sub>| dθ. P is the distribution of the angle at a bead between
+two neighbours closer than the first minimum of the all-atom g(r), of integral 1 over radians.</dd>
+<dt>MSD</dt><dd>Mean squared displacement over beads and time origins, drift of the centre of mass
+included, up to a fifth of each run.</dd>
+<dt>Diffusion</dt><dd>A sixth of the slope of the MSD over the same range of lags in every run
+(2 ps to a tenth of the all-atom run, 20 ps at most), not corrected for the size of the box.</dd>
+<dt>VACF</dt><dd>Autocorrelation of displacements from one frame to the next, normalised to 1 at
+time 0; the same for all runs, as stored velocities are not.</dd>
+<dt>Temperature</dt><dd>Σ m|v − v<sub>com</sub>|² / (3(N − 1)k<sub>B</sub>), from stored
+velocities.</dd>
+</dl>
+"""
+
+_CSS = """
+:root{color-scheme:light}
+*{box-sizing:border-box}
+body{margin:0;background:#fff;color:#1c1c1c;
+ font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
+main{max-width:860px;margin:0 auto;padding:2.5rem 1.25rem 5rem}
+h1{font-size:1.9rem;line-height:1.2;margin:0 0 .5rem;letter-spacing:-.01em}
+h2{font-size:1.25rem;margin:2.8rem 0 .9rem;padding-top:.9rem;border-top:1px solid #ddd}
+.lead{color:#555;margin:0 0 1rem}
+nav{font-size:.9rem;display:flex;flex-wrap:wrap;gap:.3rem 1.1rem}
+a{color:#0067b1;text-decoration:none}a:hover{text-decoration:underline}
+.headline{font-size:1.15rem;font-weight:600;margin:.2rem 0 .8rem}
+ul.targets{list-style:none;padding:0;margin:0 0 1rem;display:grid;gap:.5rem;
+ grid-template-columns:repeat(auto-fill,minmax(250px,1fr))}
+ul.targets li{border-left:4px solid #999;background:#f7f7f7;padding:.5rem .8rem;font-size:.92rem}
+ul.targets b{display:block}ul.targets span{color:#555}
+ul.targets li.met{border-color:#2a8a4a}ul.targets li.met b{color:#1f6e3a}
+ul.targets li.missed{border-color:#c23b22}ul.targets li.missed b{color:#a53019}
+.note,.absent{background:#fff8e5;border-left:4px solid #e0b000;padding:.55rem .8rem;
+ font-size:.93rem;margin:.8rem 0}
+.absent{background:#f5f5f5;border-color:#bbb;color:#555}
+.wide{overflow-x:auto}
+table{border-collapse:collapse;font-size:.88rem;width:100%;font-variant-numeric:tabular-nums}
+th,td{padding:.42rem .6rem;border-bottom:1px solid #e6e6e6;vertical-align:top}
+thead th{border-bottom:2px solid #333;text-align:right;vertical-align:bottom;line-height:1.3}
+tbody th{text-align:left;font-weight:600;white-space:nowrap}
+tbody th small{display:block;font-weight:400;color:#777;white-space:normal;line-height:1.25}
+td{text-align:right;white-space:nowrap}td small{display:block;color:#888}
+.none{color:#aaa}
+.tick{font-weight:700}.tick.met{color:#2a8a4a}.tick.missed{color:#c23b22}
+ol.footnotes{font-size:.82rem;color:#666;margin:.7rem 0;padding-left:1.4rem}
+figure{margin:1.2rem 0 2rem}figure img{width:100%;height:auto;display:block}
+figcaption,.caption{font-size:.9rem;color:#555;margin-top:.4rem}
+details{font-size:.9rem;margin:.8rem 0}summary{cursor:pointer;color:#0067b1}
+dt{font-weight:600;margin-top:.5rem}dd{margin:0 0 0 1.2rem;color:#444}
+.tiles{display:flex;flex-wrap:wrap;gap:.8rem}
+.tiles div{flex:1 1 160px;background:#f7f7f7;padding:.8rem 1rem}
+.tiles b{display:block;font-size:1.35rem}.tiles span{color:#666;font-size:.9rem}
+table.stages{margin-top:1.2rem}table.stages td.bar{width:55%;text-align:left}
+td.bar i{display:block;height:.75rem;margin-top:.3rem;background:#9cc3e0}
+tr.total th,tr.total td{border-bottom:0;border-top:2px solid #333}
+table.plain th{font-weight:400;color:#666;width:32%}
+table.plain td{text-align:left;white-space:normal;overflow-wrap:anywhere}
+@media print{nav,details{display:none}figure{break-inside:avoid}}
+"""
