@@ -25,6 +25,9 @@ from torch import Tensor
 from .. import kernels
 from ..potentials import Potential, PotentialSpec
 
+LARGEST_STEP = 0.2
+"""A bead that moves further in one time step (nm) has exploded."""
+
 
 def rollout(
     positions: Tensor,
@@ -155,9 +158,12 @@ class _Rollout(torch.autograd.Function):
                 kick = s[types] @ noise[step, b] * thermal
                 x, all_middle[step, b], sb = langevin_step(x, sb, force, masses, e[types], kick, dt)
                 all_x[step + 1, b] = x
-                if not bool(torch.isfinite(x).all()):
+                moved = (x - all_x[step, b]).norm(dim=1).nan_to_num(math.inf)
+                if bool((moved > LARGEST_STEP).any()):
+                    bead = int(moved.argmax())
                     raise RuntimeError(
-                        f"rollout exploded at step {step + 1} of {frames[-1]} in replica {b}: positions are not finite"
+                        f"rollout exploded at step {step + 1} of {frames[-1]} in replica {b}: bead {bead} moved "
+                        f"{float(moved[bead]):.3g} nm under a force of {float(force[bead].norm()):.3g} kJ/mol/nm"
                     )
             final[b] = sb
         ctx.save_for_backward(theta, e, s, boxes, types, masses, noise, all_x, all_middle)

@@ -1,0 +1,152 @@
+"""Training finds what is known, goes on where it stopped, and recovers from explosions."""
+
+import csv
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from openmm_cgadv import config
+from openmm_cgadv.baselines import InitialFit
+from openmm_cgadv.dynamics import GeneralizedLangevin, Langevin
+from openmm_cgadv.potentials import PairSpec, PotentialSpec
+from openmm_cgadv.training import TrainingDiverged, adversarial, train
+from openmm_cgadv.training.checkpoint import load_checkpoint
+from openmm_cgadv.training.windows import ReferenceWindows, window_lags
+from openmm_cgadv.trajectory import BeadTrajectory, BeadWriter
+from openmm_cgadv.units import KB
+
+TEMPERATURE, MASS, DT, BEADS, LENGTH = 300.0, 18.0, 0.01, 64, 2.0
+KT = KB * TEMPERATURE
+FREE = InitialFit(PotentialSpec(("A",), PairSpec((0.2,), 0.5, 6, (0.0,))), np.zeros(6), np.zeros(6))
+
+
+def free_beads(path, motion, frames, seed=0):
+    """A trajectory of beads that feel nothing but friction and noise, exact at any time step."""
+    rng = np.random.default_rng(seed)
+    e, s = (m[0].detach().numpy() for m in motion.propagator(DT))
+    thermal = math.sqrt(KT / MASS)
+    x = rng.uniform(0, LENGTH, [BEADS, 3])
+    state = thermal * rng.normal(size=[BEADS, len(e), 3])
+    positions = []
+    for _ in range(frames):
+        positions.append(x)
+        for _ in range(2):
+            v = state[:, 0]
+            state = e @ state + thermal * s @ rng.normal(size=state.shape)
+            x = x + 0.5 * DT * (v + state[:, 0])
+    with BeadWriter(path, [MASS] * BEADS, [0] * BEADS, ("A",), TEMPERATURE, 2 * DT, {}) as writer:
+        writer.append(np.array(positions), np.broadcast_to(LENGTH * np.eye(3), [frames, 3, 3]))
+        writer.finish()
+    return BeadTrajectory.open(path)
+
+
+def experiment(equation="generalized_langevin", friction=20.0, **training):
+    return config.Experiment.model_validate(
+        {
+            "reference": {"temperature_K": TEMPERATURE, "water": "spce"},
+            "potential": {"cutoff_nm": 0.5},
+            "dynamics": {"equation": equation, "timestep_fs": 1000 * DT, "initial_friction_per_ps": friction},
+            "training": {"window_ps": 0.16, "validate_every": 2, "checkpoint_every": 2, **training},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    return free_beads(tmp_path_factory.mktemp("free") / "beads.h5", GeneralizedLangevin(1, 1, 15.0), 400)
+
+
+def test_window_lags_are_log_spaced_with_memory_and_even_without():
+    assert window_lags(0.02, 1.6, True) == [1, 2, 4, 8, 16, 32, 64]
+    assert window_lags(0.02, 1.0, False) == [5, 10, 15, 20, 25, 30, 35, 40, 45, 50]
+
+
+def test_windows_are_those_of_the_trajectory(reference):
+    windows = ReferenceWindows(reference, [1, 2, 4])
+    sampled, types = windows.sample(50, torch.Generator().manual_seed(0))
+    assert sampled.shape == (50, 4, 3) and types.shape == (50,)
+    positions = reference.positions()
+    for window in sampled.numpy():
+        distance = np.abs(positions - window[0]).max(-1)
+        frame, bead = np.unravel_index(distance.argmin(), distance.shape)
+        np.testing.assert_allclose(positions[frame + np.array([0, 1, 2, 4]), bead], window, atol=1e-6)
+    step = np.diff(positions, axis=0)
+    assert windows.scale(10**6)[0, 0].tolist() == pytest.approx([np.sqrt((step**2).sum(-1).mean())] * 2, rel=0.01)
+
+
+@pytest.mark.parametrize("start", [5.0, 45.0])
+def test_friction_of_free_beads_is_found_from_both_sides(tmp_path, start):
+    trajectory = free_beads(tmp_path / "beads.h5", Langevin(1, 15.0), 1500)
+    settings = experiment("langevin", start, iterations=130, seed=3, validate_every=1000, window_ps=0.32)
+    found = train(trajectory, FREE, settings, tmp_path / "train").friction.item()
+    assert found == pytest.approx(15.0, rel=0.12)
+
+
+def parameters(result):
+    return torch.cat([result.theta, result.drift.flatten()])
+
+
+@pytest.mark.parametrize("potential", ["relative_entropy", "adversarial"])
+def test_resumed_training_is_the_uninterrupted_one(reference, tmp_path, potential):
+    settings = experiment(iterations=7, potential=potential)
+
+    def interrupt(iteration, total, values):
+        if iteration == 5:
+            raise KeyboardInterrupt
+
+    whole = train(reference, FREE, settings, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(reference, FREE, settings, tmp_path / "parts", progress=interrupt)
+    assert load_checkpoint(tmp_path / "parts" / "checkpoints")["iteration"] == 4
+    resumed = train(reference, FREE, settings, tmp_path / "parts")
+    assert torch.equal(parameters(whole), parameters(resumed))
+
+    def curve(name):
+        with open(tmp_path / name / "log.csv", newline="") as file:
+            return [(row["iteration"], row["friction"], row["dynamics_margin"]) for row in csv.DictReader(file)]
+
+    assert curve("whole") == curve("parts") and len(curve("whole")) == 7
+
+
+def test_validation_is_logged(reference, tmp_path):
+    def validate(parameters, iteration):
+        return {"validation_diffusion": float(iteration)}
+
+    train(reference, FREE, experiment(iterations=4), tmp_path, validate=validate)
+    with open(tmp_path / "log.csv", newline="") as file:
+        assert [row["validation_diffusion"] for row in csv.DictReader(file)] == ["", "2", "", "4"]
+
+
+def test_an_explosion_sends_training_back_to_its_last_good_state(reference, tmp_path, monkeypatch):
+    calls, original, said = [], adversarial.rollout, []
+
+    def explode_once(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 4:
+            raise RuntimeError("rollout exploded at step 3 of 16 in replica 0")
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(adversarial, "rollout", explode_once)
+    train(reference, FREE, experiment(iterations=5), tmp_path, warn=said.append)
+    assert said == ["rollout exploded at step 3 of 16 in replica 0; training went back to iteration 2"]
+    assert load_checkpoint(tmp_path / "checkpoints")["iteration"] == 5
+
+
+def test_a_potential_that_always_explodes_is_given_up_with_a_reason(reference, tmp_path):
+    wild = InitialFit(PotentialSpec(("A",), PairSpec((0.2,), 0.5, 6, (0.0,))), np.full(6, 1e9), np.zeros(6))
+    with pytest.raises(TrainingDiverged, match="training diverged 6 times, last from iteration 0: .*exploded"):
+        train(reference, wild, experiment(iterations=5), tmp_path)
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(reference, tmp_path):
+    train(reference, FREE, experiment(iterations=4), tmp_path)
+    newest = max((tmp_path / "checkpoints").glob("*.pt"))
+    newest.write_bytes(newest.read_bytes()[:1000])
+    assert load_checkpoint(tmp_path / "checkpoints")["iteration"] == 2
+
+
+def test_a_window_longer_than_the_reference_is_refused(reference, tmp_path):
+    with pytest.raises(ValueError, match="training.window_ps: found a reference of 400 frames"):
+        train(reference, FREE, experiment(window_ps=100.0), tmp_path)
