@@ -1,0 +1,272 @@
+// Which beads are near which: a Verlet list with a skin, built from cells, never missing a pair.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <numeric>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "box.hpp"
+#include "simd.hpp"
+
+namespace cgadv {
+inline namespace CGADV_ISA {
+
+// A component of a bead's position is data[bead * bead_stride + component * axis_stride].
+struct Positions {
+  const double* data;
+  int64_t bead_stride, axis_stride;
+  double operator()(int64_t bead, int axis) const {
+    return data[bead * bead_stride + axis * axis_stride];
+  }
+};
+
+// Beads are kept in an order of their own (that of the cells). `order[p]` is the caller's bead at
+// place p. All lists speak of places.
+//
+// Half list: place p sees every place q > p within r_cut + skin, in
+// half[half_start[p] .. half_start[p] + half_count[p]), padded with p itself to a multiple of ROW.
+// Short list: place p sees every place within r_short + skin, sorted by type and then place, in
+// near[near_start[p] .. near_start[p + 1]).
+//
+// Two beads can only come within r_cut unlisted when the two longest displacements since the list
+// was built add up to more than the skin: then it is rebuilt.
+class Neighbors {
+ public:
+  std::vector<int32_t> order, half, half_start, half_count, near, near_start;
+  std::vector<int32_t> type;       // of the bead at a place
+  int64_t builds = 0;
+
+  Neighbors(double r_cut, double r_short, double skin)
+      : r_cut_(r_cut), r_short_(r_short), skin_wanted_(skin) {}
+
+  int size() const { return int(order.size()); }
+  double r_cut() const { return r_cut_; }
+  double r_short() const { return r_short_; }
+  bool fits(int64_t n, const int64_t* types) const {
+    if (n != int64_t(types_.size())) return false;
+    for (int64_t i = 0; i < n; ++i)
+      if (types_[i] != types[i]) return false;
+    return true;
+  }
+
+  // Makes the list valid for these positions and returns them in places' order, each in one image
+  // that is near its image at the last build. x, y, z have room for size() + ROW entries.
+  template <class T>
+  void update(int64_t n, Positions pos, const int64_t* types, const Box& box, Array<T>* xyz) {
+    if (builds == 0 || !(box == box_) || !track(n, pos)) build(n, pos, types, box);
+    for (int c = 0; c < 3; ++c) {
+      xyz[c].resize(n + ROW);
+      for (int64_t p = 0; p < n; ++p) xyz[c][p] = T(now_[3 * p + c]);
+      for (int64_t p = n; p < n + ROW; ++p) xyz[c][p] = 0;
+    }
+  }
+
+ private:
+  double r_cut_, r_short_, skin_wanted_, skin_ = 0;
+  bool all_pairs_ = false;
+  Box box_;
+  std::vector<int64_t> types_;
+  std::vector<double> built_, wrapped_, now_;  // [3 p + c]: given, wrapped, current wrapped
+  Array<float> fx_, fy_, fz_, r2_;
+  std::vector<int32_t> pairs_, cell_, cell_start_, found_;
+
+  bool track(int64_t n, Positions pos) {
+    double first = 0, second = 0;
+    const bool rectangular = box_.rectangular();
+    const double ia = 1 / box_.ax, ib = 1 / box_.by, ic = 1 / box_.cz;
+    for (int64_t p = 0; p < n; ++p) {
+      const int64_t i = order[p];
+      double x = pos(i, 0) - built_[3 * p], y = pos(i, 1) - built_[3 * p + 1],
+             z = pos(i, 2) - built_[3 * p + 2];
+      if (rectangular) {
+        x -= box_.ax * std::nearbyint(x * ia);
+        y -= box_.by * std::nearbyint(y * ib);
+        z -= box_.cz * std::nearbyint(z * ic);
+      } else {
+        box_.nearest(x, y, z);
+      }
+      const double d2 = x * x + y * y + z * z;
+      // Written so that a NaN shows.
+      if (!(d2 <= second)) {
+        if (!(d2 <= first)) {
+          second = first;
+          first = d2;
+        } else {
+          second = d2;
+        }
+      }
+      now_[3 * p] = wrapped_[3 * p] + x;
+      now_[3 * p + 1] = wrapped_[3 * p + 1] + y;
+      now_[3 * p + 2] = wrapped_[3 * p + 2] + z;
+    }
+    if (!std::isfinite(first)) return false;
+    return all_pairs_ || std::sqrt(first) + std::sqrt(second) <= skin_;
+  }
+
+  void build(int64_t n, Positions pos, const int64_t* types, const Box& box) {
+    for (int64_t i = 0; i < n; ++i)
+      for (int c = 0; c < 3; ++c)
+        if (!std::isfinite(pos(i, c)))
+          throw std::runtime_error("position of bead " + std::to_string(i) + " is not finite");
+    const double longest = std::max(r_cut_, r_short_), half_width = box.half_width();
+    if (longest > half_width * 1.0000001)
+      throw std::runtime_error("cutoff " + std::to_string(longest) +
+                               " nm is longer than half the box, " + std::to_string(half_width) +
+                               " nm");
+    ++builds;
+    box_ = box;
+    types_.assign(types, types + n);
+    skin_ = std::min(skin_wanted_, half_width - longest);
+    // A list that would have to be rebuilt all the time is worth less than none.
+    all_pairs_ = skin_ < 0.25 * skin_wanted_ && n <= 4000;
+    skin_ = std::max(skin_, 0.0);
+
+    sort_into_cells(n, pos, longest);
+    // Distances below are in single precision: this much wider, the list misses nothing.
+    const double slack = 1e-6 * (box.ax + box.by + box.cz + longest);
+    const double huge = 1e15;
+    fill(n, all_pairs_ ? huge : r_cut_ + skin_ + slack,
+         r_short_ <= 0 ? -1 : all_pairs_ ? huge : r_short_ + skin_ + slack);
+  }
+
+  int cells_[3] = {1, 1, 1};
+
+  void sort_into_cells(int64_t n, Positions pos, double longest) {
+    const Box& b = box_;
+    // Heights of the box over its faces.
+    const double volume = b.ax * b.by * b.cz;
+    const double cross_ab = b.ax * b.by;
+    const double cross_ac = b.ax * std::hypot(b.cy, b.cz);
+    const double bc[3] = {b.by * b.cz, -b.bx * b.cz, b.bx * b.cy - b.by * b.cx};
+    const double cross_bc = std::sqrt(bc[0] * bc[0] + bc[1] * bc[1] + bc[2] * bc[2]);
+    const double height[3] = {volume / cross_bc, volume / cross_ac, volume / cross_ab};
+    for (int c = 0; c < 3; ++c) {
+      cells_[c] = all_pairs_ ? 1 : int(std::min(height[c] / (longest + skin_) * 0.999999, 64.0));
+      if (cells_[c] < 3) cells_[c] = 1;
+    }
+    // More cells than beads only cost time.
+    while (int64_t(cells_[0]) * cells_[1] * cells_[2] > 4 * n + 27)
+      for (int c = 0; c < 3; ++c)
+        if (cells_[c] > 3) --cells_[c];
+
+    std::vector<double> w(3 * n);
+    cell_.resize(n);
+    const int n_cells = cells_[0] * cells_[1] * cells_[2];
+    cell_start_.assign(n_cells + 1, 0);
+    for (int64_t i = 0; i < n; ++i) {
+      double x = pos(i, 0), y = pos(i, 1), z = pos(i, 2);
+      b.wrap(x, y, z);
+      w[3 * i] = x, w[3 * i + 1] = y, w[3 * i + 2] = z;
+      double s[3];
+      s[2] = z / b.cz;
+      s[1] = (y - s[2] * b.cy) / b.by;
+      s[0] = (x - s[1] * b.bx - s[2] * b.cx) / b.ax;
+      int k[3];
+      for (int c = 0; c < 3; ++c)
+        k[c] = std::min(int((s[c] - std::floor(s[c])) * cells_[c]), cells_[c] - 1);
+      cell_[i] = (k[0] * cells_[1] + k[1]) * cells_[2] + k[2];
+      ++cell_start_[cell_[i] + 1];
+    }
+    std::partial_sum(cell_start_.begin(), cell_start_.end(), cell_start_.begin());
+    std::vector<int32_t> next(cell_start_.begin(), cell_start_.end() - 1);
+    order.resize(n);
+    for (int64_t i = 0; i < n; ++i) order[next[cell_[i]]++] = int32_t(i);
+
+    built_.resize(3 * n), wrapped_.resize(3 * n);
+    type.assign(n + ROW, 0);
+    fx_.assign(n + ROW, 0), fy_.assign(n + ROW, 0), fz_.assign(n + ROW, 0);
+    for (int64_t p = 0; p < n; ++p) {
+      const int64_t i = order[p];
+      for (int c = 0; c < 3; ++c) built_[3 * p + c] = pos(i, c), wrapped_[3 * p + c] = w[3 * i + c];
+      fx_[p] = float(w[3 * i]), fy_[p] = float(w[3 * i + 1]), fz_[p] = float(w[3 * i + 2]);
+      type[p] = int32_t(types_[i]);
+    }
+    now_ = wrapped_;
+  }
+
+  void fill(int64_t n, double r_half, double r_near) {
+    const float half2 = float(r_half * r_half), near2 = float(r_near * std::abs(r_near));
+    const float widest2 = std::max(half2, near2);
+    const PackBox<float> box(box_);
+    constexpr int W = Simd<float>::W;
+    half.clear(), pairs_.clear();
+    half_start.resize(n), half_count.resize(n);
+    near_start.assign(n + 1, 0);
+    r2_.resize(n + ROW);
+    found_.resize(n + ROW);
+    const int n1 = cells_[1], n2 = cells_[2];
+    for (int p = 0; p < n; ++p) {
+      int m = 0;
+      const Pack<float> x = broadcast(fx_[p]), y = broadcast(fy_[p]), z = broadcast(fz_[p]);
+      auto scan = [&](int first, int last) {
+        for (int q = std::max(first, p + 1); q < last; q += W) {
+          Pack<float> dx = load(&fx_[q]) - x, dy = load(&fy_[q]) - y, dz = load(&fz_[q]) - z;
+          box.nearest(dx, dy, dz, [](Pack<float> v) { return v; });
+          const Pack<float> r2 = dx * dx + dy * dy + dz * dz;
+          const int lanes = std::min(W, last - q);
+          for (int w = 0; w < lanes; ++w) {
+            found_[m] = q + w;
+            r2_[m] = r2[w];
+            m += r2[w] <= widest2;
+          }
+        }
+      };
+      const int cell = cell_[order[p]], k0 = cell / (n1 * n2), k1 = cell / n2 % n1, k2 = cell % n2;
+      for (int d0 = cells_[0] > 1 ? -1 : 0; d0 <= (cells_[0] > 1 ? 1 : 0); ++d0)
+        for (int d1 = n1 > 1 ? -1 : 0; d1 <= (n1 > 1 ? 1 : 0); ++d1) {
+          const int row =
+              ((k0 + d0 + cells_[0]) % cells_[0] * n1 + (k1 + d1 + n1) % n1) * n2;
+          auto range = [&](int from, int to) {
+            scan(cell_start_[row + from], cell_start_[row + to + 1]);
+          };
+          if (n2 == 1) {
+            range(0, 0);
+          } else {
+            range(std::max(k2 - 1, 0), std::min(k2 + 1, n2 - 1));
+            if (k2 == 0) range(n2 - 1, n2 - 1);
+            if (k2 == n2 - 1) range(0, 0);
+          }
+        }
+
+      half_start[p] = int32_t(half.size());
+      const std::size_t start = half.size();
+      half.resize(start + m + ROW);
+      int count = 0;
+      for (int k = 0; k < m; ++k) {
+        half[start + count] = found_[k];
+        count += r2_[k] <= half2;
+        if (r2_[k] <= near2) {
+          pairs_.push_back(p), pairs_.push_back(found_[k]);
+          ++near_start[p + 1], ++near_start[found_[k] + 1];
+        }
+      }
+      half_count[p] = count;
+      const int padded = (count + ROW - 1) / ROW * ROW;
+      for (int k = count; k < padded; ++k) half[start + k] = p;
+      half.resize(start + padded);
+    }
+    // No list ends at the end of memory: a pack read from it never leaves it.
+    half.resize(half.size() + ROW, 0);
+
+    std::partial_sum(near_start.begin(), near_start.end(), near_start.begin());
+    near.resize(near_start[n] + ROW);
+    found_.assign(near_start.begin(), near_start.end() - 1);
+    for (std::size_t k = 0; k < pairs_.size(); k += 2) {
+      near[found_[pairs_[k]]++] = pairs_[k + 1];
+      near[found_[pairs_[k + 1]]++] = pairs_[k];
+    }
+    for (int64_t k = near_start[n]; k < near_start[n] + ROW; ++k) near[k] = 0;
+    bool several = false;
+    for (int64_t i = 1; i < n; ++i) several = several || types_[i] != types_[0];
+    if (several)
+      for (int p = 0; p < n; ++p)
+        std::stable_sort(near.begin() + near_start[p], near.begin() + near_start[p + 1],
+                         [&](int32_t a, int32_t b) { return type[a] < type[b]; });
+  }
+};
+
+}  // namespace CGADV_ISA
+}  // namespace cgadv

@@ -1,0 +1,277 @@
+// One instruction set's build of the core.
+
+#include "kernels.hpp"
+
+#include <exception>
+#include <memory>
+#include <mutex>
+
+#include "../core/rollout.hpp"
+
+namespace cgadv {
+inline namespace CGADV_ISA {
+namespace {
+
+constexpr double SKIN = 0.08;
+
+Spec unpack(const PotentialArgs& a) { return Spec(a.ints, a.n_ints, a.floats, a.n_floats); }
+
+void check_types(const Spec& spec, const SystemArgs& s) {
+  for (int64_t i = 0; i < s.n; ++i)
+    if (s.types[i] < 0 || s.types[i] >= spec.n_types)
+      throw std::runtime_error("bead " + std::to_string(i) + " has type " +
+                               std::to_string(s.types[i]) + ", the potential knows types 0 to " +
+                               std::to_string(spec.n_types - 1));
+}
+
+// Runs f(b, threads) for every replica: replicas over threads when there are several, otherwise
+// all threads to the one. The first replica's error is the one reported.
+template <class F>
+void each_replica(const SystemArgs& s, F f) {
+  if (s.replicas == 1) return f(0, std::max(1, s.threads));
+  std::vector<std::exception_ptr> errors(s.replicas);
+#pragma omp parallel for schedule(dynamic, 1) num_threads(std::max(1, s.threads))
+  for (int64_t b = 0; b < s.replicas; ++b) {
+    try {
+      f(b, 1);
+    } catch (...) {
+      errors[b] = std::current_exception();
+    }
+  }
+  for (auto& e : errors)
+    if (e) std::rethrow_exception(e);
+}
+
+template <class T>
+void scatter(const Evaluator<T>& e, double factor, double* out) {
+  for (int p = 0; p < e.list.size(); ++p)
+    for (int c = 0; c < 3; ++c)
+      out[3 * e.list.order[p] + c] = factor * double(e.gradient(p, c));
+}
+
+template <class T>
+void value_in(const PotentialArgs& a, const SystemArgs& s, double* energy, double* gradient,
+              double* d_theta) {
+  const Spec spec = unpack(a);
+  check_types(spec, s);
+  const int64_t P = spec.n_parameters();
+  each_replica(s, [&](int64_t b, int threads) {
+    const Tables<T> tables(spec, a.theta + b * a.theta_stride);
+    Evaluator<T> e(spec, 0);
+    e.threads = threads;
+    e.set_positions(s.n, {s.positions + b * 3 * s.n, 3, 1}, s.types, Box(s.boxes + 9 * b));
+    if (d_theta)
+      e.template run<false, true>(tables);
+    else
+      e.template run<false, false>(tables);
+    if (energy) energy[b] = e.energy;
+    if (gradient) scatter(e, 1, gradient + b * 3 * s.n);
+    if (d_theta) {
+      std::fill(d_theta + b * P, d_theta + (b + 1) * P, 0.0);
+      e.moments.to_parameters(spec, 1, d_theta + b * P);
+    }
+  });
+}
+
+// Evaluators at rest between calls. One is taken out for the time of a call, so that two threads
+// never share one; it checks its list against the positions it is given, so that whose positions
+// they are does not matter.
+template <class T>
+struct Pool {
+  std::mutex mutex;
+  std::vector<std::unique_ptr<Evaluator<T>>> resting;
+  std::vector<std::vector<double>> keys;
+
+  std::unique_ptr<Evaluator<T>> take(const std::vector<double>& key, const SystemArgs& s) {
+    std::lock_guard<std::mutex> lock(mutex);
+    for (std::size_t k = resting.size(); k-- > 0;)
+      if (keys[k] == key && resting[k]->list.fits(s.n, s.types)) {
+        auto found = std::move(resting[k]);
+        resting.erase(resting.begin() + k), keys.erase(keys.begin() + k);
+        return found;
+      }
+    return nullptr;
+  }
+  void rest(std::vector<double> key, std::unique_ptr<Evaluator<T>> e) {
+    std::lock_guard<std::mutex> lock(mutex);
+    if (resting.size() >= 8) resting.erase(resting.begin()), keys.erase(keys.begin());
+    resting.push_back(std::move(e)), keys.push_back(std::move(key));
+  }
+};
+
+template <class T>
+void cached_in(const PotentialArgs& a, const SystemArgs& s, double* energy, double* forces) {
+  static Pool<T> pool;
+  std::vector<double> key(a.floats, a.floats + a.n_floats);
+  key.insert(key.end(), a.ints, a.ints + a.n_ints);
+  const Spec spec = unpack(a);
+  auto e = pool.take(key, s);
+  if (!e) {
+    check_types(spec, s);
+    e = std::make_unique<Evaluator<T>>(spec, SKIN);
+  }
+  e->threads = s.threads;
+  const Tables<T> tables(spec, a.theta);
+  e->set_positions(s.n, {s.positions, 3, 1}, s.types, Box(s.boxes));
+  e->template run<false, false>(tables);
+  *energy = e->energy;
+  scatter(*e, -1, forces);
+  pool.rest(std::move(key), std::move(e));
+}
+
+template <class T>
+void hvp_in(const PotentialArgs& a, const SystemArgs& s, const double* direction, double* product,
+            double* d_theta) {
+  const Spec spec = unpack(a);
+  check_types(spec, s);
+  const int64_t P = spec.n_parameters();
+  each_replica(s, [&](int64_t b, int threads) {
+    const Tables<T> tables(spec, a.theta + b * a.theta_stride);
+    Evaluator<T> e(spec, 0);
+    e.threads = threads;
+    e.set_positions(s.n, {s.positions + b * 3 * s.n, 3, 1}, s.types, Box(s.boxes + 9 * b));
+    e.set_direction({direction + b * 3 * s.n, 3, 1});
+    e.template run<true, true>(tables);
+    scatter(e, 1, product + b * 3 * s.n);
+    std::fill(d_theta + b * P, d_theta + (b + 1) * P, 0.0);
+    e.moments.to_parameters(spec, 1, d_theta + b * P);
+  });
+}
+
+void basis_forces(const PotentialArgs& a, const SystemArgs& s, double* forces) {
+  Spec spec = unpack(a);
+  check_types(spec, s);
+  std::fill(spec.core.begin(), spec.core.end(), 0.0);
+  const int64_t P = spec.n_parameters();
+  std::vector<double> unit(P, 0.0);
+  Evaluator<double> e(spec, 0);
+  e.threads = s.threads;
+  e.set_positions(s.n, {s.positions, 3, 1}, s.types, Box(s.boxes));
+  for (int64_t k = 0; k < P; ++k) {
+    unit[k] = 1;
+    e.run<false, false>(Tables<double>(spec, unit.data()));
+    scatter(e, -1, forces + k * 3 * s.n);
+    unit[k] = 0;
+  }
+}
+
+RolloutShape shape_of(const SystemArgs& s, const RolloutArgs& r) {
+  RolloutShape shape;
+  shape.n = s.n, shape.extra = r.extra, shape.frames = r.frames, shape.n_frames = r.n_frames;
+  shape.kT = r.kT, shape.dt = r.dt, shape.forget = r.forget, shape.seed = r.seed;
+  return shape;
+}
+
+template <class T>
+void rollout_in(const PotentialArgs& a, const SystemArgs& s, const RolloutArgs& r,
+                const double* state, double* frames, double* final_positions, double* final_state,
+                double* kept_positions, double* kept_states) {
+  const Spec spec = unpack(a);
+  check_types(spec, s);
+  const Tables<T> tables(spec, a.theta);
+  const RolloutShape shape = shape_of(s, r);
+  const int64_t n3 = 3 * s.n, C = shape.components() * s.n, steps = shape.steps();
+  each_replica(s, [&](int64_t b, int threads) {
+    Rollout<T> rollout(spec, tables, shape, s.types, r.masses, s.boxes + 9 * b, r.E, r.S, b,
+                       threads);
+    rollout.forward(s.positions + b * n3, state + b * C, frames + b * r.n_frames * n3,
+                    final_positions + b * n3, final_state + b * C,
+                    kept_positions ? kept_positions + b * steps * n3 : nullptr,
+                    kept_states ? kept_states + b * steps * C : nullptr);
+  });
+}
+
+template <class T>
+void rollout_backward_in(const PotentialArgs& a, const SystemArgs& s, const RolloutArgs& r,
+                         const double* kept_positions, const double* kept_states,
+                         const double* d_frames, const double* d_final_positions,
+                         const double* d_final_state, double* d_positions, double* d_state,
+                         double* d_theta, double* dE, double* dS) {
+  const Spec spec = unpack(a);
+  check_types(spec, s);
+  const Tables<T> tables(spec, a.theta);
+  const RolloutShape shape = shape_of(s, r);
+  const int64_t n3 = 3 * s.n, C = shape.components() * s.n, steps = shape.steps();
+  const int64_t P = spec.n_parameters(), R2 = (r.extra + 1) * (r.extra + 1) * spec.n_types;
+  // Each replica's share apart, added up in order: the threads leave no trace.
+  std::vector<double> shares(s.replicas * (P + 2 * R2), 0.0);
+  each_replica(s, [&](int64_t b, int threads) {
+    double* share = &shares[b * (P + 2 * R2)];
+    Rollout<T> rollout(spec, tables, shape, s.types, r.masses, s.boxes + 9 * b, r.E, r.S, b,
+                       threads);
+    rollout.backward(kept_positions + b * steps * n3, kept_states + b * steps * C,
+                     d_frames + b * r.n_frames * n3, d_final_positions + b * n3,
+                     d_final_state + b * C, d_positions + b * n3, d_state + b * C, share,
+                     share + P, share + P + R2);
+  });
+  std::fill(d_theta, d_theta + P, 0.0);
+  std::fill(dE, dE + R2, 0.0), std::fill(dS, dS + R2, 0.0);
+  for (int64_t b = 0; b < s.replicas; ++b) {
+    const double* share = &shares[b * (P + 2 * R2)];
+    for (int64_t k = 0; k < P; ++k) d_theta[k] += share[k];
+    for (int64_t k = 0; k < R2; ++k) dE[k] += share[P + k], dS[k] += share[P + R2 + k];
+  }
+}
+
+#define CGADV_EITHER_PRECISION(name)                                       \
+  template <class... A>                                                    \
+  void name(const PotentialArgs& a, A... rest) {                           \
+    a.single_precision ? name##_in<float>(a, rest...) : name##_in<double>(a, rest...); \
+  }
+CGADV_EITHER_PRECISION(value)
+CGADV_EITHER_PRECISION(cached)
+CGADV_EITHER_PRECISION(hvp)
+CGADV_EITHER_PRECISION(rollout)
+CGADV_EITHER_PRECISION(rollout_backward)
+#undef CGADV_EITHER_PRECISION
+
+void noise(int64_t seed, int64_t replica, int64_t first_step, int64_t steps, int64_t n,
+           int64_t components, double* out) {
+  const Noise source(seed, replica);
+  std::vector<int32_t> beads(n);
+  std::iota(beads.begin(), beads.end(), 0);
+  std::vector<double> by_component(n * components);
+  for (int64_t t = 0; t < steps; ++t) {
+    source.fill(first_step + t, n, beads.data(), int(components), by_component.data());
+    for (int64_t i = 0; i < n; ++i)
+      for (int64_t c = 0; c < components; ++c)
+        out[(t * n + i) * components + c] = by_component[c * n + i];
+  }
+}
+
+#define CGADV_STRING(x) CGADV_STRING_(x)
+#define CGADV_STRING_(x) #x
+
+const KernelTable table = {
+    CGADV_STRING(CGADV_ISA),
+    [](const PotentialArgs& a) -> int64_t { return unpack(a).n_parameters(); },
+    [](const PotentialArgs& a, const SystemArgs& s, double* e, double* g, double* t) {
+      value<const SystemArgs&>(a, s, e, g, t);
+    },
+    [](const PotentialArgs& a, const SystemArgs& s, double* e, double* f) {
+      cached<const SystemArgs&>(a, s, e, f);
+    },
+    [](const PotentialArgs& a, const SystemArgs& s, const double* d, double* p, double* t) {
+      hvp<const SystemArgs&>(a, s, d, p, t);
+    },
+    basis_forces,
+    [](const PotentialArgs& a, const SystemArgs& s, const RolloutArgs& r, const double* state,
+       double* f, double* x, double* v, double* kx, double* ks) {
+      rollout<const SystemArgs&, const RolloutArgs&>(a, s, r, state, f, x, v, kx, ks);
+    },
+    [](const PotentialArgs& a, const SystemArgs& s, const RolloutArgs& r, const double* kx,
+       const double* ks, const double* df, const double* dx, const double* ds, double* gx,
+       double* gs, double* gt, double* gE, double* gS) {
+      rollout_backward<const SystemArgs&, const RolloutArgs&>(a, s, r, kx, ks, df, dx, ds, gx, gs,
+                                                              gt, gE, gS);
+    },
+    noise,
+};
+
+}  // namespace
+}  // namespace CGADV_ISA
+}  // namespace cgadv
+
+extern "C" __attribute__((visibility("default"))) const cgadv::KernelTable* cgadv_kernels() {
+  return &cgadv::table;
+}

@@ -1,0 +1,63 @@
+// The core behind a table of plain functions, so that a build for each instruction set can be
+// chosen when the library is loaded. All arrays are contiguous doubles or int64.
+#pragma once
+
+#include <cstdint>
+
+namespace cgadv {
+
+struct PotentialArgs {
+  const int64_t* ints;
+  int64_t n_ints;
+  const double* floats;
+  int64_t n_floats;
+  const double* theta;     // [P], or [B,P] when theta_stride is P
+  int64_t theta_stride;
+  bool single_precision;
+};
+
+struct SystemArgs {
+  int64_t replicas, n;
+  const double* positions;  // [B,n,3]
+  const double* boxes;      // [B,3,3]
+  const int64_t* types;     // [n]
+  int threads;
+};
+
+struct RolloutArgs {
+  const double* masses;  // [n]
+  int64_t extra;         // K
+  const double *E, *S;   // [n_types,K+1,K+1]
+  const int64_t* frames;
+  int64_t n_frames;
+  double kT, dt, forget;
+  int64_t seed;
+};
+
+struct KernelTable {
+  const char* name;
+  int64_t (*n_parameters)(const PotentialArgs&);
+  // Outputs may be null. energy [B], gradient [B,n,3], d_theta [B,P].
+  void (*value)(const PotentialArgs&, const SystemArgs&, double* energy, double* gradient,
+                double* d_theta);
+  // One system, its neighbour list kept between calls.
+  void (*cached_value)(const PotentialArgs&, const SystemArgs&, double* energy, double* forces);
+  // direction [B,n,3] -> Hessian times direction [B,n,3], d(gradient . direction)/dtheta [B,P].
+  void (*hvp)(const PotentialArgs&, const SystemArgs&, const double* direction, double* product,
+              double* d_theta);
+  // Forces of each parameter's basis function [P,n,3] for one system.
+  void (*basis_forces)(const PotentialArgs&, const SystemArgs&, double* forces);
+  void (*rollout)(const PotentialArgs&, const SystemArgs&, const RolloutArgs&, const double* state,
+                  double* frames, double* final_positions, double* final_state,
+                  double* kept_positions, double* kept_states);
+  void (*rollout_backward)(const PotentialArgs&, const SystemArgs&, const RolloutArgs&,
+                           const double* kept_positions, const double* kept_states,
+                           const double* d_frames, const double* d_final_positions,
+                           const double* d_final_state, double* d_positions, double* d_state,
+                           double* d_theta, double* dE, double* dS);
+  // [steps,n,components]
+  void (*noise)(int64_t seed, int64_t replica, int64_t first_step, int64_t steps, int64_t n,
+                int64_t components, double* out);
+};
+
+}  // namespace cgadv

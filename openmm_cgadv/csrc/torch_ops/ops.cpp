@@ -1,0 +1,395 @@
+// The core as operators of torch: torch.ops.cgadv.*
+//
+// Only the C functions of torch's stable ABI are used, so that one binary serves torch 2.9 and
+// every later version. Arguments arrive as 64-bit cells: tensors as handles that are ours to
+// release, numbers as their bits.
+
+#include <dlfcn.h>
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <initializer_list>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "../kernels/kernels.hpp"
+
+namespace {
+
+using Cell = StableIValue;
+
+void check(AOTITorchError code, const char* what) {
+  if (code != 0) throw std::runtime_error(std::string("torch could not ") + what);
+}
+
+class Tensor {
+ public:
+  explicit Tensor(AtenTensorHandle handle) : handle_(handle) {}
+  Tensor(std::initializer_list<int64_t> sizes) {
+    std::vector<int64_t> size(sizes), stride(size.size());
+    int64_t step = 1;
+    for (std::size_t d = size.size(); d-- > 0; step *= size[d]) stride[d] = step;
+    check(aoti_torch_empty_strided(int64_t(size.size()), size.data(), stride.data(),
+                                   aoti_torch_dtype_float64(), aoti_torch_device_type_cpu(), 0,
+                                   &handle_),
+          "allocate a tensor");
+  }
+  Tensor(Tensor&& o) noexcept : handle_(o.handle_) { o.handle_ = nullptr; }
+  Tensor(const Tensor&) = delete;
+  Tensor& operator=(const Tensor&) = delete;
+  ~Tensor() {
+    if (handle_ != nullptr) aoti_torch_delete_tensor_object(handle_);
+  }
+
+  int64_t dim() const {
+    int64_t d = 0;
+    check(aoti_torch_get_dim(handle_, &d), "tell a tensor's rank");
+    return d;
+  }
+  int64_t size(int64_t d) const {
+    int64_t s = 0;
+    check(aoti_torch_get_size(handle_, d, &s), "tell a tensor's size");
+    return s;
+  }
+  int64_t numel() const {
+    int64_t s = 0;
+    check(aoti_torch_get_numel(handle_, &s), "tell a tensor's size");
+    return s;
+  }
+  void* raw() const {
+    void* p = nullptr;
+    check(aoti_torch_get_data_ptr(handle_, &p), "tell a tensor's address");
+    return p;
+  }
+  double* doubles() const { return static_cast<double*>(raw()); }
+  int64_t* ints() const { return static_cast<int64_t*>(raw()); }
+
+  // A contiguous CPU tensor of this type and number of elements, or an error that names it.
+  const Tensor& expect(const char* name, int32_t dtype, int64_t elements) const {
+    int32_t type = 0, device = 0;
+    bool contiguous = false;
+    check(aoti_torch_get_dtype(handle_, &type), "tell a tensor's type");
+    check(aoti_torch_get_device_type(handle_, &device), "tell a tensor's device");
+    check(aoti_torch_is_contiguous(handle_, &contiguous), "tell a tensor's layout");
+    if (type != dtype || device != aoti_torch_device_type_cpu() || !contiguous)
+      throw std::runtime_error(std::string(name) + " must be a contiguous CPU tensor of " +
+                               (dtype == aoti_torch_dtype_int64() ? "int64" : "float64"));
+    if (elements >= 0 && numel() != elements)
+      throw std::runtime_error(std::string(name) + " has " + std::to_string(numel()) +
+                               " elements, expected " + std::to_string(elements));
+    return *this;
+  }
+  const double* read(const char* name, int64_t elements) const {
+    return expect(name, aoti_torch_dtype_float64(), elements).doubles();
+  }
+  const int64_t* read_ints(const char* name, int64_t elements) const {
+    return expect(name, aoti_torch_dtype_int64(), elements).ints();
+  }
+  Cell release() {
+    Cell c = 0;
+    std::memcpy(&c, &handle_, sizeof handle_);
+    handle_ = nullptr;
+    return c;
+  }
+
+ private:
+  AtenTensorHandle handle_ = nullptr;
+};
+
+// Takes arguments off the stack in order.
+class Arguments {
+ public:
+  explicit Arguments(Cell* stack) : next_(stack) {}
+  Tensor tensor() { return Tensor(bits<AtenTensorHandle>()); }
+  int64_t integer() { return bits<int64_t>(); }
+  double real() { return bits<double>(); }
+  bool boolean() { return bits<bool>(); }
+
+ private:
+  Cell* next_;
+  template <class T>
+  T bits() {
+    T value;
+    std::memcpy(&value, next_++, sizeof value);
+    return value;
+  }
+};
+
+template <class... T>
+void give(Cell* stack, T&&... tensors) {
+  const Cell cells[] = {tensors.release()...};
+  std::memcpy(stack, cells, sizeof cells);
+}
+
+// The build of the core for this processor, from a file next to this library.
+const cgadv::KernelTable& kernels() {
+  static const cgadv::KernelTable* const table = [] {
+    Dl_info here;
+    if (dladdr(reinterpret_cast<void*>(&check), &here) == 0)
+      throw std::runtime_error("cannot tell where the kernel library lies");
+    std::string folder(here.dli_fname);
+    folder.erase(folder.find_last_of('/') + 1);
+    std::vector<std::string> names;
+    if (const char* wanted = std::getenv("CGADV_KERNELS")) {
+      names.push_back(wanted);
+    } else {
+#if defined(__x86_64__)
+      __builtin_cpu_init();
+      const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                      __builtin_cpu_supports("bmi2");
+      if (v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+          __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+          __builtin_cpu_supports("avx512vl"))
+        names.push_back("x86_64_v4");
+      if (v3) names.push_back("x86_64_v3");
+      names.push_back("x86_64_v2");
+#endif
+      names.push_back("baseline");
+    }
+    std::string tried;
+    for (const auto& name : names) {
+      const std::string path = folder + "libcgadv_kernels_" + name + ".so";
+      if (void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) {
+        using Entry = const cgadv::KernelTable* (*)();
+        if (auto entry = reinterpret_cast<Entry>(dlsym(handle, "cgadv_kernels"))) return entry();
+      }
+      tried += tried.empty() ? path : ", " + path;
+    }
+    throw std::runtime_error("no kernel library could be loaded, tried " + tried);
+  }();
+  return *table;
+}
+
+struct Potential {
+  Tensor theta, ints, floats;
+  explicit Potential(Arguments& a) : theta(a.tensor()), ints(a.tensor()), floats(a.tensor()) {}
+
+  cgadv::PotentialArgs args(int64_t replicas, bool single) const {
+    cgadv::PotentialArgs p;
+    p.ints = ints.read_ints("ispec", -1), p.n_ints = ints.numel();
+    p.floats = floats.read("fspec", -1), p.n_floats = floats.numel();
+    p.single_precision = single;
+    const int64_t P = kernels().n_parameters(p);
+    const bool each = theta.dim() == 2 && theta.size(0) == replicas;
+    p.theta = theta.read("theta", each ? replicas * P : P);
+    p.theta_stride = each ? P : 0;
+    return p;
+  }
+  int64_t size(const cgadv::PotentialArgs& p) const { return kernels().n_parameters(p); }
+};
+
+struct System {
+  Tensor positions, boxes, types;
+  explicit System(Arguments& a) : positions(a.tensor()), boxes(a.tensor()), types(a.tensor()) {}
+
+  cgadv::SystemArgs args(int64_t threads) const {
+    cgadv::SystemArgs s;
+    if (positions.dim() < 2 || positions.dim() > 3 || positions.size(positions.dim() - 1) != 3)
+      throw std::runtime_error("positions must have shape [N,3] or [B,N,3]");
+    s.replicas = positions.dim() == 3 ? positions.size(0) : 1;
+    s.n = positions.size(positions.dim() - 2);
+    s.positions = positions.read("positions", -1);
+    s.boxes = boxes.read("boxes", 9 * s.replicas);
+    s.types = types.read_ints("types", s.n);
+    s.threads = int(threads);
+    return s;
+  }
+};
+
+void value(Cell* stack, uint64_t, uint64_t) {
+  Arguments a(stack);
+  const System system(a);
+  const Potential potential(a);
+  const bool want_theta = a.boolean(), single = a.boolean();
+  const auto s = system.args(a.integer());
+  const auto p = potential.args(s.replicas, single);
+  Tensor energy{s.replicas}, gradient{s.replicas, s.n, 3},
+      d_theta{want_theta ? s.replicas : 0, potential.size(p)};
+  kernels().value(p, s, energy.doubles(), gradient.doubles(),
+                  want_theta ? d_theta.doubles() : nullptr);
+  give(stack, energy, gradient, d_theta);
+}
+
+void energy_forces(Cell* stack, uint64_t, uint64_t) {
+  Arguments a(stack);
+  const System system(a);
+  const Potential potential(a);
+  const bool single = a.boolean();
+  const auto s = system.args(a.integer());
+  const auto p = potential.args(1, single);
+  if (s.replicas != 1) throw std::runtime_error("positions must have shape [N,3]");
+  Tensor energy{}, forces{s.n, 3};
+  kernels().cached_value(p, s, energy.doubles(), forces.doubles());
+  give(stack, energy, forces);
+}
+
+void hvp(Cell* stack, uint64_t, uint64_t) {
+  Arguments a(stack);
+  const System system(a);
+  const Potential potential(a);
+  const Tensor direction = a.tensor();
+  const bool single = a.boolean();
+  const auto s = system.args(a.integer());
+  const auto p = potential.args(s.replicas, single);
+  const double* d = direction.read("direction", 3 * s.replicas * s.n);
+  Tensor product{s.replicas, s.n, 3}, d_theta{s.replicas, potential.size(p)};
+  kernels().hvp(p, s, d, product.doubles(), d_theta.doubles());
+  give(stack, product, d_theta);
+}
+
+void basis_forces(Cell* stack, uint64_t, uint64_t) {
+  Arguments a(stack);
+  const System system(a);
+  const Potential potential(a);
+  const auto s = system.args(a.integer());
+  const auto p = potential.args(1, false);
+  if (s.replicas != 1) throw std::runtime_error("positions must have shape [N,3]");
+  Tensor forces{potential.size(p), s.n, 3};
+  kernels().basis_forces(p, s, forces.doubles());
+  give(stack, forces);
+}
+
+struct Dynamics {
+  Tensor masses, E, S, frames;
+  double kT, dt, forget;
+  int64_t seed;
+  explicit Dynamics(Arguments& a)
+      : masses(a.tensor()), E(a.tensor()), S(a.tensor()), frames(a.tensor()), kT(a.real()),
+        dt(a.real()), forget(a.real()), seed(a.integer()) {}
+
+  cgadv::RolloutArgs args(const cgadv::SystemArgs& s) const {
+    cgadv::RolloutArgs r;
+    if (E.dim() != 3 || E.size(1) != E.size(2) || E.size(1) < 1)
+      throw std::runtime_error("E must have shape [n_types,K+1,K+1]");
+    r.extra = E.size(1) - 1;
+    r.masses = masses.read("masses", s.n);
+    r.E = E.read("E", -1);
+    r.S = S.read("S", E.numel());
+    r.frames = frames.read_ints("frames", -1);
+    r.n_frames = frames.numel();
+    for (int64_t f = 0; f < r.n_frames; ++f)
+      if (r.frames[f] < 0 || (f > 0 && r.frames[f] <= r.frames[f - 1]))
+        throw std::runtime_error("frames must be increasing step numbers from 0 on");
+    r.kT = kT, r.dt = dt, r.forget = forget, r.seed = seed;
+    return r;
+  }
+  static int64_t steps(const cgadv::RolloutArgs& r) {
+    return r.n_frames ? r.frames[r.n_frames - 1] : 0;
+  }
+  static void check_types(const cgadv::PotentialArgs& p, const Tensor& E) {
+    if (E.size(0) != p.ints[0])
+      throw std::runtime_error("E has matrices for " + std::to_string(E.size(0)) +
+                               " types, the potential has " + std::to_string(p.ints[0]));
+  }
+};
+
+void rollout(Cell* stack, uint64_t, uint64_t) {
+  Arguments a(stack);
+  const System system(a);
+  const Potential potential(a);
+  const Tensor state = a.tensor();
+  const Dynamics dynamics(a);
+  const bool keep = a.boolean(), single = a.boolean();
+  const auto s = system.args(a.integer());
+  const auto p = potential.args(1, single);
+  const auto r = dynamics.args(s);
+  Dynamics::check_types(p, dynamics.E);
+  const int64_t B = s.replicas, R = r.extra + 1, kept = keep ? Dynamics::steps(r) : 0;
+  const double* s0 = state.read("state", B * s.n * R * 3);
+  Tensor frames{B, r.n_frames, s.n, 3}, final_positions{B, s.n, 3}, final_state{B, s.n, R, 3},
+      kept_positions{B, kept, 3, s.n}, kept_states{B, kept, R, 3, s.n};
+  kernels().rollout(p, s, r, s0, frames.doubles(), final_positions.doubles(),
+                    final_state.doubles(), keep ? kept_positions.doubles() : nullptr,
+                    keep ? kept_states.doubles() : nullptr);
+  give(stack, frames, final_positions, final_state, kept_positions, kept_states);
+}
+
+void rollout_backward(Cell* stack, uint64_t, uint64_t) {
+  Arguments a(stack);
+  const System system(a);
+  const Potential potential(a);
+  const Dynamics dynamics(a);
+  const Tensor kept_positions = a.tensor(), kept_states = a.tensor(), d_frames = a.tensor(),
+               d_final_positions = a.tensor(), d_final_state = a.tensor();
+  const bool single = a.boolean();
+  const auto s = system.args(a.integer());
+  const auto p = potential.args(1, single);
+  const auto r = dynamics.args(s);
+  Dynamics::check_types(p, dynamics.E);
+  const int64_t B = s.replicas, R = r.extra + 1, steps = Dynamics::steps(r), n3 = 3 * s.n;
+  const double* kx = kept_positions.read("kept positions", B * steps * n3);
+  const double* ks = kept_states.read("kept states", B * steps * R * n3);
+  const double* df = d_frames.read("gradient of frames", B * r.n_frames * n3);
+  const double* dx = d_final_positions.read("gradient of final positions", B * n3);
+  const double* ds = d_final_state.read("gradient of final state", B * R * n3);
+  Tensor gx{B, s.n, 3}, gs{B, s.n, R, 3}, gt{potential.size(p)}, gE{dynamics.E.size(0), R, R},
+      gS{dynamics.E.size(0), R, R};
+  kernels().rollout_backward(p, s, r, kx, ks, df, dx, ds, gx.doubles(), gs.doubles(),
+                             gt.doubles(), gE.doubles(), gS.doubles());
+  give(stack, gx, gs, gt, gE, gS);
+}
+
+void noise(Cell* stack, uint64_t, uint64_t) {
+  Arguments a(stack);
+  const int64_t seed = a.integer(), replica = a.integer(), first = a.integer(),
+                steps = a.integer(), n = a.integer(), extra = a.integer();
+  Tensor out{steps, n, extra + 1, 3};
+  kernels().noise(seed, replica, first, steps, n, 3 * (extra + 1), out.doubles());
+  give(stack, out);
+}
+
+#define SYSTEM "Tensor positions, Tensor boxes, Tensor types, "
+#define POTENTIAL "Tensor theta, Tensor ispec, Tensor fspec, "
+#define DYNAMICS                                                                            \
+  "Tensor masses, Tensor E, Tensor S, Tensor frames, float kT, float dt, float forget, int seed, "
+
+struct Registration {
+  TorchLibraryHandle schemas = nullptr, on_cpu = nullptr, anywhere = nullptr;
+
+  Registration() {
+    check(aoti_torch_library_init_def("cgadv", __FILE__, __LINE__, &schemas), "open a library");
+    check(aoti_torch_library_init_impl("cgadv", "CPU", __FILE__, __LINE__, &on_cpu),
+          "open a library");
+    check(aoti_torch_library_init_impl("cgadv", "CompositeExplicitAutograd", __FILE__, __LINE__,
+                                       &anywhere),
+          "open a library");
+    add("value(" SYSTEM POTENTIAL
+        "bool want_theta, bool single, int threads) -> (Tensor, Tensor, Tensor)",
+        "value", value);
+    add("energy_forces(" SYSTEM POTENTIAL "bool single, int threads) -> (Tensor, Tensor)",
+        "energy_forces", energy_forces);
+    add("hvp(" SYSTEM POTENTIAL "Tensor direction, bool single, int threads) -> (Tensor, Tensor)",
+        "hvp", hvp);
+    add("basis_forces(" SYSTEM POTENTIAL "int threads) -> Tensor", "basis_forces", basis_forces);
+    add("rollout(" SYSTEM POTENTIAL "Tensor state, " DYNAMICS
+        "bool keep, bool single, int threads) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+        "rollout", rollout);
+    add("rollout_backward(" SYSTEM POTENTIAL DYNAMICS
+        "Tensor kept_positions, Tensor kept_states, Tensor d_frames, Tensor d_final_positions, "
+        "Tensor d_final_state, bool single, int threads) "
+        "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+        "rollout_backward", rollout_backward);
+    define("noise(int seed, int replica, int first_step, int steps, int n, int extra) -> Tensor");
+    check(aoti_torch_library_impl(anywhere, "noise", noise), "register an operator");
+  }
+  ~Registration() {
+    aoti_torch_delete_library_object(anywhere);
+    aoti_torch_delete_library_object(on_cpu);
+    aoti_torch_delete_library_object(schemas);
+  }
+  void define(const char* schema) {
+    check(aoti_torch_library_def(schemas, schema), "define an operator");
+  }
+  void add(const char* schema, const char* name, void (*f)(Cell*, uint64_t, uint64_t)) {
+    define(schema);
+    check(aoti_torch_library_impl(on_cpu, name, f), "register an operator");
+  }
+} registration;
+
+}  // namespace
+
+extern "C" __attribute__((visibility("default"))) const char* cgadv_instruction_set() {
+  return kernels().name;
+}

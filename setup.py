@@ -1,0 +1,65 @@
+"""Builds the compiled core through CMake where that is possible; the package works without it."""
+
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+HERE = Path(__file__).resolve().parent
+LOST = "fused kernels were not built ({}); everything runs on plain torch, only slower"
+
+
+class BuildCore(build_ext):
+    """Runs CMake and installs its libraries into openmm_cgadv/_lib."""
+
+    def build_extension(self, ext):
+        try:
+            self.run_cmake(ext)
+        except Exception as error:
+            reason = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
+            print(LOST.format(reason), file=sys.stderr)
+
+    def run_cmake(self, ext):
+        torch = importlib.util.find_spec("torch")
+        if torch is None:
+            raise RuntimeError("torch is not installed; install it first and build with "
+                               "pip install --no-build-isolation")
+        if shutil.which("cmake") is None:
+            raise RuntimeError("cmake was not found")
+        target = Path(self.get_ext_fullpath(ext.name)).resolve().parent / "_lib"
+        build = (Path(self.build_temp) / platform.machine()).resolve()
+        build.mkdir(parents=True, exist_ok=True)
+        configure = [
+            "cmake", str(HERE),
+            f"-DTORCH_DIR={Path(torch.origin).parent}",
+            f"-DCMAKE_INSTALL_PREFIX={target}",
+            "-DCMAKE_BUILD_TYPE=Release",
+        ]
+        if shutil.which("ninja"):
+            configure += ["-G", "Ninja"]
+        if "CGADV_LEVELS" in os.environ:
+            configure.append(f"-DCGADV_LEVELS={os.environ['CGADV_LEVELS']}")
+        for command in (configure, ["cmake", "--build", ".", "--parallel", str(os.cpu_count())],
+                        ["cmake", "--install", "."]):
+            done = subprocess.run(command, cwd=build, capture_output=True, text=True)
+            if done.returncode:
+                print(done.stdout, done.stderr, sep="\n", file=sys.stderr)
+                raise RuntimeError(f"{' '.join(command[:2])} failed, see above")
+
+    def get_outputs(self):
+        return []
+
+    def copy_extensions_to_source(self):
+        built = Path(self.build_lib) / "openmm_cgadv" / "_lib"
+        if built.is_dir():
+            shutil.copytree(built, HERE / "openmm_cgadv" / "_lib", dirs_exist_ok=True)
+
+
+setup(ext_modules=[Extension("openmm_cgadv._core", sources=[])],
+      cmdclass={"build_ext": BuildCore})
