@@ -1,0 +1,29 @@
+"""The arguments that a reference on disk was made with, held against those asked for now."""
+from __future__ import annotations
+
+import json
+
+from ..trajectory import BeadTrajectory
+
+
+def is_finished(path, arguments) -> bool:
+    """Whether the bead trajectory at `path` is complete, and was made with `arguments`.
+
+    Raises
+    ------
+    ValueError
+        It was made with others, complete or not; the sentence names the first that differs.
+    """
+    with BeadTrajectory.open(path) as old:
+        check_same(path, old.provenance.get("arguments", {}), arguments)
+        return old.complete
+
+
+def check_same(path, found, expected):
+    """Raise ValueError if `found`, the arguments behind the file `path`, are not `expected`."""
+    expected = json.loads(json.dumps(expected))
+    for name in [*expected, *(name for name in found if name not in expected)]:
+        if found.get(name) != expected.get(name):
+            raise ValueError(f"{path} was made with {name} = {found.get(name)}, but "
+                             f"{expected.get(name)} is asked for now: delete it to make it again, "
+                             "or write to another place")

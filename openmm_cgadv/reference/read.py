@@ -1,0 +1,248 @@
+"""All-atom trajectories that MDTraj reads, streamed into beads with unwrapped positions."""
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from ..mapping import Mapping
+from ..trajectory import BeadWriter
+from ..units import plain
+from .arguments import is_finished
+from .atoms import check_atoms, count_frames, load_topology, read_frames
+
+LARGEST_STEP = 0.15
+"""Largest rms displacement of beads between frames, as a fraction of the box's smallest width: of
+Gaussian displacements, fewer than one in 10^8 then leaves the nearest image."""
+JUMP = 5.0
+"""Displacement from one file to the next, against that from frame to frame, that no motion is."""
+
+
+def read_trajectory(path, *, topology, files, frame_interval, temperature, selection=None,
+                    mapping=None, progress=None) -> Path:
+    """Map a trajectory of one's own to beads and write them as H5MD.
+
+    The files are read one after another as one trajectory, chunk by chunk, so memory stays flat.
+    Molecules may be wrapped into the box or broken at its boundary, and boxes may be triclinic:
+    each bead is made whole by the image of its atoms nearest to its first atom, then followed
+    through the boundary by the image nearest to its last position. Where the box changes from frame
+    to frame (constant pressure), the same box vectors' multiples lead to the image in each frame's
+    own box, so displacements hold the scaling of the barostat too; for dynamics, prefer a
+    trajectory at constant volume.
+
+    Velocities and forces are read from TRR, velocities from MDTraj's HDF5; MDTraj reads them from
+    no other format. A frame with the time of the one before it (or, in formats without times, the
+    same positions where two files meet) is a repetition that a restart left, and is dropped.
+
+    Parameters
+    ----------
+    path : path
+        The H5MD file to write. A finished one of the same arguments is left as it is, an
+        unfinished one is begun again.
+    topology : path
+        Any file that MDTraj reads a topology from.
+    files : path or sequence of paths
+        Trajectory files in the order of time.
+    frame_interval : float or Quantity
+        ps. Held against the times in the files, where they have any.
+    temperature : float or Quantity
+        K.
+    selection : str, optional
+        MDTraj atom selection of what is mapped; everything by default.
+    mapping : Mapping, optional
+        One bead a residue by default.
+    progress : callable, optional
+        Called with the number of frames done and their total (None where the format doesn't tell).
+
+    Returns
+    -------
+    Path
+        `path`.
+
+    Raises
+    ------
+    ValueError
+        A file is missing, damaged, or doesn't belong to the topology; a frame has no box, holds a
+        value that is not finite, or doesn't follow the one before it in time; the beads move too
+        far between frames to be followed; or `path` was made with other arguments.
+    OSError
+        The file can't be written, a full disk among the reasons.
+    """
+    from openmm import unit
+    path, topology_file = Path(path), Path(topology)
+    files = [Path(file) for file in ([files] if isinstance(files, (str, Path)) else files)]
+    interval = float(plain(frame_interval, unit.picosecond))
+    temperature = float(plain(temperature, unit.kelvin))
+    for name, value in (("frame_interval", interval), ("temperature", temperature)):
+        if not (np.isfinite(value) and value > 0):
+            raise ValueError(f"{name} is {value}, expected a positive number")
+    if not files:
+        raise ValueError("files is empty, expected at least one trajectory file")
+    for file in [topology_file, *files]:
+        if not file.exists():
+            raise ValueError(f"{file} does not exist")
+    arguments = dict(topology=str(topology_file), files=[str(file) for file in files],
+                     sizes=[file.stat().st_size for file in [topology_file, *files]],
+                     frame_interval=interval, temperature=temperature, selection=selection,
+                     mapping="per_residue" if mapping is None else _digest(mapping))
+    if path.exists():
+        if is_finished(path, arguments):
+            return path
+        path.unlink()
+
+    atoms = load_topology(topology_file)
+    for file in files:
+        check_atoms(file, atoms, topology_file)
+    if mapping is None:
+        try:
+            mapping = Mapping.per_residue(atoms, selection)
+        except ValueError as error:
+            raise ValueError(f"{topology_file}: {error}") from error
+    elif mapping.atoms[-1] >= atoms.n_atoms:
+        raise ValueError(f"the mapping names atom {mapping.atoms[-1] + 1}, but {topology_file} has "
+                         f"only {atoms.n_atoms}")
+    counts = [count_frames(file) for file in files]
+    total = None if None in counts else sum(counts)
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    order, unwrapper, writer = _Order(interval), _Unwrapper(), None
+    done = 0
+    for file in files:
+        for frames in read_frames(file, atoms):
+            beads = _map(mapping, frames, file)
+            keep = order.new_frames(file, frames, beads["positions"])
+            beads = {name: values[keep] for name, values in beads.items()}
+            done += len(frames)
+            if not keep.any():
+                continue
+            beads["positions"] = unwrapper.follow(file, beads["positions"], beads["box"])
+            if writer is None:
+                fields = beads.keys()
+                writer = BeadWriter(path, mapping.masses, mapping.types, mapping.type_names,
+                                    temperature, interval, {"arguments": arguments},
+                                    velocities="velocities" in fields, forces="forces" in fields)
+            elif beads.keys() != fields:
+                raise ValueError(f"{file} holds {', '.join(beads)}, but {files[0]} holds "
+                                 f"{', '.join(fields)}")
+            writer.append(**beads)
+            if progress is not None:
+                progress(done, total)
+    if writer.n_frames < 2:
+        raise ValueError(f"{files[0]} holds a single frame, expected a trajectory")
+    writer.finish()
+    return path
+
+
+def _map(mapping, frames, file):
+    """Bead positions (whole, not yet unwrapped), boxes, and what else there is, each checked."""
+    box = frames.box
+    good = np.zeros(len(frames), dtype=bool) if box is None else \
+        np.isfinite(box).all(axis=(1, 2)) & (np.abs(np.linalg.det(box)) > 0)
+    if not good.all():
+        raise ValueError(f"{file}: frame {frames.first + np.argmin(good)} has no periodic box")
+    box = np.asarray(box, dtype=np.float64)
+    try:
+        beads = {"positions": mapping.positions(frames.positions, box), "box": box}
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+    for name in ("velocities", "forces"):
+        values = getattr(frames, name)
+        if values is not None:
+            beads[name] = getattr(mapping, name)(values)
+    for name, values in beads.items():
+        finite = np.isfinite(values).all(axis=(1, 2))
+        if not finite.all():
+            raise ValueError(f"{file}: the {name} of frame {frames.first + np.argmin(finite)} hold "
+                             "a value that is not a finite number")
+    return beads
+
+
+def _digest(mapping):
+    return zlib.crc32(b"".join(a.tobytes() for a in [*mapping.groups, *mapping.weights]))
+
+
+class _Order:
+    """The order of frames in time, over the joins of files."""
+
+    def __init__(self, interval):
+        self._interval = interval
+        self._file = self._beads = self._time = None
+
+    def new_frames(self, file, frames, beads) -> np.ndarray:
+        """Which of the frames [T] are no repetitions of the last one.
+
+        Raises
+        ------
+        ValueError
+            A frame is not one frame interval after the last one.
+        """
+        new = np.ones(len(frames), dtype=bool)
+        joins = self._file not in (None, file)
+        if frames.times is not None:
+            for i, time in enumerate(np.asarray(frames.times, dtype=np.float64)):
+                new[i] = self._goes_on(file, frames.first + i, time)
+        elif joins and np.abs(beads[0] - self._beads).max() < 1e-6:
+            new[0] = False
+        self._file, self._beads = file, beads[-1]
+        return new
+
+    def _goes_on(self, file, number, time):
+        """Whether `time` is one frame interval after the last one; False if it is the same."""
+        last, self._time = self._time, time
+        # Times are single precision in XTC and TRR, so late in a long run they say too little.
+        tolerance = 0.01 * self._interval + 4 * np.finfo(np.float32).eps * abs(time)
+        if last is None or tolerance > self._interval / 2 \
+                or abs(time - last - self._interval) <= tolerance:
+            return True
+        if abs(time - last) <= tolerance:
+            return False
+        before = f"the last one of {self._file}" if number == 0 else "the one before it"
+        raise ValueError(f"{file}: by the times in the file, frame {number} is {time - last:g} ps "
+                         f"after {before}, but the frame interval is given as {self._interval:g} ps")
+
+
+class _Unwrapper:
+    """Follows beads through the periodic boundary, over the joins of files."""
+
+    def __init__(self):
+        self._file = self._fraction = None
+        self._image = 0
+        self._squares = self._moves = 0
+
+    def follow(self, file, beads, box) -> np.ndarray:
+        """Positions [T, N, 3], nm, that go on from those of the frames before.
+
+        Raises
+        ------
+        ValueError
+            Beads move too far from frame to frame, or jump from one file to the next.
+        """
+        inverse = np.linalg.inv(box)
+        fraction = beads @ inverse
+        begins = self._fraction is None
+        before = fraction[0] if begins else self._fraction
+        moves = np.diff(fraction, axis=0, prepend=before[None])
+        turns = np.round(moves)
+        squares = (((moves - turns) @ box) ** 2).sum(axis=2).mean(axis=1)[int(begins):]
+        if len(squares):
+            self._check(file, squares, 1 / np.linalg.norm(inverse, axis=1).max())
+        self._file = file
+        image = self._image - np.cumsum(turns, axis=0)
+        self._image, self._fraction = image[-1], fraction[-1]
+        return (fraction + image) @ box
+
+    def _check(self, file, squares, width):
+        rms = np.sqrt(squares.mean())
+        if rms > LARGEST_STEP * width:
+            raise ValueError(f"{file}: beads move by {rms:.2g} nm (rms) from frame to frame, too far "
+                             f"to be followed in a box {width:.3g} nm wide: frames closer in time "
+                             "are needed")
+        if self._file not in (None, file) and self._moves:
+            usual = np.sqrt(self._squares / self._moves)
+            if np.sqrt(squares[0]) > JUMP * usual:
+                raise ValueError(f"{file} does not continue {self._file}: beads move by "
+                                 f"{np.sqrt(squares[0]):.2g} nm (rms) from one to the other, but by "
+                                 f"{usual:.2g} nm from frame to frame")
+        self._squares += squares.sum()
+        self._moves += len(squares)
