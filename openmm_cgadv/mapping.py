@@ -94,8 +94,8 @@ class Mapping:
         weights = [np.array([mass[i] for i in group]) for group in groups]
         for residue, weight in zip(residues, weights):
             if not weight.sum() > 0:
-                raise ValueError(f"residue {residue} has no mass: all its mapped atoms are massless "
-                                 "virtual sites")
+                raise ValueError(f"residue {residue} has no mass: all its mapped atoms are "
+                                 "massless virtual sites")
         names = [residue.name for residue in residues]
         type_names = tuple(dict.fromkeys(names))
         return cls(groups, weights, [weight.sum() for weight in weights],

@@ -199,7 +199,8 @@ class _Order:
             return False
         before = f"the last one of {self._file}" if number == 0 else "the one before it"
         raise ValueError(f"{file}: by the times in the file, frame {number} is {time - last:g} ps "
-                         f"after {before}, but the frame interval is given as {self._interval:g} ps")
+                         f"after {before}, but the frame interval is given as "
+                         f"{self._interval:g} ps")
 
 
 class _Unwrapper:
@@ -235,14 +236,14 @@ class _Unwrapper:
     def _check(self, file, squares, width):
         rms = np.sqrt(squares.mean())
         if rms > LARGEST_STEP * width:
-            raise ValueError(f"{file}: beads move by {rms:.2g} nm (rms) from frame to frame, too far "
-                             f"to be followed in a box {width:.3g} nm wide: frames closer in time "
-                             "are needed")
+            raise ValueError(f"{file}: beads move by {rms:.2g} nm (rms) from frame to frame, too "
+                             f"far to be followed in a box {width:.3g} nm wide: frames closer in "
+                             "time are needed")
         if self._file not in (None, file) and self._moves:
             usual = np.sqrt(self._squares / self._moves)
             if np.sqrt(squares[0]) > JUMP * usual:
                 raise ValueError(f"{file} does not continue {self._file}: beads move by "
-                                 f"{np.sqrt(squares[0]):.2g} nm (rms) from one to the other, but by "
-                                 f"{usual:.2g} nm from frame to frame")
+                                 f"{np.sqrt(squares[0]):.2g} nm (rms) from one to the other, but "
+                                 f"by {usual:.2g} nm from frame to frame")
         self._squares += squares.sum()
         self._moves += len(squares)

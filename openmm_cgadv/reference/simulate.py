@@ -31,8 +31,8 @@ def run_water(path, *, water, molecules, temperature, length, frame_interval=0.0
     """Simulate rigid water in OpenMM and write its molecules as beads, one at each centre of mass.
 
     Positions (unwrapped), velocities and forces of the beads go to an H5MD file frame by frame, see
-    `openmm_cgadv.trajectory`. Integrator: LangevinMiddle. Its velocities lag half a time step behind
-    the positions and forces of the same frame.
+    `openmm_cgadv.trajectory`. The integrator is LangevinMiddle, whose velocities lag half a time
+    step behind the positions and forces of the same frame.
 
     A run that was interrupted continues from its last checkpoint, kept beside the file with
     ``.checkpoint`` appended to its name, when called again with the same arguments; on the
@@ -42,7 +42,7 @@ def run_water(path, *, water, molecules, temperature, length, frame_interval=0.0
     Density: after a minimisation, the equilibration spends a fifth of its length at constant
     volume, three fifths at 1 bar (MonteCarloBarostat), and a fifth at the volume found. That volume
     is fixed for production, so its error stays. Averaged over 20 ps, the volume of 343 molecules is
-    uncertain by 0.4 %, of 100 molecules over 5 ps by 1.5 %. The published density of the model is
+    uncertain by 0.4 %, of 100 molecules over 5 ps by 1.6 %. The published density of the model is
     known better than that, at least near 298 K. So the volume is the mean of the two, each weighted
     with its inverse variance (`expected_density`, `volume_uncertainty`): long runs follow their own
     pressure, short ones the published value.
@@ -273,5 +273,5 @@ class _Checkpoint:
             context.loadCheckpoint(self._state)
         except openmm.OpenMMException as error:
             raise ValueError(f"{self.path} was made by another version or platform of OpenMM "
-                             f"({self.provenance['openmm']}, {self.provenance['platform']}): delete "
-                             "it, and the run starts again") from error
+                             f"({self.provenance['openmm']}, {self.provenance['platform']}): "
+                             "delete it, and the run starts again") from error

@@ -1,6 +1,7 @@
 """Boxes of rigid all-atom water: force field, starting positions and expected density."""
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -144,7 +145,6 @@ def create_context(system, make_integrator, platform=None, threads=None) -> open
     ValueError
         The platform does not exist or does not work here.
     """
-    import os
     platforms = [openmm.Platform.getPlatform(i) for i in range(openmm.Platform.getNumPlatforms())]
     names = [p.getName() for p in sorted(platforms, key=lambda p: -p.getSpeed())]
     if platform is not None and platform not in names:
@@ -158,8 +158,8 @@ def create_context(system, make_integrator, platform=None, threads=None) -> open
         properties = {"CPU": {"Threads": str(threads)}, "Reference": {}}.get(
             name, {"Precision": "mixed"})
         try:
-            return openmm.Context(system, make_integrator(), openmm.Platform.getPlatformByName(name),
-                                  properties)
+            return openmm.Context(system, make_integrator(),
+                                  openmm.Platform.getPlatformByName(name), properties)
         except openmm.OpenMMException as error:
             reasons.append(f"{name}: {error}")
     raise ValueError(f"no OpenMM platform works here ({'; '.join(reasons)})")

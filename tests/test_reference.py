@@ -1,0 +1,366 @@
+"""All-atom water is made at its density and temperature; trajectories at hand become true beads."""
+import mdtraj
+import numpy as np
+import pytest
+from mdtraj.formats import TRRTrajectoryFile
+
+from openmm_cgadv.mapping import Mapping
+from openmm_cgadv.reference import atoms, read_trajectory, run_water, simulate
+from openmm_cgadv.reference.systems import expected_density, volume_uncertainty
+from openmm_cgadv.trajectory import BeadTrajectory, BeadWriter
+from openmm_cgadv.units import KB
+
+INTERVAL = 0.02
+TRICLINIC = np.array([[1.6, 0, 0], [0.5, 1.5, 0], [-0.4, 0.3, 1.4]])
+
+
+# Water made to order
+
+
+@pytest.fixture(scope="module")
+def water(tmp_path_factory):
+    path = tmp_path_factory.mktemp("water") / "beads.h5"
+    run_water(path, water="spce", molecules=64, temperature=320.0, length=6.0, friction=3.0,
+              equilibration_ps=5.0, threads=1)
+    with BeadTrajectory.open(path) as read:
+        yield read
+
+
+def test_beads_have_the_temperature_of_the_water(water):
+    v = water.velocities()
+    n = water.n_beads
+    kinetic = (water.masses[:, None] * v ** 2).sum(axis=(1, 2)).mean()
+    assert kinetic / (3 * (n - 1) * KB) == pytest.approx(320.0, abs=25)
+    assert np.abs(water.masses @ v[0]).max() < 0.02 * (water.masses @ np.abs(v[0])).max()
+
+
+def test_water_has_its_density(water):
+    volume = np.linalg.det(water.boxes())
+    assert np.ptp(volume) == 0
+    density = water.masses.sum() * 1.66053906660e-3 / volume[0]
+    assert density == pytest.approx(water.provenance["density"], rel=1e-4)
+    assert density == pytest.approx(expected_density("spce", 320.0)[0], rel=0.02)
+
+
+def test_bead_positions_are_continuous_and_follow_the_velocities(water):
+    x, v = water.positions(), water.velocities()
+    assert (water.n_frames, water.frame_interval) == (300, INTERVAL)
+    assert np.abs(np.diff(x, axis=0)).max() < 0.1
+    slope = (x[2:] - x[:-2]) / (2 * INTERVAL)
+    assert np.corrcoef(slope.ravel(), v[1:-1].ravel())[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("model", ["tip3p", "tip4pew"])
+def test_bead_forces_are_the_rate_of_change_of_momentum(model, tmp_path):
+    path = run_water(tmp_path / "beads.h5", water=model, molecules=30, temperature=298.15,
+                     length=0.04, frame_interval=0.002, friction=1e-9, equilibration_ps=0.5,
+                     threads=1)
+    with BeadTrajectory.open(path) as read:
+        rate = read.masses[:, None] * np.diff(read.velocities(), axis=0) / 0.002
+        force = read.forces()[:-1]
+        # Taking the drift of the center of mass away costs every molecule a little momentum.
+        assert np.abs(rate - force).max() < 0.02 * np.abs(force).max()
+
+
+def arguments(**changes):
+    return dict(water="spce", molecules=20, temperature=298.15, length=0.12, frame_interval=0.004,
+                equilibration_ps=0.1, platform="Reference", threads=1) | changes
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_at(time):
+    def progress(done, total):
+        assert total == pytest.approx(0.22)
+        if done > time:
+            raise Stop
+    return progress
+
+
+def test_an_interrupted_run_ends_as_the_uninterrupted_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(simulate, "CHECKPOINT_FRAMES", 10)
+    whole = run_water(tmp_path / "whole.h5", **arguments())
+    path = tmp_path / "parts.h5"
+    for time in (0.05, 0.1 + 14.5 * 0.004, 0.1 + 25.5 * 0.004):
+        with pytest.raises(Stop):
+            run_water(path, **arguments(), progress=stop_at(time))
+    with BeadTrajectory.open(path) as read:
+        assert not read.complete and read.n_frames == 26
+    run_water(path, **arguments())
+    assert not path.with_name("parts.h5.checkpoint").exists()
+    with BeadTrajectory.open(path) as parts, BeadTrajectory.open(whole) as one:
+        assert parts.complete and parts.n_frames == one.n_frames == 30
+        assert parts.provenance == one.provenance
+        for name in ("positions", "velocities", "forces", "boxes"):
+            assert np.array_equal(getattr(parts, name)(), getattr(one, name)())
+
+
+def test_a_finished_run_is_not_run_again(tmp_path):
+    path = run_water(tmp_path / "beads.h5", **arguments())
+    before = path.read_bytes()
+    run_water(path, **arguments(), progress=stop_at(0))
+    assert path.read_bytes() == before
+    for name, value in (("seed", 2), ("temperature", 300.0), ("water", "tip3p")):
+        with pytest.raises(ValueError, match=f"h5 was made with {name} = .* {value} is asked"):
+            run_water(path, **arguments(**{name: value}))
+
+
+def test_an_unfinished_run_is_not_continued_with_other_arguments(tmp_path):
+    with pytest.raises(Stop):
+        run_water(tmp_path / "beads.h5", **arguments(), progress=stop_at(0.15))
+    with pytest.raises(ValueError, match="made with length = 0.12, but 0.2 is asked"):
+        run_water(tmp_path / "beads.h5", **arguments(length=0.2))
+    checkpoint = tmp_path / "beads.h5.checkpoint"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="beads.h5.checkpoint is damaged"):
+        run_water(tmp_path / "beads.h5", **arguments())
+    (tmp_path / "beads.h5").write_bytes((tmp_path / "beads.h5").read_bytes()[:-100])
+    with pytest.raises(ValueError, match="beads.h5 is not a whole HDF5 file"):
+        run_water(tmp_path / "beads.h5", **arguments())
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"water": "spc"}, "water is 'spc', expected one of spce, tip3p, tip4pew"),
+    ({"molecules": 8}, "molecules is 8, expected at least 20"),
+    ({"frame_interval": 0.003}, "frame_interval is 0.003 ps, expected a multiple"),
+    ({"temperature": -1.0}, "temperature is -1.0, expected a positive number"),
+    ({"length": 0.005}, "length is 0.005 ps, expected at least two frame intervals"),
+    ({"platform": "Abacus"}, "no platform 'Abacus' on this machine")])
+def test_bad_arguments_are_named_before_any_work(tmp_path, change, words):
+    with pytest.raises(ValueError, match=words):
+        run_water(tmp_path / "beads.h5", **arguments(**change))
+    assert not list(tmp_path.iterdir())
+
+
+def test_short_runs_at_constant_pressure_know_the_volume_worse():
+    assert volume_uncertainty("spce", 298.15, 10.3, 20.0) == pytest.approx(0.0042, rel=0.05)
+    assert volume_uncertainty("spce", 298.15, 10.3, 80.0) == pytest.approx(0.0021, rel=0.05)
+    assert expected_density("tip4pew", 298.15) == (0.9954, 0.003)
+
+
+# Trajectories at hand
+
+
+def all_atom(n_frames=40, molecules=5, box=1.5 * np.eye(3), seed=0, strain=0.0):
+    """Topology, whole and unwrapped atoms [T, n, 3] that drift through the box, boxes [T, 3, 3]."""
+    rng = np.random.default_rng(seed)
+    topology = mdtraj.Topology()
+    chain = topology.add_chain()
+    for _ in range(molecules):
+        residue = topology.add_residue("HOH", chain)
+        for name, element in (("O", "O"), ("H1", "H"), ("H2", "H")):
+            topology.add_atom(name, mdtraj.element.get_by_symbol(element), residue)
+    boxes = box * (1 + strain * rng.uniform(-1, 1, (n_frames, 1, 1)))
+    drift = 3.0 * rng.uniform(-1, 1, (1, molecules, 3)) / n_frames
+    fraction = rng.uniform(0, 1, (1, molecules, 3)) + np.arange(n_frames)[:, None, None] * drift
+    center = (fraction @ boxes)[:, :, None]
+    shape = rng.uniform(-0.08, 0.08, (n_frames, molecules, 3, 3))
+    return topology, (center + shape).reshape(n_frames, -1, 3), boxes
+
+
+def wrap(x, boxes, atomwise=True):
+    """Atoms (or, whole, molecules by their first atom) put back into the box."""
+    by = x if atomwise else np.repeat(x[:, ::3], 3, axis=1)
+    return x - np.floor(by @ np.linalg.inv(boxes)) @ boxes
+
+
+def save(path, topology, x, boxes, start=0.0, interval=INTERVAL, **fields):
+    n = len(x)
+    times = (start + interval * np.arange(n)).astype(np.float32)
+    if path.suffix == ".trr":
+        with TRRTrajectoryFile(str(path), "w") as file:
+            file._write(x.astype(np.float32), times, np.arange(n, dtype=np.int32),
+                        boxes.astype(np.float32), np.zeros(n, np.float32),
+                        fields.get("velocities"), fields.get("forces"))
+        return path
+    trajectory = mdtraj.Trajectory(x, topology, time=times)
+    trajectory.unitcell_vectors = boxes
+    trajectory.save(str(path))
+    return path
+
+
+@pytest.fixture
+def topology_file(tmp_path):
+    topology, x, boxes = all_atom(1)
+    return save(tmp_path / "top.pdb", topology, x, boxes)
+
+
+def read(tmp_path, topology_file, files, **changes):
+    path = read_trajectory(tmp_path / "beads.h5", topology=topology_file, files=files,
+                           **dict(frame_interval=INTERVAL, temperature=300.0) | changes)
+    return BeadTrajectory.open(path)
+
+
+@pytest.mark.parametrize("kind, error", [("xtc", 2e-3), ("trr", 1e-6), ("dcd", 1e-6), ("nc", 1e-6),
+                                         ("gro", 2e-3), ("pdb", 2e-3)])
+@pytest.mark.parametrize("box", [1.5 * np.eye(3), TRICLINIC], ids=["cubic", "triclinic"])
+def test_wrapped_and_broken_molecules_give_the_beads_of_whole_ones(tmp_path, topology_file, kind,
+                                                                   error, box, monkeypatch):
+    topology, x, boxes = all_atom(box=box)
+    truth = Mapping.per_residue(topology).positions(x)
+    truth -= np.round((truth[0] - wrap(truth, boxes)[0]) @ np.linalg.inv(box)) @ box
+    monkeypatch.setattr(atoms, "CHUNK_ATOMS", 15 * 16)
+    for atomwise in (True, False):
+        file = save(tmp_path / f"{atomwise}.{kind}", topology, wrap(x, boxes, atomwise), boxes)
+        with read(tmp_path, topology_file, file) as beads:
+            assert beads.complete and beads.n_frames == 40
+            assert beads.boxes() == pytest.approx(boxes, abs=1e-3)
+            found = beads.positions()
+            shift = np.round((found[0] - truth[0]) @ np.linalg.inv(box)) @ box
+            assert np.abs(found - shift - truth).max() < error
+            assert np.abs(found[-1] - found[0]).max() > 1.5
+        (tmp_path / "beads.h5").unlink()
+
+
+def test_velocities_and_forces_of_trr_are_mapped(tmp_path, topology_file):
+    topology, x, boxes = all_atom()
+    v, f = np.random.default_rng(1).normal(size=(2, *x.shape)).astype(np.float32)
+    file = save(tmp_path / "a.trr", topology, x, boxes, velocities=v, forces=f)
+    mapping = Mapping.per_residue(topology)
+    with read(tmp_path, topology_file, file) as beads:
+        assert beads.velocities() == pytest.approx(mapping.velocities(v), abs=1e-6)
+        assert beads.forces() == pytest.approx(mapping.forces(f), abs=1e-5)
+    with read(tmp_path / "other", topology_file, save(tmp_path / "b.trr", topology, x, boxes)) as b:
+        assert not b.has_velocities and not b.has_forces
+
+
+def test_changing_boxes_are_kept_and_beads_stay_at_their_place_in_them(tmp_path, topology_file):
+    topology, x, boxes = all_atom(strain=0.01)
+    file = save(tmp_path / "a.trr", topology, wrap(x, boxes), boxes)
+    with read(tmp_path, topology_file, file) as beads:
+        assert beads.boxes() == pytest.approx(boxes, abs=1e-6)
+        apart = (beads.positions() - Mapping.per_residue(topology).positions(x)) @ \
+            np.linalg.inv(boxes)
+        assert np.abs(apart - np.round(apart[0])).max() < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["xtc", "dcd"])
+def test_frames_repeated_where_files_meet_are_dropped(tmp_path, topology_file, kind):
+    topology, x, boxes = all_atom()
+    one = save(tmp_path / f"one.{kind}", topology, wrap(x[:7], boxes[:7]), boxes[:7])
+    two = save(tmp_path / f"two.{kind}", topology, wrap(x[6:], boxes[6:]), boxes[6:],
+               start=6 * INTERVAL)
+    whole = save(tmp_path / f"whole.{kind}", topology, wrap(x, boxes), boxes)
+    with read(tmp_path, topology_file, [one, two]) as beads, \
+            read(tmp_path / "other", topology_file, whole) as truth:
+        assert beads.n_frames == 40
+        assert np.allclose(beads.positions(), truth.positions(), atol=1e-6)
+
+
+@pytest.mark.parametrize("start, words", [
+    (5.0, "two.xtc: by the times in the file, frame 0 is 4.9 ps after the last one of .*one.xtc"),
+    (0.0, "two.xtc: by the times in the file, frame 0 is -0.1 ps after the last one")])
+def test_gaps_and_overlaps_between_files_are_refused(tmp_path, topology_file, start, words):
+    topology, x, boxes = all_atom()
+    one = save(tmp_path / "one.xtc", topology, x[:6], boxes[:6])
+    two = save(tmp_path / "two.xtc", topology, x[6:], boxes[6:], start=start)
+    with pytest.raises(ValueError, match=words):
+        read(tmp_path, topology_file, [one, two])
+
+
+def test_another_run_is_not_taken_for_the_continuation(tmp_path, topology_file):
+    topology, x, boxes = all_atom(200)
+    other = all_atom(200, seed=5)[1]
+    files = [save(tmp_path / "one.dcd", topology, x, boxes),
+             save(tmp_path / "two.dcd", topology, other, boxes)]
+    with pytest.raises(ValueError, match="two.dcd does not continue .*one.dcd"):
+        read(tmp_path, topology_file, files)
+
+
+def test_frames_too_far_apart_to_follow_are_refused(tmp_path, topology_file):
+    topology, x, boxes = all_atom(400)
+    file = save(tmp_path / "a.xtc", topology, wrap(x, boxes)[::80], boxes[::80])
+    with pytest.raises(ValueError, match="a.xtc: beads move by .* nm .* frames closer in time"):
+        read(tmp_path, topology_file, file)
+
+
+def test_a_frame_interval_other_than_that_of_the_file_is_refused(tmp_path, topology_file):
+    topology, x, boxes = all_atom()
+    file = save(tmp_path / "a.xtc", topology, x, boxes, interval=0.05)
+    words = "frame 1 is 0.05 ps after the one before it, but the frame interval is given as 0.02 ps"
+    with pytest.raises(ValueError, match=words):
+        read(tmp_path, topology_file, file)
+    with read(tmp_path, topology_file, file, frame_interval=0.05) as beads:
+        assert beads.frame_interval == 0.05
+
+
+def test_damaged_and_foreign_input_is_named(tmp_path, topology_file):
+    topology, x, boxes = all_atom()
+    good = save(tmp_path / "good.xtc", topology, x, boxes)
+    small, y, small_boxes = all_atom(molecules=4)
+    fewer = save(tmp_path / "fewer.xtc", small, y, small_boxes)
+    with pytest.raises(ValueError, match="fewer.xtc holds 12 atoms, but .*top.pdb has 15"):
+        read(tmp_path, topology_file, [good, fewer])
+    cut = tmp_path / "cut.xtc"
+    cut.write_bytes(good.read_bytes()[:-20])
+    with pytest.raises(ValueError, match="cut.xtc can't be read: it may be damaged"):
+        read(tmp_path, topology_file, cut)
+    with pytest.raises(ValueError, match="none.xtc does not exist"):
+        read(tmp_path, topology_file, tmp_path / "none.xtc")
+    (tmp_path / "a.foo").write_text("foo")
+    with pytest.raises(ValueError, match="a.foo can't be read: MDTraj doesn't know its format"):
+        read(tmp_path, topology_file, tmp_path / "a.foo")
+    with pytest.raises(ValueError, match="a.foo can't be read: MDTraj doesn't know its format"):
+        read(tmp_path, tmp_path / "a.foo", good)
+    with pytest.raises(ValueError, match="top.pdb: the atom selection 'name Q' picks none"):
+        read(tmp_path, topology_file, good, selection="name Q")
+    with pytest.raises(ValueError, match="frame_interval is 0.0, expected a positive"):
+        read(tmp_path, topology_file, good, frame_interval=0)
+    one = save(tmp_path / "one.xtc", topology, x[:1], boxes[:1])
+    with pytest.raises(ValueError, match="one.xtc holds a single frame"):
+        read(tmp_path, topology_file, one)
+
+
+def test_a_frame_without_a_number_or_a_box_is_named(tmp_path, topology_file, monkeypatch):
+    monkeypatch.setattr(atoms, "CHUNK_ATOMS", 15 * 16)
+    topology, x, boxes = all_atom()
+    x[9, 4, 1] = np.nan
+    with pytest.raises(ValueError, match="a.trr: the positions of frame 9 hold a value"):
+        read(tmp_path, topology_file, save(tmp_path / "a.trr", topology, x, boxes))
+    x, boxes = all_atom()[1:]
+    boxes[7] = 0
+    with pytest.raises(ValueError, match="b.trr: frame 7 has no periodic box"):
+        read(tmp_path, topology_file, save(tmp_path / "b.trr", topology, x, boxes))
+    mdtraj.Trajectory(x, topology).save(str(tmp_path / "c.xyz"))
+    with pytest.raises(ValueError, match="c.xyz: frame 0 has no periodic box"):
+        read(tmp_path, topology_file, tmp_path / "c.xyz")
+
+
+def test_finished_beads_are_kept_and_unfinished_ones_made_again(tmp_path, topology_file):
+    topology, x, boxes = all_atom()
+    file = save(tmp_path / "a.xtc", topology, x, boxes)
+    seen = []
+    read(tmp_path, topology_file, file, progress=lambda *done: seen.append(done)).close()
+    assert seen[-1] == (40, 40)
+    read(tmp_path, topology_file, file, progress=lambda *done: pytest.fail("read again")).close()
+    with pytest.raises(ValueError, match="beads.h5 was made with temperature = 300.0, but 310.0"):
+        read(tmp_path, topology_file, file, temperature=310.0)
+    with pytest.raises(Stop):
+        (tmp_path / "beads.h5").unlink()
+        read(tmp_path, topology_file, file, progress=stop_after(1))
+    with read(tmp_path, topology_file, file) as beads:
+        assert beads.complete and beads.n_frames == 40
+
+
+def stop_after(frames):
+    def progress(done, total):
+        if done >= frames:
+            raise Stop
+    return progress
+
+
+def test_a_full_disk_ends_the_run_with_one_sentence_and_it_goes_on_later(tmp_path, monkeypatch):
+    monkeypatch.setattr(simulate, "CHECKPOINT_FRAMES", 10)
+
+    def full(self):
+        raise OSError("beads.h5: the disk is full (0.0 MB free, 1.0 MB needed for the next frames)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BeadWriter, "flush", full)
+        with pytest.raises(OSError, match="disk is full"):
+            run_water(tmp_path / "beads.h5", **arguments())
+    run_water(tmp_path / "beads.h5", **arguments())
+    with BeadTrajectory.open(tmp_path / "beads.h5") as beads:
+        assert beads.n_frames == 30 and beads.complete
