@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-import zipfile
+from dataclasses import replace
 
 import numpy as np
 import openmm
@@ -168,9 +168,9 @@ class TestBundle:
     def test_model_of_wrong_shape_is_refused(self):
         model = make_model()
         with pytest.raises(ValueError, match=r"theta: found shape \(3,\)"):
-            Model(**{**vars(model), "theta": np.zeros(3)})
+            replace(model, theta=np.zeros(3))
         with pytest.raises(ValueError, match="not finite"):
-            Model(**{**vars(model), "theta": np.full_like(model.theta, np.nan)})
+            replace(model, theta=np.full_like(model.theta, np.nan))
 
 
 FOREIGN = """
@@ -244,7 +244,7 @@ def test_system_xml_needs_openmm_alone_and_has_the_models_energy(
     tmp_path, n_types, platform, tolerance
 ):
     model = make_model(n_types=n_types, n=40, triclinic=True)
-    model = Model(**{**vars(model), "spec": random_spec(n_types, r_cut=0.5)})
+    model = replace(model, spec=random_spec(n_types, r_cut=0.5))
     path = save_bundle(model, tmp_path / "a.cg")
     system = openmm.XmlSerializer.deserialize((path / "system.xml").read_text())
     context = context_of(system, platform=platform)
@@ -286,7 +286,7 @@ def quiet(model: Model) -> Model:
     """The model with a weak pair energy alone, in which beads move without trouble."""
     spec = PotentialSpec(model.spec.type_names, model.spec.pair)
     theta = 0.1 * model.theta[: spec.n_parameters]
-    return Model(**{**vars(model), "spec": spec, "theta": theta})
+    return replace(model, spec=spec, theta=theta)
 
 
 def test_python_force_survives_serialization():
@@ -314,7 +314,7 @@ class TestTopology:
     def test_names_that_pdb_files_change_are_known(self, tmp_path, name):
         model = make_model()
         spec = type(model.spec)((name,), model.spec.pair, model.spec.three_body)
-        model = Model(**{**vars(model), "spec": spec})
+        model = replace(model, spec=spec)
         path = save_bundle(model, tmp_path / "a.cg")
         pdb = app.PDBFile(str(path / "topology.pdb"))
         assert model.create_system(pdb.topology, plain=True).getNumParticles() == len(model.types)

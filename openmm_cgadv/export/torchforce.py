@@ -103,7 +103,9 @@ def create_force(
     TorchForce = _openmmtorch().TorchForce
     fused = kernels.available() and not plain
     if fused:
-        module = kernels.FusedPotential(spec, torch.as_tensor(theta), torch.as_tensor(types))
+        module = kernels.FusedPotential(
+            spec, torch.as_tensor(theta), torch.as_tensor(types), precision="double"
+        )
     else:
         module = Potential(spec, torch.as_tensor(theta), torch.as_tensor(types))
         module.requires_grad_(False)

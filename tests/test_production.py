@@ -1,0 +1,125 @@
+"""Production runs keep the ensemble, go on where they stopped, and say so when they explode."""
+
+import json
+from dataclasses import replace
+
+import mdtraj
+import numpy as np
+import pytest
+from test_export import make_model, quiet
+
+from openmm_cgadv import BeadTrajectory, production, run_production
+from openmm_cgadv.production import ProductionExploded
+from openmm_cgadv.units import KB
+
+SHORT = dict(length=4.0, equilibration=0.5, frame_interval=0.02)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    model = quiet(make_model(n_types=2, n=125))
+    directory = tmp_path_factory.mktemp("production")
+    seen = []
+    run = run_production(model, directory, **SHORT, progress=lambda *done: seen.append(done))
+    return model, directory, run, seen
+
+
+def test_frames_are_continuous_and_at_the_right_temperature(finished):
+    model, directory, run, _ = finished
+    with BeadTrajectory.open(run.beads) as trajectory:
+        assert trajectory.n_frames == 200 and trajectory.complete
+        assert trajectory.frame_interval == 0.02
+        assert trajectory.type_names == model.type_names
+        x, v = trajectory.positions(), trajectory.velocities()
+    # Unwrapped: no bead moves further in a frame than its velocity takes it.
+    assert np.abs(np.diff(x, axis=0)).max() < 0.02 * 1.5 * np.abs(v).max()
+    assert np.abs(x).max() > model.box[0, 0]
+    mass = model.masses[model.types]
+    temperature = (mass[:, None] * v**2).sum(axis=(1, 2)) / (3 * len(mass) * KB)
+    assert temperature.mean() == pytest.approx(model.temperature, rel=0.05)
+
+
+def test_log_and_speed_are_written(finished):
+    _, directory, run, seen = finished
+    rows = (directory / "state.csv").read_text().splitlines()
+    assert rows[0] == "time_ps,potential_energy_kJ_per_mol,temperature_K,ns_per_day"
+    assert [float(row.split(",")[0]) for row in rows[1:]] == [1, 2, 3, 4]
+    record = json.loads((directory / "production.json").read_text())
+    assert record["ns_per_day"] == pytest.approx(run.ns_per_day) and run.ns_per_day > 0
+    assert seen[-1] == (pytest.approx(4.5), pytest.approx(4.5))
+    assert not (directory / "checkpoint.npz").exists()
+
+
+def test_mdtraj_reads_the_viewers_trajectory(finished):
+    model, directory, run, _ = finished
+    seen = mdtraj.load(directory / "trajectory.dcd", top=directory / "topology.pdb")
+    assert seen.n_frames == 4 and seen.n_atoms == 125
+    np.testing.assert_allclose(seen.unitcell_vectors[0], model.box, atol=1e-3)
+    with BeadTrajectory.open(run.beads) as trajectory:
+        expected = production.wrapped(trajectory.positions([199])[0], model.box)
+    np.testing.assert_allclose(seen.xyz[-1], expected, atol=1e-4)
+    assert (seen.xyz >= -1e-5).all() and (seen.xyz <= model.box[0, 0] + 1e-5).all()
+
+
+def test_finished_run_is_not_run_again(finished):
+    model, directory, run, _ = finished
+    before = run.beads.stat().st_mtime_ns
+    again = run_production(model, directory, **SHORT)
+    assert again == run and run.beads.stat().st_mtime_ns == before
+
+
+def test_other_arguments_are_refused(finished):
+    model, directory, _, _ = finished
+    with pytest.raises(ValueError, match="holds a run with seed = 1, but 2 is asked for now"):
+        run_production(model, directory, **SHORT, seed=2)
+    other = replace(model, theta=1.01 * model.theta)
+    with pytest.raises(ValueError, match="holds a run with model = "):
+        run_production(other, directory, **SHORT)
+
+
+def test_interrupted_run_goes_on(tmp_path, monkeypatch):
+    model = quiet(make_model(n=64))
+    monkeypatch.setattr(production, "CHECKPOINT_SECONDS", -1.0)
+
+    def stop(done, total):
+        if done > 2.99:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_production(model, tmp_path / "a", **SHORT, progress=stop)
+    assert (tmp_path / "a" / "checkpoint.npz").exists()
+    seen = []
+    run = run_production(model, tmp_path / "a", **SHORT, progress=lambda done, _: seen.append(done))
+    assert seen[0] > 2.99
+    whole = run_production(model, tmp_path / "b", **SHORT)
+    with BeadTrajectory.open(run.beads) as a, BeadTrajectory.open(whole.beads) as b:
+        assert a.n_frames == b.n_frames == 200
+        # Up to where rounding in another order of neighbours has grown.
+        np.testing.assert_allclose(a.positions()[:140], b.positions()[:140], atol=1e-5)
+        assert np.abs(np.diff(a.positions(), axis=0)).max() < 0.1
+    rows = (tmp_path / "a" / "state.csv").read_text().splitlines()
+    assert [float(row.split(",")[0]) for row in rows[1:]] == [1, 2, 3, 4]
+
+
+def test_explosion_is_named_with_its_time_and_likely_cause(tmp_path):
+    model = make_model(n=64)
+    with pytest.raises(ProductionExploded, match="exploded, .* ps after its start: .* time step of 50 fs"):
+        run_production(model, tmp_path, length=20.0, timestep=0.05, frame_interval=0.05)
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (dict(frame_interval=0.012), "found 0.012 ps, expected a multiple of the time step of 0.005"),
+    (dict(length=-1.0), "length: found -1 ps"),
+    (dict(timestep=0.0), "timestep: found 0 ps"),
+    (dict(platform="Quantum"), "platform: found 'Quantum', expected one of Reference, CPU"),
+])
+def test_wrong_arguments_are_refused_in_one_sentence(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        run_production(make_model(), tmp_path / "a", **{**SHORT, **arguments})
+
+
+def test_cut_checkpoint_is_named(tmp_path, monkeypatch):
+    model = quiet(make_model(n=64))
+    (tmp_path / "checkpoint.npz").write_bytes(b"PK\x03\x04 half a file")
+    with pytest.raises(ValueError, match="checkpoint.npz is damaged: delete"):
+        run_production(model, tmp_path, **SHORT)
