@@ -41,7 +41,9 @@ class Section(BaseModel):
 
 
 def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, (str, Path)) else value
+    if value is None:
+        return []
+    return [value] if isinstance(value, (str, Path, int, float)) else value
 
 
 class Trajectory(Section):
@@ -59,7 +61,7 @@ class Reference(Section):
 
     temperature_K: PositiveFloat
     water: Literal["spce", "tip3p", "tip4pew"] | None = None
-    molecules: Annotated[int, Field(ge=8)] = 343
+    molecules: Annotated[int, Field(ge=20)] = 343
     length_ps: PositiveFloat = 200.0
     equilibration_ps: PositiveFloat | None = None
     """Length of the equilibration before the reference; chosen by the length of it when null."""
@@ -186,8 +188,9 @@ class Production(Section):
     length_ps: PositiveFloat = 1000.0
     equilibration_ps: Annotated[float, Field(ge=0)] = 20.0
     frame_interval_fs: PositiveFloat = 20.0
-    timestep_fs: PositiveFloat | None = None
-    """Time step of the run; the one that the model was trained with when null."""
+    timesteps_fs: Annotated[list[PositiveFloat], BeforeValidator(_as_list)] = []
+    """Time steps, one run each, the first of which the report calls the trained model; the one of
+    the training when empty."""
     seed: Annotated[int, Field(ge=0)] = 1
     platform: str | None = None
     backend: Literal["torchforce", "pythonforce"] | None = None
@@ -206,17 +209,16 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _times(self) -> Experiment:
-        trained, run = "dynamics.timestep_fs", "production.timestep_fs"
-        step = self.dynamics.timestep_fs
-        if self.production.timestep_fs is None:
-            run, production_step = trained, step
-        else:
-            production_step = self.production.timestep_fs
-        for field, step, of, interval in (
-            (trained, step, "reference frame interval", self.reference.frame_interval * 1e3),
-            (run, production_step, "production.frame_interval_fs",
-             self.production.frame_interval_fs),
+        interval = self.reference.frame_interval * 1e3
+        trained = self.dynamics.timestep_fs
+        checks = [("dynamics.timestep_fs", trained, "reference frame interval", interval)]
+        for field, step in (
+            [("production.timesteps_fs", step) for step in self.production.timesteps_fs]
+            or [("dynamics.timestep_fs", trained)]
         ):
+            output = self.production.frame_interval_fs
+            checks.append((field, step, "production.frame_interval_fs", output))
+        for field, step, of, interval in checks:
             if not _is_multiple(interval, step):
                 raise ValueError(
                     f"{field}: found {step:g}, expected a step that divides the {of} "
@@ -246,9 +248,9 @@ class Experiment(Section):
         return self
 
     def check(self) -> None:
-        """Check what the file refers to: that a trajectory of one's own is there and fits.
+        """Check what the file refers to, before any work: the files of a trajectory and its box.
 
-        Opens the topology and the head of every trajectory file only, so it is quick.
+        What else may be wrong with a trajectory is said where it is read.
 
         Raises
         ------
@@ -263,60 +265,24 @@ class Experiment(Section):
                 raise ConfigError(
                     f"reference.trajectory.{field}: found no file {path}, expected an existing one"
                 )
-        self._check_trajectory(source)
-
-    def _check_trajectory(self, source: Trajectory) -> None:
-        import mdtraj
-
-        field = "reference.trajectory"
-        try:
-            topology = mdtraj.load_topology(str(source.topology))
-        except Exception as error:
+        width = _box_width(source)
+        if width is not None and self.potential.cutoff_nm > 0.5 * width:
             raise ConfigError(
-                f"{field}.topology: found {source.topology} that MDTraj can't read "
-                f"({_first_line(error)}), expected a topology such as PDB, GRO or PRMTOP"
-            ) from error
-        if source.selection is not None:
-            try:
-                selected = topology.select(source.selection)
-            except Exception as error:
-                raise ConfigError(
-                    f"{field}.selection: found {source.selection!r}, which MDTraj can't parse, "
-                    "expected an MDTraj atom selection such as 'resname HOH'"
-                ) from error
-            if len(selected) == 0:
-                raise ConfigError(
-                    f"{field}.selection: found {source.selection!r}, which selects none of the "
-                    f"{topology.n_atoms} atoms of {source.topology}, expected at least one"
-                )
-        for path in source.files:
-            try:
-                frame = next(mdtraj.iterload(str(path), top=topology, chunk=1))
-            except StopIteration:
-                raise ConfigError(f"{field}.files: found no frame in {path}, expected some")
-            except Exception as error:
-                if "atoms" in str(error) or "shape" in str(error).lower():
-                    raise ConfigError(
-                        f"{field}.files: found {path} that does not match the "
-                        f"{topology.n_atoms} atoms of {source.topology} ({_first_line(error)}), "
-                        "expected the trajectory of that topology"
-                    ) from error
-                raise ConfigError(
-                    f"{field}.files: found {path} that MDTraj can't read "
-                    f"({_first_line(error)}), expected a trajectory such as XTC, DCD or H5"
-                ) from error
-            lengths = frame.unitcell_lengths
-            if lengths is None:
-                raise ConfigError(
-                    f"{field}.files: found no periodic box in {path}, expected one in every frame"
-                )
-            vectors = frame.unitcell_vectors[0]
-            half = 0.5 * min(abs(float(vectors[k, k])) for k in range(3))
-            if self.potential.cutoff_nm > half:
-                raise ConfigError(
-                    f"potential.cutoff_nm: found {self.potential.cutoff_nm:g}, expected at most "
-                    f"{half:.3f}, half the box of {path}"
-                )
+                f"potential.cutoff_nm: found {self.potential.cutoff_nm:g}, expected at most "
+                f"{0.5 * width:.4g}, half the box of {source.files[0]}"
+            )
+
+
+def _box_width(source: Trajectory) -> float | None:
+    """Shortest edge of the reduced box of a trajectory's first frame (nm), where it can be told."""
+    import mdtraj
+
+    try:
+        frame = next(mdtraj.iterload(str(source.files[0]), top=str(source.topology), chunk=1))
+    except Exception:
+        return None
+    vectors = frame.unitcell_vectors
+    return None if vectors is None else float(min(vectors[0, k, k] for k in range(3)))
 
 
 def load_experiment(path: str | os.PathLike, overrides: list[str] | None = None) -> Experiment:
