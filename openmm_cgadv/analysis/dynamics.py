@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..units import KB
-from .blocks import (Unmeasurable, block_numbers, halves, jackknife, overlap_factor,
-                     standard_error)
+from .blocks import (N_BLOCKS, Unmeasurable, block_numbers, halves, jackknife,
+                     overlap_factor, standard_error)
 
 LONGEST_SHARE = 1 / 5
 CM2_PER_S = 1e-2
@@ -237,7 +237,7 @@ def msd(trajectory, lags=None, *, start: int = 0, stop: int | None = None) -> Ms
         x = np.concatenate([x[:, chosen], centre], axis=1)
         for counter in counters:
             counter.add(first - start, x, belongs)
-    shortest = min(len(c.origins) for c in counters)
+    shortest = min(c.n_blocks for c in counters)
     blocks = np.stack([c.means(shortest) for c in counters], axis=-1)
     return Msd(steps * interval, blocks[:, :-1], blocks[:, -1].mean(0),
                tuple(trajectory.type_names[t] for t in present), numbers, length)
@@ -249,9 +249,9 @@ class _Displacements:
     def __init__(self, lag, n_frames):
         self.stride = max(d for d in range(1, max(lag // ORIGINS_A_LAG, 1) + 1) if lag % d == 0)
         self.reach = lag // self.stride
-        block = block_numbers(-(-n_frames // self.stride) - self.reach)
-        self.block = block
-        self.origins = np.bincount(block)
+        self.n_origins = -(-n_frames // self.stride) - self.reach
+        self.n_blocks = min(N_BLOCKS, self.n_origins)
+        self.origins = np.diff(-(-self.n_origins * np.arange(self.n_blocks + 1) // self.n_blocks))
         self.sums = None
         self.done = 0
         self.tail = None
@@ -268,15 +268,15 @@ class _Displacements:
         squares = np.einsum("tnc,tnc->tn", d, d)
         values = np.concatenate([squares[:, :-1] @ belongs, squares[:, -1:]], axis=1)
         if self.sums is None:
-            self.sums = np.zeros((len(self.origins), values.shape[1]))
-        np.add.at(self.sums, self.block[self.done:self.done + n], values)
+            self.sums = np.zeros((self.n_blocks, values.shape[1]))
+        block = np.arange(self.done, self.done + n) * self.n_blocks // self.n_origins
+        np.add.at(self.sums, block, values)
         self.done += n
 
     def means(self, n_blocks):
-        if n_blocks < len(self.origins):
-            return np.array([part.sum(0) for part in np.array_split(self.sums, n_blocks)]) \
-                / np.array([part.sum() for part in np.array_split(self.origins, n_blocks)])[:, None]
-        return self.sums / self.origins[:, None]
+        """Means [n_blocks, ...] over a number of blocks that is no greater than that of the sums."""
+        starts = -(-self.n_blocks * np.arange(n_blocks) // n_blocks)
+        return np.add.reduceat(self.sums, starts) / np.add.reduceat(self.origins, starts)[:, None]
 
 
 def diffusion(displacements: Msd, within: tuple[float, float]) -> Diffusion:
@@ -370,8 +370,8 @@ def vacf(trajectory, interval: float | None = None, *, start: int = 0,
         raise Unmeasurable(f"the velocity correlation needs {2 * VACF_LENGTH:g} ps of trajectory; "
                            f"this one has {max(len(frames) - 1, 0) * interval:.3g} ps")
     selection = np.arange(0, trajectory.n_beads, -(-trajectory.n_beads // MAX_BEADS))
-    width = int(np.clip(READ_BYTES // (24 * trajectory.n_beads), n_lags, 10 * n_lags))
-    width = min(width, len(frames) - n_lags)
+    width = min(READ_BYTES // (24 * trajectory.n_beads), (len(frames) - n_lags) // N_BLOCKS)
+    width = int(np.clip(width, n_lags, 10 * n_lags))
     firsts = np.arange(0, len(frames) - n_lags - width + 1, width)
     firsts = firsts[::max(len(firsts) * width // VACF_ORIGINS, 1)]
     number = block_numbers(len(firsts))
@@ -379,8 +379,7 @@ def vacf(trajectory, interval: float | None = None, *, start: int = 0,
     for block, first in zip(number, firsts):
         some = frames[first:first + width + n_lags]
         x = trajectory.positions(slice(some.start, some.stop, some.step))[:, selection]
-        v = np.diff(x, axis=0).reshape(len(x) - 1, -1) / interval
-        v = v.astype(np.float32)
+        v = (np.diff(x, axis=0) / interval).reshape(len(x) - 1, -1).astype(np.float32)
         for k in range(n_lags):
             blocks[block, k] += np.vdot(v[:width], v[k:k + width]) / (width * len(selection))
     return Vacf(interval * np.arange(n_lags), interval,

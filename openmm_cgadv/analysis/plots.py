@@ -267,14 +267,14 @@ def training(panels: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]) -> str
         return _svg(figure)
 
 
-def validation(curves: dict[str, tuple[np.ndarray, np.ndarray]], reference: dict,
+def validation(curves: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]], reference: dict,
                floor: dict) -> str:
     """Figures measured in live OpenMM runs during training, with all-atom and the targets.
 
     Parameters
     ----------
     curves : dict
-        ``{figure: (iterations, values)}``, named as in `metrics`.
+        ``{figure: (iterations, values, standard errors)}``, named as in `metrics`.
     reference, floor : dict
         Figures of the reference and its noise floor.
     """
@@ -283,9 +283,10 @@ def validation(curves: dict[str, tuple[np.ndarray, np.ndarray]], reference: dict
         rows = -(-len(curves) // columns)
         figure = Figure(figsize=(WIDTH, 2.7 * rows))
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axis, (name, (x, y)) in zip(axes, curves.items()):
+        for axis, (name, (x, y, error)) in zip(axes, curves.items()):
             scale = 1e5 if name == "diffusion_cm2_per_s" else 1.0
-            axis.plot(x, np.asarray(y) * scale, color=TRAINED, marker="o", ms=3)
+            axis.errorbar(x, y * scale, error * scale if error.any() else None, color=TRAINED,
+                          marker="o", ms=3, capsize=2, elinewidth=0.9)
             known = reference.get(name)
             if known is not None:
                 axis.axhline(known * scale, color=REFERENCE, lw=1, label="all-atom")

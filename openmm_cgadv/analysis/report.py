@@ -20,13 +20,14 @@ from .metrics import TARGET_LAGS, TARGETS, judge, worst_ratio
 
 SCHEMA_VERSION = 1
 LOG_POINTS = 1500
-TRAINING_GROUPS = {
-    "loss": ("losses", ("loss", "critic", "discriminator", "penalty", "score")),
-    "friction": ("friction and memory", ("friction", "memory", "gamma", "alpha", "coupling",
-                                         "rotation", "kernel")),
-    "potential": ("potential", ("potential", "theta", "coefficient", "force", "energy", "u_")),
-}
-VALIDATION_PREFIXES = ("validation", "valid", "live")
+TRAINING_PANELS = (
+    ("losses", ("loss", "penalty")),
+    ("margins: mean logit of real minus generated", ("margin",)),
+    ("friction and memory", ("friction", "memory", "gamma", "alpha", "coupling", "rotation")),
+    ("potential", ("potential", "structure", "theta", "coefficient")),
+)
+NOT_DRAWN = ("seconds", "seed", "rate")
+VALIDATION = "validation_"
 
 
 @dataclass(frozen=True)
@@ -121,9 +122,9 @@ class ReportInput:
     potentials : list of PairPotential
     memory : list of Memory
     training_log : path, optional
-        CSV with a column ``iteration`` and named curves. A name ``group/curve`` puts a curve into
-        the panel of its group; those of the group ``validation`` are named as in `metrics` and
-        may have empty cells.
+        CSV with a column ``iteration`` and named curves, with empty cells where a curve has no
+        point. Columns ``validation_...`` are figures of live validation, named as in `metrics`
+        (units may be left out: ``validation_diffusion``), with errors in ``..._stderr``.
     timings : Timings
     verdict : list of str
         Sentences for the top of the page, after those on the targets.
@@ -179,7 +180,8 @@ def write_report(directory, data: ReportInput) -> Path:
 def read_training_log(path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Curves of a training log, ``{column: (iterations, values)}``; empty cells are left out.
 
-    An unfinished last line is left out too, so that a log can be read while it is written.
+    An unfinished last line is left out too, so that a log can be read while it is written. Of
+    iterations that were gone through twice, after a return to an earlier state, the last counts.
 
     Raises
     ------
@@ -197,19 +199,20 @@ def read_training_log(path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     if len(rows) > 1 and len(rows[-1]) < len(names):
         rows.pop()
     at = names.index("iteration")
-    curves: dict[str, list] = {name: [] for name in names if name != "iteration"}
+    curves: dict[str, dict] = {name: {} for name in names if name != "iteration"}
     for line, row in enumerate(rows[1:], 2):
         for name, cell in zip(names, row):
             if name == "iteration" or not cell:
                 continue
             try:
-                point = float(row[at]), float(cell)
+                iteration, value = float(row[at]), float(cell)
             except ValueError as error:
                 raise ValueError(f"the training log {path}, line {line}, column '{name}': expected "
                                  f"a number, found '{cell}'") from error
-            if math.isfinite(point[1]):
-                curves[name].append(point)
-    return {name: tuple(np.array(points).T) for name, points in curves.items() if points}
+            if math.isfinite(value):
+                curves[name][iteration] = value
+    return {name: tuple(np.array(sorted(points.items())).T)
+            for name, points in curves.items() if points}
 
 
 def _programs_view(data):
@@ -514,32 +517,31 @@ def _training(data, log):
         out.append(_missing(data, "validation"))
     if panels:
         out.append(_figure(plots.training(panels), (
-            "Losses and parameters over training. Adversarial losses need not fall: a "
-            "discriminator that can't tell the runs apart stays level. Parameters should level "
-            "off.")))
+            "Losses and parameters over training. Adversarial losses need not fall; margins near "
+            "0 mean that the discriminators can't tell the model from all-atom. Parameters should "
+            "level off.")))
     return "\n".join(out)
 
 
 def _sort_curves(log):
-    """Curves of live validation, and the other curves by panel."""
+    """Curves of live validation, with errors, and the other curves by panel."""
     live, panels = {}, {}
-    for name, (x, y) in log.items():
-        group, _, short = name.partition("/") if "/" in name else ("", "", name)
-        lowered = (group or short).lower()
-        if lowered.startswith(VALIDATION_PREFIXES):
-            if not group:
-                short = short.partition("_")[2]
-            if not short.endswith("stderr"):
-                live[short] = (x, y)
-            continue
-        if any(word in name.lower() for word in ("second", "seed", "time", "per_s", "eta_")):
-            continue
-        title = next((title for key, (title, words) in TRAINING_GROUPS.items()
-                      if lowered == key or not group and any(w in lowered for w in words)),
-                     group or "other")
-        every = -(-len(x) // LOG_POINTS)
-        panels.setdefault(title, {})[short] = (x[::every], y[::every])
-    return live, panels
+    for column, (x, y) in log.items():
+        name = column.replace("/", "_")
+        if name.startswith(VALIDATION):
+            figure = name[len(VALIDATION):]
+            if not figure.endswith("_stderr"):
+                errors = dict(zip(*log.get(f"{column}_stderr", ((), ()))))
+                figure = {"diffusion": "diffusion_cm2_per_s",
+                          "temperature": "temperature_K"}.get(figure, figure)
+                live[figure] = (x, y, np.array([errors.get(i, 0.0) for i in x]))
+        elif not any(word in name for word in NOT_DRAWN):
+            title = next((title for title, words in TRAINING_PANELS
+                          if any(word in name for word in words)), "other")
+            every = -(-len(x) // LOG_POINTS)
+            panels.setdefault(title, {})[name.replace("_", " ")] = (x[::every], y[::every])
+    order = [title for title, _ in TRAINING_PANELS] + ["other"]
+    return live, {title: panels[title] for title in order if title in panels}
 
 
 def _speed(data):

@@ -1,0 +1,230 @@
+"""The report shows what was measured, says why something is missing, and opens offline."""
+import base64
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from openmm_cgadv.analysis import metrics
+from openmm_cgadv.analysis.report import (Memory, PairPotential, ReportInput, Run, Timings,
+                                          read_training_log, write_report)
+from openmm_cgadv.trajectory import BeadTrajectory, BeadWriter
+
+SECTIONS = ["Verdict", "Figures", "Structure", "Motion", "The model", "Training",
+            "Speed and time", "Provenance"]
+
+
+def rattling(path, seed, frames=1000, types=None, width=0.03):
+    """Beads on a lattice that diffuse by hops of whole box vectors."""
+    rng = np.random.default_rng(seed)
+    grid = np.stack(np.meshgrid(*[np.arange(4)] * 3, indexing="ij"), -1).reshape(-1, 3) * 0.5
+    hops = rng.choice([-2.0, 0.0, 2.0], p=[0.005, 0.99, 0.005], size=(frames, 64, 3))
+    x = grid + width * rng.normal(size=(frames, 64, 3)) + np.cumsum(hops, axis=0)
+    types = np.zeros(64, int) if types is None else types
+    writer = BeadWriter(path, np.full(64, 18.0), types, ("HOH", "AR")[:max(types) + 1], 300.0,
+                        0.02, velocities=True)
+    writer.append(x, np.eye(3) * 2, velocities=0.37 * rng.normal(size=x.shape))
+    writer.finish()
+    return path
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    where = tmp_path_factory.mktemp("beads")
+    with BeadTrajectory.open(rattling(where / "aa.h5", 0)) as beads:
+        reference = metrics.measure(beads)
+    runs = {}
+    for label, seed, width in (("initial", 1, 0.05), ("trained", 2, 0.03), ("other", 3, 0.031)):
+        with BeadTrajectory.open(rattling(where / f"{label}.h5", seed, width=width)) as beads:
+            runs[label] = metrics.metrics(metrics.measure(beads, reference), reference,
+                                          friction_per_ps=20.0, timestep_fs=5.0)
+    return reference, metrics.metrics(reference, timestep_fs=2.0), runs
+
+
+@pytest.fixture
+def log(tmp_path):
+    path = tmp_path / "log.csv"
+    lines = ["iteration,seconds,friction,dynamics_critic_loss,validation_rdf_l1,"
+             "validation_diffusion,validation_diffusion_stderr"]
+    lines += [f"{k},{k / 3},{20 - k / 10},{1.4 - k / 1000}," + (f"{1 / k:.3f},2e-5,1e-6"
+                                                             if k % 10 == 0 else ",,")
+              for k in range(1, 41)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def full(measured, log):
+    reference, figures, runs = measured
+    r, t = np.linspace(0.2, 0.6, 80), np.linspace(0, 2, 50)
+    u = 4 * ((0.28 / r) ** 12 - (0.28 / r) ** 6)
+    return ReportInput(
+        title="Water <b>& beads</b>", reference=Run("All-atom", figures),
+        initial=Run("Force matching", runs["initial"]), trained=Run("Trained", runs["trained"]),
+        noise_floor=metrics.noise_floor(reference), comparison=[Run("Langevin", runs["other"])],
+        potentials=[PairPotential(("HOH", "HOH"), r, u, 0.9 * u, 0.25)],
+        memory=[Memory("trained", t, 20 * np.exp(-t / 0.5), 9.0, 19.0)], training_log=log,
+        timings=Timings({"reference": 600.0, "train": 4000.0}, 70.0, 1400.0, "two cores"),
+        verdict=["One more sentence."], provenance={"seed": 3, "versions": {"openmm": "8.6.1"}})
+
+
+class Page(HTMLParser):
+    """Checks that tags are closed in order, collects headings, sources, links and text."""
+
+    VOID = ("meta", "img", "br")
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.sources, self.links, self.text, self.headings = [], [], [], "", []
+        self.anchors = set()
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.sources += [attributes[k] for k in ("src", "srcset", "data") if k in attributes]
+        self.links += [attributes["href"]] if "href" in attributes else []
+        self.anchors |= {attributes["id"]} if "id" in attributes else set()
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+        if "style" not in self.open:
+            self.text += data
+
+
+def read(path):
+    text = path.read_text(encoding="utf-8")
+    return text, Page(text)
+
+
+def test_page_shows_every_section_and_opens_offline(full, tmp_path):
+    text, page = read(write_report(tmp_path / "report", full))
+    assert page.headings == SECTIONS
+    assert all(link.startswith("#") and link[1:] in page.anchors for link in page.links)
+    assert "url(" not in text and "<script" not in text and "@import" not in text
+    prefix = "data:image/svg+xml;base64,"
+    assert len(page.sources) == 8 and all(s.startswith(prefix) for s in page.sources)
+    for source in page.sources:
+        svg = base64.b64decode(source[len(prefix):]).decode()
+        assert ElementTree.fromstring(svg).tag.endswith("svg")
+        assert not re.search(r'(href|src)="http', svg)
+    for words in ("Water <b>& beads</b>", "Force matching", "Langevin", "Noise floor",
+                  "One more sentence.", "1,400 ns/day", "20 ×", "1 h 06 min", "versions.openmm",
+                  "8.6.1", "trained 19 ps⁻¹, of which 9 ps⁻¹ instantaneous"):
+        assert words in page.text
+    assert not re.search(r"\b(nan|inf|None)\b", page.text)
+
+
+def test_page_tells_met_targets_from_missed(full, tmp_path):
+    judged = metrics.judge(full.trained.metrics, full.reference.metrics)
+    met = sum(result["met"] for result in judged.values())
+    text, page = read(write_report(tmp_path, full))
+    assert (f"{met} of 5 targets met." in page.text) == (met < 5)
+    tiles = text[text.index("<ul class=targets>"):text.index("</ul>")]
+    assert tiles.count("<li class=met>") == met
+    assert tiles.count("<li class=missed>") == 5 - met
+    assert not metrics.judge(full.initial.metrics, full.reference.metrics)["rdf_l1"]["met"]
+
+
+def test_numbers_for_programs_are_those_of_the_page(full, tmp_path):
+    write_report(tmp_path, full)
+    numbers = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
+    for name in ("reference", "initial", "trained", "noise_floor"):
+        for field in ("rdf_l1", "adf_l1", "diffusion_cm2_per_s", "diffusion_stderr", "msd_nm2",
+                      "vacf", "temperature_K", "friction_per_ps", "timestep_fs"):
+            value = numbers[name][field]
+            assert value is not None or numbers[name]["reasons"][field]
+    assert numbers["trained"] == full.trained.metrics
+    assert list(numbers["comparison"]) == ["Langevin"]
+    timings = numbers["timings"]
+    assert timings["wall_seconds"] == {"reference": 600, "train": 4000}
+    assert (timings["all_atom_ns_per_day"], timings["speed_up"]) == (70, 20)
+    shown = f"{100 * numbers['trained']['rdf_l1']:.2f}"
+    assert shown in (tmp_path / "index.html").read_text(encoding="utf-8")
+
+
+def test_what_is_missing_is_named_with_its_reason(measured, tmp_path):
+    _, figures, _ = measured
+    data = ReportInput("Only a reference", Run("All-atom", figures),
+                       reasons={"trained": "training was stopped"})
+    _, page = read(write_report(tmp_path, data))
+    assert page.headings == SECTIONS
+    for words in ("No trained: training was stopped.", "No potentials: no potential was given.",
+                  "No friction and memory: no friction was given.",
+                  "No training: there is no training log.", "No speeds: the speed was not measured",
+                  "No provenance: none was given."):
+        assert words in page.text
+    numbers = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
+    assert numbers["trained"] is None and numbers["reasons"]["trained"] == "training was stopped"
+    assert numbers["timings"]["speed_up"] is None and numbers["timings"]["reasons"]["speed_up"]
+
+
+def test_runs_too_short_for_anything_still_make_a_page(measured, tmp_path):
+    with BeadTrajectory.open(rattling(tmp_path / "short.h5", 4, frames=1)) as beads:
+        short = metrics.measure(beads)
+        figures = metrics.metrics(metrics.measure(beads, measured[0]), measured[0])
+    data = ReportInput("Short", Run("All-atom", metrics.metrics(short)),
+                       trained=Run("Trained", metrics.metrics(short, short)),
+                       noise_floor=metrics.noise_floor(short))
+    _, page = read(write_report(tmp_path / "both", data))
+    assert "No displacements: 1 frames are too few for a displacement." in page.text
+    assert not re.search(r"\b(nan|inf|None)\b", page.text)
+    data = ReportInput("Short", Run("All-atom", measured[1]), trained=Run("Trained", figures))
+    _, page = read(write_report(tmp_path / "one", data))
+    assert "not measured: 1 frames are too few" in page.text
+
+
+def test_two_types_get_a_panel_for_every_pair(tmp_path):
+    types = np.arange(64) % 2
+    with BeadTrajectory.open(rattling(tmp_path / "mix.h5", 5, types=types)) as beads:
+        reference = metrics.measure(beads)
+    r = np.linspace(0.2, 0.6, 50)
+    curves = [PairPotential(pair, r, None, np.exp(-r)) for pair in
+              (("HOH", "HOH"), ("HOH", "AR"), ("AR", "AR"))]
+    data = ReportInput("Mixture", Run("All-atom", metrics.metrics(reference)), potentials=curves,
+                       memory=[Memory(f"trained, {n}", r - 0.2, 0 * r, 5.0, 5.0)
+                               for n in ("HOH", "AR")])
+    write_report(tmp_path, data)
+    numbers = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
+    assert set(numbers["reference"]["diffusion_by_type"]) == {"HOH", "AR"}
+    assert len(numbers["reference"]["rdf"]) == 3 and len(numbers["reference"]["adf"]) == 2
+
+
+def test_training_log_is_read_while_it_is_written(log):
+    with open(log, "a") as file:
+        file.write("41,13.7,15.9")
+    curves = read_training_log(log)
+    assert curves["friction"][0][-1] == 40
+    assert curves["validation_rdf_l1"][0].tolist() == [10, 20, 30, 40]
+    with open(log, "a") as file:
+        file.write(",1.3,,,\n39,14,15.5,1.2,,,\n")
+    again = read_training_log(log)
+    assert again["friction"][0].tolist() == list(range(1, 42))
+    assert again["friction"][1][38] == 15.5
+
+
+def test_wrong_training_logs_are_named_in_one_sentence(full, tmp_path):
+    with pytest.raises(ValueError, match="training log .*gone.csv does not exist"):
+        read_training_log(tmp_path / "gone.csv")
+    bad = tmp_path / "bad.csv"
+    bad.write_text("iteration,loss\n1,2\n2,what\n3,1\n")
+    with pytest.raises(ValueError, match="line 3, column 'loss': expected a number, found 'what'"):
+        read_training_log(bad)
+    bad.write_text("step,loss\n1,2\n")
+    with pytest.raises(ValueError, match="no column 'iteration'"):
+        read_training_log(bad)
+
+
+def test_report_without_reference_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="needs the figures of the reference"):
+        write_report(tmp_path / "report", ReportInput("Nothing", Run("All-atom", {})))
+    assert not (tmp_path / "report").exists()
