@@ -329,7 +329,7 @@ class BeadWriter:
             with _open_file(self.path, mode) as file:
                 yield file
         except (OSError, RuntimeError) as error:
-            raise OSError(f"{self.path} can't be written (is the disk full?): {error}") from error
+            raise OSError(f"{self.path} can't be written: {error}") from error
 
     def _create(self):
         from . import __version__
@@ -405,7 +405,7 @@ def _open_file(path, mode):
     try:
         return h5py.File(path, mode, locking=False)
     except OSError as error:
-        if mode == "w" or isinstance(error, PermissionError):
+        if mode == "w" or isinstance(error, PermissionError) or "already open" in str(error):
             raise
         raise ValueError(f"{path} is not a whole HDF5 file: it was cut short by a crash, a full "
                          "disk or an unfinished copy, or is of another format") from error

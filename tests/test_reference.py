@@ -107,6 +107,18 @@ def test_a_finished_run_is_not_run_again(tmp_path):
             run_water(path, **arguments(**{name: value}))
 
 
+def test_a_deleted_trajectory_is_made_anew_whatever_is_left_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(simulate, "CHECKPOINT_FRAMES", 10)
+    path = tmp_path / "beads.h5"
+    with pytest.raises(Stop):
+        run_water(path, **arguments(), progress=stop_at(0.2))
+    path.unlink()
+    run_water(path, **arguments(seed=3))
+    with BeadTrajectory.open(path) as read:
+        assert read.complete and read.n_frames == 30
+        assert read.provenance["arguments"]["seed"] == 3
+
+
 def test_an_unfinished_run_is_not_continued_with_other_arguments(tmp_path):
     with pytest.raises(Stop):
         run_water(tmp_path / "beads.h5", **arguments(), progress=stop_at(0.15))

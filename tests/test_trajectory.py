@@ -206,6 +206,15 @@ def test_a_full_disk_is_reported_before_the_file_is_touched(tmp_path, monkeypatc
         assert read.n_frames == 8
 
 
+def test_a_file_that_is_being_read_is_not_called_damaged(tmp_path):
+    writer = BeadWriter(tmp_path / "beads.h5", **description())
+    writer.append(*frames(2))
+    with BeadTrajectory.open(tmp_path / "beads.h5"):
+        with pytest.raises(OSError, match="can't be written .*already open"):
+            writer.flush()
+    writer.close()
+
+
 def test_a_killed_writer_leaves_a_readable_file(tmp_path):
     code = ("import os, sys, numpy as np\n"
             "from openmm_cgadv.trajectory import BeadWriter\n"

@@ -15,15 +15,11 @@ def is_finished(path, arguments) -> bool:
         It was made with others, complete or not; the sentence names the first that differs.
     """
     with BeadTrajectory.open(path) as old:
-        check_same(path, old.provenance.get("arguments", {}), arguments)
-        return old.complete
-
-
-def check_same(path, found, expected):
-    """Raise ValueError if `found`, the arguments behind the file `path`, are not `expected`."""
-    expected = json.loads(json.dumps(expected))
+        found, complete = old.provenance.get("arguments", {}), old.complete
+    expected = json.loads(json.dumps(arguments))
     for name in [*expected, *(name for name in found if name not in expected)]:
         if found.get(name) != expected.get(name):
             raise ValueError(f"{path} was made with {name} = {found.get(name)}, but "
                              f"{expected.get(name)} is asked for now: delete it to make it again, "
                              "or write to another place")
+    return complete

@@ -123,7 +123,7 @@ def _read_h5(file, topology, n):
     with mdtraj.formats.HDF5TrajectoryFile(file) as opened:
         while True:
             part = opened.read(n_frames=n)
-            if len(part.coordinates) == 0:
+            if len(part) == 0:
                 return
             box = None
             if part.cell_lengths is not None:

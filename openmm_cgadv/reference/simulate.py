@@ -14,7 +14,7 @@ from openmm import unit
 from ..mapping import Mapping
 from ..trajectory import BeadWriter
 from ..units import plain
-from .arguments import check_same, is_finished
+from .arguments import is_finished
 from .systems import (SMALLEST, WATER_MODELS, create_context, expected_density, scale_molecules,
                       volume_uncertainty, water_box)
 
@@ -118,15 +118,14 @@ def run_water(path, *, water, molecules, temperature, length, frame_interval=0.0
                      frame_interval=frame_interval, timestep=timestep, friction=friction,
                      equilibration_ps=equilibration_ps, seed=seed)
     saved = _Checkpoint(Path(f"{path}.checkpoint"))
-    if path.exists():
-        if is_finished(path, arguments):
-            return path
-        if not saved.path.exists():
-            path.unlink()
-    if saved.path.exists():
+    if path.exists() and is_finished(path, arguments):
+        return path
+    if path.exists() and saved.path.exists():
         saved.load()
-        check_same(saved.path, saved.provenance["arguments"], arguments)
         platform = platform or saved.provenance["platform"]
+    else:
+        path.unlink(missing_ok=True)
+        saved.path.unlink(missing_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
 
     def report(done):
@@ -142,7 +141,8 @@ def run_water(path, *, water, molecules, temperature, length, frame_interval=0.0
 
     topology, system, positions = water_box(water, molecules, temperature)
     context = make_context(system)
-    if saved.provenance is not None:
+    continues = saved.provenance is not None
+    if continues:
         saved.restore(context)
     else:
         density = _equilibrate(context, make_context, system, positions, water, molecules,
@@ -151,12 +151,14 @@ def run_water(path, *, water, molecules, temperature, length, frame_interval=0.0
         saved.provenance = {"arguments": arguments, "density": density,
                             "openmm": openmm.version.version,
                             "platform": context.getPlatform().getName()}
-        saved.save(context, 0)
 
     mapping = Mapping.per_residue(topology)
     with BeadWriter(path, mapping.masses, mapping.types, mapping.type_names, temperature,
                     frame_interval, saved.provenance, velocities=True, forces=True) as writer:
-        writer.truncate(saved.frames)
+        if continues:
+            writer.truncate(saved.frames)
+        else:
+            saved.save(context, 0)
         for frame in range(saved.frames + 1, n_frames + 1):
             context.getIntegrator().step(steps)
             state = context.getState(positions=True, velocities=True, forces=True)
@@ -256,7 +258,7 @@ class _Checkpoint:
                          state=np.frombuffer(context.createCheckpoint(), np.uint8))
             os.replace(partial, self.path)
         except OSError as error:
-            raise OSError(f"{self.path} can't be written (is the disk full?): {error}") from error
+            raise OSError(f"{self.path} can't be written: {error}") from error
 
     def load(self):
         try:
