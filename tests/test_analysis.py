@@ -166,11 +166,13 @@ def test_neighbours_of_two_types_need_their_own_radius(write):
 @pytest.mark.parametrize("noise", [0.0, 0.01])
 def test_first_shell_ends_at_the_first_minimum(noise):
     r = np.arange(0.0025, 1, 0.005)
-    g = np.where(r < 0.2, 0, 1 + 2 * np.cos(2 * np.pi * (r - 0.28) / 0.2) * np.exp(-(r - 0.2) / 0.2))
+
+    def shells(r):
+        return 1 + 2 * np.cos(2 * np.pi * (r - 0.28) / 0.2) * np.exp(-(r - 0.2) / 0.2)
+
     fine = np.linspace(0.3, 0.45, 10001)
-    exact = fine[np.argmin(1 + 2 * np.cos(2 * np.pi * (fine - 0.28) / 0.2)
-                           * np.exp(-(fine - 0.2) / 0.2))]
-    g = g + noise * np.random.default_rng(7).normal(size=len(r))
+    exact = fine[np.argmin(shells(fine))]
+    g = np.where(r < 0.2, 0, shells(r)) + noise * np.random.default_rng(7).normal(size=len(r))
     assert structure.first_shell_radius(r, g) == pytest.approx(exact, abs=0.005)
 
 
@@ -286,7 +288,7 @@ def test_memory_does_not_grow_with_the_trajectory(write, monkeypatch):
         structure.rdf(trajectory, max_frames=100)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < 1.1 * peaks[0]
+    assert peaks[1] < 1.4 * peaks[0]
 
 
 def test_lags_run_from_a_frame_to_a_fifth_of_the_trajectory():
@@ -392,7 +394,7 @@ def test_distances_have_their_definition(write):
     assert len(g) == 200 and model.radii == reference.radii
     curve, other = (metrics.metrics(m, reference)["adf"][0] for m in (reference, model))
     difference = np.abs(np.array(curve["p"]) - other["p"])
-    assert np.trapezoid(difference, curve["theta_rad"]) == pytest.approx(figures["adf_l1"], rel=1e-2)
+    assert difference.sum() * np.pi / 90 == pytest.approx(figures["adf_l1"], rel=1e-4)
     assert figures["rdf_l1"] > 5 * figures["rdf_l1_stderr"]
     assert not metrics.judge(figures, metrics.metrics(reference))["rdf_l1"]["met"]
 
@@ -420,7 +422,8 @@ def test_two_types_have_their_own_diffusion(write):
     types = np.repeat([0, 1], 40)
     figures = metrics.metrics(metrics.measure(write(x, types=types)))
     slow, fast = (figures["diffusion_by_type"][name] for name in "AB")
-    assert abs(fast["cm2_per_s"] - 4 * slow["cm2_per_s"]) < 4 * (fast["stderr"] + 4 * slow["stderr"])
+    error = fast["stderr"] + 4 * slow["stderr"]
+    assert abs(fast["cm2_per_s"] - 4 * slow["cm2_per_s"]) < 4 * error
     assert figures["diffusion_cm2_per_s"] == pytest.approx(
         (slow["cm2_per_s"] + fast["cm2_per_s"]) / 2)
     assert [curve["types"] for curve in figures["rdf"]] == [["A", "A"], ["A", "B"], ["B", "B"]]

@@ -158,9 +158,11 @@ def test_what_is_missing_is_named_with_its_reason(measured, tmp_path):
                        reasons={"trained": "training was stopped"})
     _, page = read(write_report(tmp_path, data))
     assert page.headings == SECTIONS
-    for words in ("No trained: training was stopped.", "No potentials: no potential was given.",
+    for words in ("No trained model: training was stopped.",
+                  "No potentials: no potential was given.",
                   "No friction and memory: no friction was given.",
-                  "No training: there is no training log.", "No speeds: the speed was not measured",
+                  "No training curves: there is no training log.",
+                  "No speeds: the speed was not measured",
                   "No provenance: none was given."):
         assert words in page.text
     numbers = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
@@ -176,11 +178,11 @@ def test_runs_too_short_for_anything_still_make_a_page(measured, tmp_path):
                        trained=Run("Trained", metrics.metrics(short, short)),
                        noise_floor=metrics.noise_floor(short))
     _, page = read(write_report(tmp_path / "both", data))
-    assert "No displacements: 1 frames are too few for a displacement." in page.text
+    assert "No displacements: too few frames for a displacement: 1." in page.text
     assert not re.search(r"\b(nan|inf|None)\b", page.text)
     data = ReportInput("Short", Run("All-atom", measured[1]), trained=Run("Trained", figures))
     _, page = read(write_report(tmp_path / "one", data))
-    assert "not measured: 1 frames are too few" in page.text
+    assert "not measured: too few frames for a displacement: 1" in page.text
 
 
 def test_two_types_get_a_panel_for_every_pair(tmp_path):

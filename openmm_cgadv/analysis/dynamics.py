@@ -27,7 +27,7 @@ VACF_LENGTH = 1.0
 VACF_LONGEST_INTERVAL = 0.1
 VACF_ORIGINS = 25_000
 MAX_BEADS = 4000
-READ_BYTES = 1 << 25
+READ_BYTES = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -220,23 +220,26 @@ def msd(trajectory, lags=None, *, start: int = 0, stop: int | None = None) -> Ms
     steps = np.unique(np.rint(np.asarray(lags, float) / interval).astype(int))
     steps = steps[steps > 0]
     if not len(steps):
-        raise Unmeasurable(f"{max(stop - start, 0)} frames are too few for a displacement")
+        raise Unmeasurable("too few frames for a displacement: "
+                           f"{max(stop - start, 0)}")
     if steps[-1] > stop - start - 1:
         raise Unmeasurable(f"a lag of {steps[-1] * interval:g} ps is longer than the trajectory "
                            f"of {length:g} ps")
     chosen = np.arange(0, trajectory.n_beads, -(-trajectory.n_beads // MAX_BEADS))
     present, kind = np.unique(np.asarray(trajectory.types)[chosen], return_inverse=True)
-    belongs = (kind[:, None] == np.arange(len(present))).astype(float)
-    numbers = belongs.sum(0)
-    belongs /= numbers
+    numbers = np.bincount(kind)
+    averages = np.zeros((len(chosen) + 1, len(present) + 1))
+    averages[np.arange(len(chosen)), kind] = 1 / numbers[kind]
+    averages[-1, -1] = 1
+    averages = np.repeat(averages, 3, axis=0)
     share = np.asarray(trajectory.masses) / np.sum(trajectory.masses)
 
     counters = [_Displacements(lag, stop - start) for lag in steps]
     for first, x in _chunks(trajectory, start, stop):
         centre = np.einsum("tnc,n->tc", x, share)[:, None]
-        x = np.concatenate([x[:, chosen], centre], axis=1)
+        x = np.concatenate([x[:, chosen], centre], axis=1).reshape(len(x), -1)
         for counter in counters:
-            counter.add(first - start, x, belongs)
+            counter.add(first - start, x, averages)
     shortest = min(c.n_blocks for c in counters)
     blocks = np.stack([c.means(shortest) for c in counters], axis=-1)
     return Msd(steps * interval, blocks[:, :-1], blocks[:, -1].mean(0),
@@ -244,7 +247,8 @@ def msd(trajectory, lags=None, *, start: int = 0, stop: int | None = None) -> Ms
 
 
 class _Displacements:
-    """Sums of squared displacements over one lag (in frames), fed with successive frames."""
+    """Averages over beads of squared displacements over one lag (in frames), summed by block of
+    time origins while frames [n, 3 N] come in."""
 
     def __init__(self, lag, n_frames):
         self.stride = max(d for d in range(1, max(lag // ORIGINS_A_LAG, 1) + 1) if lag % d == 0)
@@ -256,7 +260,7 @@ class _Displacements:
         self.done = 0
         self.tail = None
 
-    def add(self, first, x, belongs):
+    def add(self, first, x, averages):
         x = x[-first % self.stride::self.stride]
         x = x if self.tail is None else np.concatenate([self.tail, x])
         self.tail = x[-self.reach:].copy()
@@ -265,8 +269,8 @@ class _Displacements:
             self.tail = x
             return
         d = x[self.reach:] - x[:-self.reach]
-        squares = np.einsum("tnc,tnc->tn", d, d)
-        values = np.concatenate([squares[:, :-1] @ belongs, squares[:, -1:]], axis=1)
+        d *= d
+        values = d @ averages
         if self.sums is None:
             self.sums = np.zeros((self.n_blocks, values.shape[1]))
         block = np.arange(self.done, self.done + n) * self.n_blocks // self.n_origins
@@ -274,7 +278,7 @@ class _Displacements:
         self.done += n
 
     def means(self, n_blocks):
-        """Means [n_blocks, ...] over a number of blocks that is no greater than that of the sums."""
+        """Means [n_blocks, ...] over as many blocks, no more than there are sums."""
         starts = -(-self.n_blocks * np.arange(n_blocks) // n_blocks)
         return np.add.reduceat(self.sums, starts) / np.add.reduceat(self.origins, starts)[:, None]
 

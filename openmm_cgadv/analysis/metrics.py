@@ -111,8 +111,10 @@ def measure(trajectory, reference: Measurement | None = None, *, start: int = 0,
 
     grid = dynamics.lag_grid(interval, length)
     within = attempt("diffusion", lambda: _fit_range(reference, length, interval))
-    lags = grid if within is None else np.union1d(
-        np.rint(grid / interval), np.rint(dynamics.fit_lags(interval, within) / interval)) * interval
+    lags = grid
+    if within is not None:
+        fitted = dynamics.fit_lags(interval, within)
+        lags = np.unique(np.rint(np.concatenate([grid, fitted]) / interval)) * interval
     msd = attempt("msd", lambda: dynamics.msd(trajectory, lags, **part))
     diffusion = attempt("diffusion", lambda: dynamics.diffusion(msd, within), "msd", "diffusion")
     like_vacf = reference.vacf if reference else None

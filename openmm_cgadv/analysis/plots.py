@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from .metrics import TARGET_LAGS, TARGETS
 
 WIDTH = 7.4
+COLUMNS = 3
 REFERENCE = "#1a1a1a"
 INITIAL = "#d98200"
 TRAINED = "#0067b1"
@@ -41,13 +42,11 @@ def rdf(reference: Series, others: list[Series]) -> str:
     """g(r) of every pair of types with what is left of it after subtracting all-atom."""
     curves = reference.metrics["rdf"]
     with _style():
-        figure, axes = _stacked(len(curves), 3, 4.0)
-        for k, curve in enumerate(curves):
-            top, bottom = axes[:, k]
+        figure, panels = _stacked(len(curves), 3, 4.0)
+        for (top, bottom), curve in zip(panels, curves):
             r, g, error = _arrays(curve, "r_nm", "g", "stderr")
             top.plot(r, g, color=reference.color, lw=3, label=reference.label)
-            bottom.fill_between(r, -2 * error, 2 * error, color="#cccccc", lw=0,
-                                label="all-atom, ± 2 standard errors")
+            bottom.fill_between(r, -2 * error, 2 * error, color="#cccccc", lw=0)
             bottom.axhline(0, color=reference.color, lw=0.8)
             for run in others:
                 own = _same(run.metrics.get("rdf"), "types", curve["types"])
@@ -57,19 +56,15 @@ def rdf(reference: Series, others: list[Series]) -> str:
                 if len(own["g"]) == len(g):
                     bottom.plot(r, _arrays(own, "g")[0] - g, color=run.color, ls=run.line, lw=1.2)
             if curve["first_shell_nm"]:
-                top.axvline(curve["first_shell_nm"], color="#999999", lw=0.8, ls=":")
-                top.annotate("first shell", (curve["first_shell_nm"], 0.02), rotation=90,
-                             xycoords=("data", "axes fraction"), fontsize=7.5, color="#777777",
-                             ha="right", va="bottom")
+                top.axvline(curve["first_shell_nm"], color="#777777", lw=1, ls=":")
             top.set_ylim(0)
             top.set_xlim(_onset(r, g), r[-1])
             if len(curves) > 1:
                 top.set_title("–".join(curve["types"]), loc="left")
             bottom.set_xlabel("distance r / nm")
-        axes[0, 0].set_ylabel("g(r)")
-        axes[1, 0].set_ylabel("g − g(all-atom)")
-        axes[0, -1].legend()
-        axes[1, -1].legend(fontsize=8, loc="upper right")
+        panels[0][0].set_ylabel("g(r)")
+        panels[0][1].set_ylabel("g − g(all-atom)")
+        panels[min(len(curves), COLUMNS) - 1][0].legend()
         return _svg(figure)
 
 
@@ -77,9 +72,8 @@ def adf(reference: Series, others: list[Series]) -> str:
     """P(theta) in the first shell of every centre type, with the difference from all-atom."""
     curves = reference.metrics["adf"]
     with _style():
-        figure, axes = _stacked(len(curves), 3, 3.8)
-        for k, curve in enumerate(curves):
-            top, bottom = axes[:, k]
+        figure, panels = _stacked(len(curves), 3, 3.8)
+        for (top, bottom), curve in zip(panels, curves):
             theta, p, error = _arrays(curve, "theta_rad", "p", "stderr")
             degrees = np.degrees(theta)
             top.plot(degrees, np.sin(theta) / 2, color="#aaaaaa", ls=":", lw=1.2,
@@ -99,23 +93,22 @@ def adf(reference: Series, others: list[Series]) -> str:
             top.set_xticks(range(0, 181, 30))
             if len(curves) > 1:
                 top.set_title(f"around {curve['centre']}", loc="left")
-            bottom.set_xlabel("angle θ at a bead between two neighbours / degrees")
-        axes[0, 0].set_ylabel("P(θ) / rad⁻¹")
-        axes[1, 0].set_ylabel("P − P(all-atom)")
-        axes[0, -1].legend()
+            bottom.set_xlabel("angle θ / degrees")
+        panels[0][0].set_ylabel("P(θ) / rad⁻¹")
+        panels[0][1].set_ylabel("P − P(all-atom)")
+        panels[min(len(curves), COLUMNS) - 1][0].legend()
         return _svg(figure)
 
 
 def msd(reference: Series, others: list[Series]) -> str:
     """Mean squared displacement over lag, both logarithmic, with the ratio to all-atom."""
     with _style():
-        figure, axes = _stacked(1, 1.2, 5.0)
-        top, bottom = axes[:, 0]
+        figure, [(top, bottom)] = _stacked(1, 1.2, 5.0)
         lag, value = np.array(reference.metrics["msd_nm2"], float).T
         error = np.array(reference.metrics["msd_stderr"], float)[:, 1]
         top.plot(lag, value, color=reference.color, lw=3, marker="o", ms=6, label=reference.label)
         tolerance = TARGETS["msd"]
-        inside = np.clip(TARGET_LAGS, lag[0], None)
+        inside = np.clip(TARGET_LAGS, lag[0], lag[-1])
         bottom.fill_between(inside, 1 - tolerance, 1 + tolerance, color=BAND, lw=0,
                             label=f"target ± {100 * tolerance:.0f} %")
         bottom.fill_between(lag, 1 - error / value, 1 + error / value, color="#cccccc", lw=0,
@@ -145,8 +138,7 @@ def msd(reference: Series, others: list[Series]) -> str:
 def vacf(reference: Series, others: list[Series]) -> str:
     """Normalised velocity autocorrelation, with the difference from all-atom."""
     with _style():
-        figure, axes = _stacked(1, 3, 4.0)
-        top, bottom = axes[:, 0]
+        figure, [(top, bottom)] = _stacked(1, 3, 4.0)
         lag, value = np.array(reference.metrics["vacf"], float).T
         error = np.array(reference.metrics["vacf_stderr"], float)[:, 1]
         top.plot(lag, value, color=reference.color, lw=3, label=reference.label)
@@ -175,7 +167,7 @@ def potentials(curves) -> str:
     curves : sequence of report.PairPotential
     """
     with _style():
-        columns = min(len(curves), 3)
+        columns = min(len(curves), COLUMNS)
         rows = -(-len(curves) // columns)
         figure = Figure(figsize=(WIDTH, 2.9 * rows))
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -321,12 +313,22 @@ def _style():
     return matplotlib.rc_context(STYLE)
 
 
-def _stacked(columns, ratio, height):
-    """Figure with columns of a large panel above a small one that share their x axis."""
-    figure = Figure(figsize=(WIDTH, height))
-    axes = figure.subplots(2, columns, sharex="col", squeeze=False,
-                           gridspec_kw={"height_ratios": [ratio, 1]})
-    return figure, axes
+def _stacked(n, ratio, height):
+    """Figure with n pairs of a large panel above a small one that share their x axis."""
+    columns = min(n, COLUMNS)
+    rows = -(-n // columns)
+    figure = Figure(figsize=(WIDTH, height * rows))
+    axes = figure.subplots(2 * rows, columns, squeeze=False,
+                           gridspec_kw={"height_ratios": [ratio, 1] * rows})
+    panels = [(axes[2 * row, k], axes[2 * row + 1, k]) for row in range(rows)
+              for k in range(columns)]
+    for top, bottom in panels[:n]:
+        top.sharex(bottom)
+        top.tick_params(labelbottom=False)
+    for unused in panels[n:]:
+        for axis in unused:
+            axis.set_visible(False)
+    return figure, panels[:n]
 
 
 def _svg(figure):

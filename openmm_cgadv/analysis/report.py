@@ -440,9 +440,10 @@ def _structure(data, reference, others):
     out = []
     for name, draw, words in (
             ("rdf", plots.rdf, "Pair distribution g(r), and below it what is left after "
-             "subtracting all-atom."),
+             "subtracting all-atom (grey: ± 2 standard errors of all-atom). Dotted: end of the "
+             "first shell."),
             ("adf", plots.adf, "Angle at a bead between two neighbours of its first shell, and "
-             "below it the difference from all-atom.")):
+             "below it the difference from all-atom (grey: ± 2 standard errors of all-atom).")):
         if not reference.metrics.get(name):
             out.append(_none(f"No {'pair distribution' if name == 'rdf' else 'angles'}",
                              _why(reference.metrics, name)))
@@ -646,8 +647,9 @@ def _why(m, name):
 
 
 def _missing(data, name):
-    return _none(f"No {name if name != 'memory' else 'friction and memory'}",
-                 data.reasons.get(name, _ABSENT[name]))
+    what = {"trained": "trained model", "memory": "friction and memory",
+            "training": "training curves", "validation": "live validation"}.get(name, name)
+    return _none(f"No {what}", data.reasons.get(name, _ABSENT[name]))
 
 
 def _none(what, why):
@@ -711,6 +713,7 @@ tbody th{text-align:left;font-weight:600;white-space:nowrap}
 tbody th small{display:block;font-weight:400;color:#777;white-space:normal;line-height:1.25}
 td{text-align:right;white-space:nowrap}td small{display:block;color:#888}
 .none{color:#aaa}
+sup{font-size:.7em;color:#666}
 .tick{font-weight:700}.tick.met{color:#2a8a4a}.tick.missed{color:#c23b22}
 ol.footnotes{font-size:.82rem;color:#666;margin:.7rem 0;padding-left:1.4rem}
 figure{margin:1.2rem 0 2rem}figure img{width:100%;height:auto;display:block}
