@@ -17,7 +17,7 @@ from .dynamics import Diffusion, Msd, Vacf
 from .structure import Adf, Rdf
 
 TARGETS = {"rdf_l1": 0.02, "adf_l1": 0.04, "diffusion": 0.08, "msd": 0.08, "vacf_rms": 0.03}
-"""Largest deviations from all-atom of a model that counts as good; relative for the second pair."""
+"""Largest deviations from all-atom of a good model; relative for diffusion and msd."""
 
 TARGET_LAGS = (0.02, 20.0)
 """Range of lags, ps, in which the mean squared displacement is held against its target."""
