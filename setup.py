@@ -40,11 +40,10 @@ class BuildCore(build_ext):
             f"-DTORCH_DIR={Path(torch.origin).parent}",
             f"-DCMAKE_INSTALL_PREFIX={target}",
             "-DCMAKE_BUILD_TYPE=Release",
+            f"-DCGADV_LEVELS={os.environ.get('CGADV_LEVELS', '')}",
         ]
         if shutil.which("ninja"):
             configure += ["-G", "Ninja"]
-        if "CGADV_LEVELS" in os.environ:
-            configure.append(f"-DCGADV_LEVELS={os.environ['CGADV_LEVELS']}")
         for command in (configure, ["cmake", "--build", ".", "--parallel", str(os.cpu_count())],
                         ["cmake", "--install", "."]):
             done = subprocess.run(command, cwd=build, capture_output=True, text=True)
@@ -57,8 +56,12 @@ class BuildCore(build_ext):
 
     def copy_extensions_to_source(self):
         built = Path(self.build_lib) / "openmm_cgadv" / "_lib"
-        if built.is_dir():
-            shutil.copytree(built, HERE / "openmm_cgadv" / "_lib", dirs_exist_ok=True)
+        target = HERE / "openmm_cgadv" / "_lib"
+        for library in built.glob("*.so"):
+            target.mkdir(exist_ok=True)
+            # A library that a running program has mapped is replaced, never written over.
+            (target / library.name).unlink(missing_ok=True)
+            shutil.copy2(library, target / library.name)
 
 
 setup(ext_modules=[Extension("openmm_cgadv._core", sources=[])],

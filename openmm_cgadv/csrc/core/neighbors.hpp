@@ -52,15 +52,16 @@ class Neighbors {
     return true;
   }
 
-  // Makes the list valid for these positions and returns them in places' order, each in one image
-  // that is near its image at the last build. x, y, z have room for size() + ROW entries.
+  // Makes the list valid for these positions and returns them in places' order as records
+  // (x, y, z, 0), each in one image that is near its image at the last build.
   template <class T>
-  void update(int64_t n, Positions pos, const int64_t* types, const Box& box, Array<T>* xyz) {
-    if (builds == 0 || !(box == box_) || !track(n, pos)) build(n, pos, types, box);
-    for (int c = 0; c < 3; ++c) {
-      xyz[c].resize(n + ROW);
-      for (int64_t p = 0; p < n; ++p) xyz[c][p] = T(now_[3 * p + c]);
-      for (int64_t p = n; p < n + ROW; ++p) xyz[c][p] = 0;
+  void update(int64_t n, Positions pos, const int64_t* types, const Box& box, Array<T>& records) {
+    records.resize(4 * n);
+    if (builds > 0 && box == box_ && track(n, pos, records.data())) return;
+    build(n, pos, types, box);
+    for (int64_t p = 0; p < n; ++p) {
+      for (int c = 0; c < 3; ++c) records[4 * p + c] = T(wrapped_[3 * p + c]);
+      records[4 * p + 3] = 0;
     }
   }
 
@@ -69,11 +70,12 @@ class Neighbors {
   bool all_pairs_ = false;
   Box box_;
   std::vector<int64_t> types_;
-  std::vector<double> built_, wrapped_, now_;  // [3 p + c]: given, wrapped, current wrapped
-  Array<float> fx_, fy_, fz_, r2_;
-  std::vector<int32_t> pairs_, cell_, cell_start_, found_;
+  std::vector<double> built_, wrapped_;  // [3 p + c] at the last build: as given, and wrapped
+  Array<float> fx_, fy_, fz_;
+  std::vector<int32_t> pairs_, cell_, cell_start_, found_, found_near_;
 
-  bool track(int64_t n, Positions pos) {
+  template <class T>
+  bool track(int64_t n, Positions pos, T* records) {
     double first = 0, second = 0;
     const bool rectangular = box_.rectangular();
     const double ia = 1 / box_.ax, ib = 1 / box_.by, ic = 1 / box_.cz;
@@ -98,9 +100,10 @@ class Neighbors {
           second = d2;
         }
       }
-      now_[3 * p] = wrapped_[3 * p] + x;
-      now_[3 * p + 1] = wrapped_[3 * p + 1] + y;
-      now_[3 * p + 2] = wrapped_[3 * p + 2] + z;
+      records[4 * p] = T(wrapped_[3 * p] + x);
+      records[4 * p + 1] = T(wrapped_[3 * p + 1] + y);
+      records[4 * p + 2] = T(wrapped_[3 * p + 2] + z);
+      records[4 * p + 3] = 0;
     }
     if (!std::isfinite(first)) return false;
     return all_pairs_ || std::sqrt(first) + std::sqrt(second) <= skin_;
@@ -184,34 +187,29 @@ class Neighbors {
       fx_[p] = float(w[3 * i]), fy_[p] = float(w[3 * i + 1]), fz_[p] = float(w[3 * i + 2]);
       type[p] = int32_t(types_[i]);
     }
-    now_ = wrapped_;
   }
 
   void fill(int64_t n, double r_half, double r_near) {
     const float half2 = float(r_half * r_half), near2 = float(r_near * std::abs(r_near));
-    const float widest2 = std::max(half2, near2);
     const PackBox<float> box(box_);
     constexpr int W = Simd<float>::W;
     half.clear(), pairs_.clear();
     half_start.resize(n), half_count.resize(n);
     near_start.assign(n + 1, 0);
-    r2_.resize(n + ROW);
-    found_.resize(n + ROW);
+    found_.resize(n + 2 * ROW), found_near_.resize(n + 2 * ROW);
     const int n1 = cells_[1], n2 = cells_[2];
     for (int p = 0; p < n; ++p) {
-      int m = 0;
+      int m = 0, m_near = 0;
       const Pack<float> x = broadcast(fx_[p]), y = broadcast(fy_[p]), z = broadcast(fz_[p]);
       auto scan = [&](int first, int last) {
         for (int q = std::max(first, p + 1); q < last; q += W) {
           Pack<float> dx = load(&fx_[q]) - x, dy = load(&fy_[q]) - y, dz = load(&fz_[q]) - z;
           box.nearest(dx, dy, dz, [](Pack<float> v) { return v; });
           const Pack<float> r2 = dx * dx + dy * dy + dz * dz;
-          const int lanes = std::min(W, last - q);
-          for (int w = 0; w < lanes; ++w) {
-            found_[m] = q + w;
-            r2_[m] = r2[w];
-            m += r2[w] <= widest2;
-          }
+          const Index<float> place = lanes<float>() + q;
+          const Mask<float> valid = place < last;
+          m += append(&found_[m], place, (r2 <= half2) & valid);
+          m_near += append(&found_near_[m_near], place, (r2 <= near2) & valid);
         }
       };
       const int cell = cell_[order[p]], k0 = cell / (n1 * n2), k1 = cell / n2 % n1, k2 = cell % n2;
@@ -231,22 +229,15 @@ class Neighbors {
           }
         }
 
-      half_start[p] = int32_t(half.size());
       const std::size_t start = half.size();
-      half.resize(start + m + ROW);
-      int count = 0;
-      for (int k = 0; k < m; ++k) {
-        half[start + count] = found_[k];
-        count += r2_[k] <= half2;
-        if (r2_[k] <= near2) {
-          pairs_.push_back(p), pairs_.push_back(found_[k]);
-          ++near_start[p + 1], ++near_start[found_[k] + 1];
-        }
+      half_start[p] = int32_t(start), half_count[p] = m;
+      half.insert(half.end(), found_.begin(), found_.begin() + m);
+      half.resize(start + (m + ROW - 1) / ROW * ROW, p);
+      near_start[p + 1] += m_near;
+      for (int k = 0; k < m_near; ++k) {
+        pairs_.push_back(p), pairs_.push_back(found_near_[k]);
+        ++near_start[found_near_[k] + 1];
       }
-      half_count[p] = count;
-      const int padded = (count + ROW - 1) / ROW * ROW;
-      for (int k = count; k < padded; ++k) half[start + k] = p;
-      half.resize(start + padded);
     }
     // No list ends at the end of memory: a pack read from it never leaves it.
     half.resize(half.size() + ROW, 0);

@@ -43,9 +43,15 @@ struct Scalar<T, false> {
   using S = V;
   static CGADV_INLINE V value(S s) { return s; }
   static CGADV_INLINE V result(S s) { return s; }
+  static CGADV_INLINE V product_result(S a, S b) { return a * b; }
   static CGADV_INLINE S constant(V v) { return v; }
-  static CGADV_INLINE S gathered(const T* v, const T*, Index<T> i) { return gather(v, i); }
-  static CGADV_INLINE S of_bead(const T* v, const T*, int i) { return broadcast<T>(v[i]); }
+  // Components of beads' positions, from records of four.
+  static CGADV_INLINE void fetch(const T* v, const T*, const int32_t* index, S* out) {
+    fetch4(v, index, out);
+  }
+  static CGADV_INLINE S fetch_one(const T* v, const T*, int i, int c) {
+    return broadcast<T>(v[4 * int64_t(i) + c]);
+  }
   static CGADV_INLINE S lane(const S* a, int k) {
     return broadcast<T>(reinterpret_cast<const T*>(a)[k]);
   }
@@ -63,12 +69,16 @@ struct Scalar<T, true> {
   using S = Dual<V>;
   static CGADV_INLINE V value(S s) { return s.v; }
   static CGADV_INLINE V result(S s) { return s.e; }
+  static CGADV_INLINE V product_result(S a, S b) { return a.v * b.e + a.e * b.v; }
   static CGADV_INLINE S constant(V v) { return {v, V{}}; }
-  static CGADV_INLINE S gathered(const T* v, const T* e, Index<T> i) {
-    return {gather(v, i), gather(e, i)};
+  static CGADV_INLINE void fetch(const T* v, const T* e, const int32_t* index, S* out) {
+    V a[4], b[4];
+    fetch4(v, index, a);
+    fetch4(e, index, b);
+    for (int c = 0; c < 3; ++c) out[c] = {a[c], b[c]};
   }
-  static CGADV_INLINE S of_bead(const T* v, const T* e, int i) {
-    return {broadcast<T>(v[i]), broadcast<T>(e[i])};
+  static CGADV_INLINE S fetch_one(const T* v, const T* e, int i, int c) {
+    return {broadcast<T>(v[4 * int64_t(i) + c]), broadcast<T>(e[4 * int64_t(i) + c])};
   }
   static CGADV_INLINE S lane(const S* a, int k) {
     constexpr int W = Simd<T>::W;

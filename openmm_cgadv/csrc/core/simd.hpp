@@ -1,7 +1,7 @@
 // Packs: a few numbers that one instruction handles together, for any instruction set.
 //
 // Arithmetic on packs is the compilers' own vector extension (GCC, Clang). Only what it lacks
-// (gather, square root, rounding) is spelled out per instruction set.
+// (square root, rounding, moves between memory and lanes) is spelled out per instruction set.
 #pragma once
 
 #include <cmath>
@@ -18,6 +18,9 @@
 #include <immintrin.h>
 #define CGADV_BYTES 32
 #else
+#if defined(__SSE4_1__)
+#include <immintrin.h>
+#endif
 #define CGADV_BYTES 16
 #endif
 
@@ -39,6 +42,7 @@ struct Simd<double> {
   typedef double V __attribute__((vector_size(CGADV_BYTES)));
   typedef int64_t M __attribute__((vector_size(CGADV_BYTES)));
   typedef int32_t I __attribute__((vector_size(CGADV_BYTES / 2)));
+  typedef double Wide __attribute__((vector_size(CGADV_BYTES)));
   static constexpr int W = CGADV_BYTES / 8;
 };
 
@@ -47,6 +51,7 @@ struct Simd<float> {
   typedef float V __attribute__((vector_size(CGADV_BYTES)));
   typedef int32_t M __attribute__((vector_size(CGADV_BYTES)));
   typedef int32_t I __attribute__((vector_size(CGADV_BYTES)));
+  typedef double Wide __attribute__((vector_size(2 * CGADV_BYTES)));
   static constexpr int W = CGADV_BYTES / 4;
 };
 
@@ -87,9 +92,20 @@ CGADV_INLINE Index<T> load_index(const int32_t* p) {
 
 template <class T>
 CGADV_INLINE T sum(Pack<T> v) {
-  T s = 0;
-  for (int w = 0; w < Simd<T>::W; ++w) s += v[w];
-  return s;
+#if CGADV_BYTES == 64
+  typedef T Half __attribute__((vector_size(32)));
+  Half half[2];
+  __builtin_memcpy(half, &v, sizeof v);
+  const Half h = half[0] + half[1];
+#else
+  const Pack<T> h = v;
+#endif
+  constexpr int n = int(sizeof h / sizeof(T));
+  T s[n];
+  __builtin_memcpy(s, &h, sizeof h);
+  for (int m = n / 2; m > 0; m /= 2)
+    for (int w = 0; w < m; ++w) s[w] += s[w + m];
+  return s[0];
 }
 
 template <class T>
@@ -99,15 +115,34 @@ CGADV_INLINE Mask<T> lanes() {
   return m;
 }
 
+// Rounding; square root; four numbers a lane from records of four in memory, and back.
+//
+// fetch4: out[c][w] = base[4 * index[w] + c]. add4: base[4 * index[w] + c] += in[c][w], lane after
+// lane, so that lanes may share a record. add4_sum: the same, all lanes to one record. Hardware gathers are slower than this everywhere.
+// append: writes the indices of the lanes where mask holds, returns how many; may write a whole
+// pack. look_up: c[d][w] = columns[32 d + row[w]], only where SMALL_TABLES.
 #if CGADV_BYTES == 64
-CGADV_INLINE Pack<double> gather(const double* p, Index<double> i) {
-  return (Pack<double>)_mm512_i32gather_pd((__m256i)i, p, 8);
-}
-CGADV_INLINE Pack<float> gather(const float* p, Index<float> i) {
-  return (Pack<float>)_mm512_i32gather_ps((__m512i)i, p, 4);
-}
 CGADV_INLINE Pack<double> sqrt(Pack<double> x) { return (Pack<double>)_mm512_sqrt_pd((__m512d)x); }
 CGADV_INLINE Pack<float> sqrt(Pack<float> x) { return (Pack<float>)_mm512_sqrt_ps((__m512)x); }
+CGADV_INLINE void add4_sum(float* record, const Pack<float>* in) {
+  const __m512 x = (__m512)in[0], y = (__m512)in[1], z = (__m512)in[2], q = (__m512)in[3];
+  const __m512 a = _mm512_add_ps(_mm512_unpacklo_ps(x, y), _mm512_unpackhi_ps(x, y)),
+               b = _mm512_add_ps(_mm512_unpacklo_ps(z, q), _mm512_unpackhi_ps(z, q));
+  const __m512 c = _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+  const __m256 d = _mm256_add_ps(_mm512_castps512_ps256(c), _mm512_extractf32x8_ps(c, 1));
+  const __m128 e = _mm_add_ps(_mm256_castps256_ps128(d), _mm256_extractf128_ps(d, 1));
+  _mm_storeu_ps(record, _mm_add_ps(_mm_loadu_ps(record), e));
+}
+CGADV_INLINE void add4_sum(double* record, const Pack<double>* in) {
+  const __m512d x = (__m512d)in[0], y = (__m512d)in[1], z = (__m512d)in[2], q = (__m512d)in[3];
+  const __m512d a = _mm512_add_pd(_mm512_unpacklo_pd(x, y), _mm512_unpackhi_pd(x, y)),
+                b = _mm512_add_pd(_mm512_unpacklo_pd(z, q), _mm512_unpackhi_pd(z, q));
+  const __m256d c = _mm256_add_pd(_mm512_castpd512_pd256(a), _mm512_extractf64x4_pd(a, 1)),
+                d = _mm256_add_pd(_mm512_castpd512_pd256(b), _mm512_extractf64x4_pd(b, 1));
+  const __m256d e =
+      _mm256_add_pd(_mm256_permute2f128_pd(c, d, 0x20), _mm256_permute2f128_pd(c, d, 0x31));
+  _mm256_storeu_pd(record, _mm256_add_pd(_mm256_loadu_pd(record), e));
+}
 CGADV_INLINE Pack<double> floor(Pack<double> x) {
   return (Pack<double>)_mm512_roundscale_pd((__m512d)x, 9);
 }
@@ -120,13 +155,93 @@ CGADV_INLINE Pack<double> round(Pack<double> x) {
 CGADV_INLINE Pack<float> round(Pack<float> x) {
   return (Pack<float>)_mm512_roundscale_ps((__m512)x, 8);
 }
+CGADV_INLINE void fetch4(const float* base, const int32_t* index, Pack<float>* out) {
+  __m512 r[4];
+  for (int k = 0; k < 4; ++k) {
+    r[k] = _mm512_castps128_ps512(_mm_loadu_ps(base + 4 * int64_t(index[k])));
+    r[k] = _mm512_insertf32x4(r[k], _mm_loadu_ps(base + 4 * int64_t(index[k + 4])), 1);
+    r[k] = _mm512_insertf32x4(r[k], _mm_loadu_ps(base + 4 * int64_t(index[k + 8])), 2);
+    r[k] = _mm512_insertf32x4(r[k], _mm_loadu_ps(base + 4 * int64_t(index[k + 12])), 3);
+  }
+  const __m512 a = _mm512_unpacklo_ps(r[0], r[1]), b = _mm512_unpacklo_ps(r[2], r[3]),
+               c = _mm512_unpackhi_ps(r[0], r[1]), d = _mm512_unpackhi_ps(r[2], r[3]);
+  out[0] = (Pack<float>)_mm512_shuffle_ps(a, b, 0x44);
+  out[1] = (Pack<float>)_mm512_shuffle_ps(a, b, 0xee);
+  out[2] = (Pack<float>)_mm512_shuffle_ps(c, d, 0x44);
+  out[3] = (Pack<float>)_mm512_shuffle_ps(c, d, 0xee);
+}
+CGADV_INLINE void fetch4(const double* base, const int32_t* index, Pack<double>* out) {
+  __m512d r[4];
+  for (int k = 0; k < 4; ++k) {
+    r[k] = _mm512_castpd256_pd512(_mm256_loadu_pd(base + 4 * int64_t(index[k])));
+    r[k] = _mm512_insertf64x4(r[k], _mm256_loadu_pd(base + 4 * int64_t(index[k + 4])), 1);
+  }
+  const __m512d a = _mm512_unpacklo_pd(r[0], r[1]), b = _mm512_unpacklo_pd(r[2], r[3]),
+                c = _mm512_unpackhi_pd(r[0], r[1]), d = _mm512_unpackhi_pd(r[2], r[3]);
+  const __m512i low = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13),
+                high = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+  out[0] = (Pack<double>)_mm512_permutex2var_pd(a, low, b);
+  out[1] = (Pack<double>)_mm512_permutex2var_pd(c, low, d);
+  out[2] = (Pack<double>)_mm512_permutex2var_pd(a, high, b);
+  out[3] = (Pack<double>)_mm512_permutex2var_pd(c, high, d);
+}
+CGADV_INLINE void add4(float* base, const int32_t* index, const Pack<float>* in) {
+  const __m512 x = (__m512)in[0], y = (__m512)in[1], z = (__m512)in[2], q = (__m512)in[3];
+  const __m512 a = _mm512_unpacklo_ps(x, y), b = _mm512_unpacklo_ps(z, q),
+               c = _mm512_unpackhi_ps(x, y), d = _mm512_unpackhi_ps(z, q);
+  const __m512 r[4] = {_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee),
+                       _mm512_shuffle_ps(c, d, 0x44), _mm512_shuffle_ps(c, d, 0xee)};
+  auto add = [&](int w, __m128 v) {
+    float* p = base + 4 * int64_t(index[w]);
+    _mm_storeu_ps(p, _mm_add_ps(_mm_loadu_ps(p), v));
+  };
+  for (int k = 0; k < 4; ++k) add(k, _mm512_castps512_ps128(r[k]));
+  for (int k = 0; k < 4; ++k) add(4 + k, _mm512_extractf32x4_ps(r[k], 1));
+  for (int k = 0; k < 4; ++k) add(8 + k, _mm512_extractf32x4_ps(r[k], 2));
+  for (int k = 0; k < 4; ++k) add(12 + k, _mm512_extractf32x4_ps(r[k], 3));
+}
+CGADV_INLINE void add4(double* base, const int32_t* index, const Pack<double>* in) {
+  const __m512d x = (__m512d)in[0], y = (__m512d)in[1], z = (__m512d)in[2], q = (__m512d)in[3];
+  const __m512d a = _mm512_unpacklo_pd(x, y), b = _mm512_unpackhi_pd(x, y),
+                c = _mm512_unpacklo_pd(z, q), d = _mm512_unpackhi_pd(z, q);
+  const __m512i even = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13),
+                odd = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+  const __m512d r[4] = {_mm512_permutex2var_pd(a, even, c), _mm512_permutex2var_pd(b, even, d),
+                        _mm512_permutex2var_pd(a, odd, c), _mm512_permutex2var_pd(b, odd, d)};
+  auto add = [&](int w, __m256d v) {
+    double* p = base + 4 * int64_t(index[w]);
+    _mm256_storeu_pd(p, _mm256_add_pd(_mm256_loadu_pd(p), v));
+  };
+  for (int k = 0; k < 4; ++k) add(k, _mm512_castpd512_pd256(r[k]));
+  for (int k = 0; k < 4; ++k) add(4 + k, _mm512_extractf64x4_pd(r[k], 1));
+}
+CGADV_INLINE int append(int32_t* out, Index<float> index, Mask<float> mask) {
+  const __mmask16 m = _mm512_movepi32_mask((__m512i)mask);
+  _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(m, (__m512i)index));
+  return __builtin_popcount(m);
+}
+CGADV_INLINE int append(int32_t* out, Index<double> index, Mask<double> mask) {
+  const __mmask8 m = _mm512_movepi64_mask((__m512i)mask);
+  _mm256_storeu_si256((__m256i*)out, _mm256_maskz_compress_epi32(m, (__m256i)index));
+  return __builtin_popcount(m);
+}
+constexpr bool SMALL_TABLES = true;
+CGADV_INLINE void look_up(const float* columns, Index<float> row, Pack<float>* c) {
+  for (int d = 0; d < 4; ++d)
+    c[d] = (Pack<float>)_mm512_permutex2var_ps(_mm512_loadu_ps(columns + 32 * d), (__m512i)row,
+                                               _mm512_loadu_ps(columns + 32 * d + 16));
+}
+CGADV_INLINE void look_up(const double* columns, Index<double> row, Pack<double>* c) {
+  const __m512i i = _mm512_cvtepi32_epi64((__m256i)row);
+  const __mmask8 upper = _mm512_test_epi64_mask(i, _mm512_set1_epi64(16));
+  for (int d = 0; d < 4; ++d) {
+    const double* t = columns + 32 * d;
+    c[d] = (Pack<double>)_mm512_mask_blend_pd(
+        upper, _mm512_permutex2var_pd(_mm512_loadu_pd(t), i, _mm512_loadu_pd(t + 8)),
+        _mm512_permutex2var_pd(_mm512_loadu_pd(t + 16), i, _mm512_loadu_pd(t + 24)));
+  }
+}
 #elif CGADV_BYTES == 32
-CGADV_INLINE Pack<double> gather(const double* p, Index<double> i) {
-  return (Pack<double>)_mm256_i32gather_pd(p, (__m128i)i, 8);
-}
-CGADV_INLINE Pack<float> gather(const float* p, Index<float> i) {
-  return (Pack<float>)_mm256_i32gather_ps(p, (__m256i)i, 4);
-}
 CGADV_INLINE Pack<double> sqrt(Pack<double> x) { return (Pack<double>)_mm256_sqrt_pd((__m256d)x); }
 CGADV_INLINE Pack<float> sqrt(Pack<float> x) { return (Pack<float>)_mm256_sqrt_ps((__m256)x); }
 CGADV_INLINE Pack<double> floor(Pack<double> x) {
@@ -137,27 +252,185 @@ CGADV_INLINE Pack<double> round(Pack<double> x) {
   return (Pack<double>)_mm256_round_pd((__m256d)x, 8);
 }
 CGADV_INLINE Pack<float> round(Pack<float> x) { return (Pack<float>)_mm256_round_ps((__m256)x, 8); }
-#else
-template <class T, class I>
-CGADV_INLINE Pack<T> gather(const T* p, I i) {
-  Pack<T> v;
-  for (int w = 0; w < Simd<T>::W; ++w) v[w] = p[i[w]];
-  return v;
+CGADV_INLINE void fetch4(const float* base, const int32_t* index, Pack<float>* out) {
+  __m256 r[4];
+  for (int k = 0; k < 4; ++k) {
+    r[k] = _mm256_castps128_ps256(_mm_loadu_ps(base + 4 * int64_t(index[k])));
+    r[k] = _mm256_insertf128_ps(r[k], _mm_loadu_ps(base + 4 * int64_t(index[k + 4])), 1);
+  }
+  const __m256 a = _mm256_unpacklo_ps(r[0], r[1]), b = _mm256_unpacklo_ps(r[2], r[3]),
+               c = _mm256_unpackhi_ps(r[0], r[1]), d = _mm256_unpackhi_ps(r[2], r[3]);
+  out[0] = (Pack<float>)_mm256_shuffle_ps(a, b, 0x44);
+  out[1] = (Pack<float>)_mm256_shuffle_ps(a, b, 0xee);
+  out[2] = (Pack<float>)_mm256_shuffle_ps(c, d, 0x44);
+  out[3] = (Pack<float>)_mm256_shuffle_ps(c, d, 0xee);
 }
+CGADV_INLINE void fetch4(const double* base, const int32_t* index, Pack<double>* out) {
+  __m256d r[4];
+  for (int k = 0; k < 4; ++k) r[k] = _mm256_loadu_pd(base + 4 * int64_t(index[k]));
+  const __m256d a = _mm256_unpacklo_pd(r[0], r[1]), b = _mm256_unpacklo_pd(r[2], r[3]),
+                c = _mm256_unpackhi_pd(r[0], r[1]), d = _mm256_unpackhi_pd(r[2], r[3]);
+  out[0] = (Pack<double>)_mm256_permute2f128_pd(a, b, 0x20);
+  out[1] = (Pack<double>)_mm256_permute2f128_pd(c, d, 0x20);
+  out[2] = (Pack<double>)_mm256_permute2f128_pd(a, b, 0x31);
+  out[3] = (Pack<double>)_mm256_permute2f128_pd(c, d, 0x31);
+}
+CGADV_INLINE void add4(float* base, const int32_t* index, const Pack<float>* in) {
+  const __m256 x = (__m256)in[0], y = (__m256)in[1], z = (__m256)in[2], q = (__m256)in[3];
+  const __m256 a = _mm256_unpacklo_ps(x, y), b = _mm256_unpacklo_ps(z, q),
+               c = _mm256_unpackhi_ps(x, y), d = _mm256_unpackhi_ps(z, q);
+  const __m256 r[4] = {_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee),
+                       _mm256_shuffle_ps(c, d, 0x44), _mm256_shuffle_ps(c, d, 0xee)};
+  auto add = [&](int w, __m128 v) {
+    float* p = base + 4 * int64_t(index[w]);
+    _mm_storeu_ps(p, _mm_add_ps(_mm_loadu_ps(p), v));
+  };
+  for (int k = 0; k < 4; ++k) add(k, _mm256_castps256_ps128(r[k]));
+  for (int k = 0; k < 4; ++k) add(4 + k, _mm256_extractf128_ps(r[k], 1));
+}
+CGADV_INLINE void add4(double* base, const int32_t* index, const Pack<double>* in) {
+  const __m256d x = (__m256d)in[0], y = (__m256d)in[1], z = (__m256d)in[2], q = (__m256d)in[3];
+  const __m256d a = _mm256_unpacklo_pd(x, y), b = _mm256_unpackhi_pd(x, y),
+                c = _mm256_unpacklo_pd(z, q), d = _mm256_unpackhi_pd(z, q);
+  auto add = [&](int w, __m256d v) {
+    double* p = base + 4 * int64_t(index[w]);
+    _mm256_storeu_pd(p, _mm256_add_pd(_mm256_loadu_pd(p), v));
+  };
+  add(0, _mm256_permute2f128_pd(a, c, 0x20));
+  add(1, _mm256_permute2f128_pd(b, d, 0x20));
+  add(2, _mm256_permute2f128_pd(a, c, 0x31));
+  add(3, _mm256_permute2f128_pd(b, d, 0x31));
+}
+#else
 #define CGADV_LANEWISE(T, name, call)                             \
   CGADV_INLINE Pack<T> name(Pack<T> x) {                          \
     Pack<T> v;                                                    \
     for (int w = 0; w < Simd<T>::W; ++w) v[w] = std::call(x[w]);  \
     return v;                                                     \
   }
+#if defined(__SSE4_1__)
+CGADV_INLINE Pack<double> sqrt(Pack<double> x) { return (Pack<double>)_mm_sqrt_pd((__m128d)x); }
+CGADV_INLINE Pack<float> sqrt(Pack<float> x) { return (Pack<float>)_mm_sqrt_ps((__m128)x); }
+CGADV_INLINE Pack<double> floor(Pack<double> x) { return (Pack<double>)_mm_round_pd((__m128d)x, 9); }
+CGADV_INLINE Pack<float> floor(Pack<float> x) { return (Pack<float>)_mm_round_ps((__m128)x, 9); }
+CGADV_INLINE Pack<double> round(Pack<double> x) { return (Pack<double>)_mm_round_pd((__m128d)x, 8); }
+CGADV_INLINE Pack<float> round(Pack<float> x) { return (Pack<float>)_mm_round_ps((__m128)x, 8); }
+#else
 CGADV_LANEWISE(double, sqrt, sqrt)
 CGADV_LANEWISE(float, sqrt, sqrt)
 CGADV_LANEWISE(double, floor, floor)
 CGADV_LANEWISE(float, floor, floor)
 CGADV_LANEWISE(double, round, nearbyint)
 CGADV_LANEWISE(float, round, nearbyint)
-#undef CGADV_LANEWISE
 #endif
+#undef CGADV_LANEWISE
+// A record of four floats, or half a record of doubles, is one pack.
+CGADV_INLINE void transpose(Pack<float>* r) {
+#if defined(__SSE4_1__)
+  __m128 a = (__m128)r[0], b = (__m128)r[1], c = (__m128)r[2], d = (__m128)r[3];
+  _MM_TRANSPOSE4_PS(a, b, c, d);
+  r[0] = (Pack<float>)a, r[1] = (Pack<float>)b, r[2] = (Pack<float>)c, r[3] = (Pack<float>)d;
+#else
+  const Pack<float> a{r[0][0], r[1][0], r[2][0], r[3][0]}, b{r[0][1], r[1][1], r[2][1], r[3][1]},
+      c{r[0][2], r[1][2], r[2][2], r[3][2]}, d{r[0][3], r[1][3], r[2][3], r[3][3]};
+  r[0] = a, r[1] = b, r[2] = c, r[3] = d;
+#endif
+}
+CGADV_INLINE void fetch4(const float* base, const int32_t* index, Pack<float>* out) {
+  for (int w = 0; w < 4; ++w) out[w] = load(base + 4 * int64_t(index[w]));
+  transpose(out);
+}
+CGADV_INLINE void fetch4(const double* base, const int32_t* index, Pack<double>* out) {
+  const double *a = base + 4 * int64_t(index[0]), *b = base + 4 * int64_t(index[1]);
+  for (int c = 0; c < 4; ++c) out[c] = Pack<double>{a[c], b[c]};
+}
+CGADV_INLINE void add4(float* base, const int32_t* index, const Pack<float>* in) {
+  Pack<float> r[4] = {in[0], in[1], in[2], in[3]};
+  transpose(r);
+  for (int w = 0; w < 4; ++w) {
+    float* p = base + 4 * int64_t(index[w]);
+    store<float>(p, load(p) + r[w]);
+  }
+}
+CGADV_INLINE void add4(double* base, const int32_t* index, const Pack<double>* in) {
+  for (int w = 0; w < 2; ++w) {
+    double* p = base + 4 * int64_t(index[w]);
+    store<double>(p, load(p) + Pack<double>{in[0][w], in[1][w]});
+    store<double>(p + 2, load(p + 2) + Pack<double>{in[2][w], in[3][w]});
+  }
+}
+#endif
+
+#if CGADV_BYTES != 64
+template <class T, class V>
+CGADV_INLINE void add4_sum(T* record, const V* in) {
+  for (int c = 0; c < 3; ++c) record[c] += sum<T>(in[c]);
+}
+#if defined(__SSE4_1__)
+// out[0 .. n) = the lanes of `index` whose bit is set.
+CGADV_INLINE int append4(int32_t* out, __m128i index, int bits) {
+  struct Table {
+    int8_t order[16][16];
+    constexpr Table() : order() {
+      for (int m = 0; m < 16; ++m) {
+        int n = 0;
+        for (int w = 0; w < 4; ++w)
+          if (m >> w & 1) {
+            for (int b = 0; b < 4; ++b) order[m][4 * n + b] = int8_t(4 * w + b);
+            ++n;
+          }
+        for (; n < 4; ++n)
+          for (int b = 0; b < 4; ++b) order[m][4 * n + b] = -1;
+      }
+    }
+  };
+  static constexpr Table table;
+  _mm_storeu_si128((__m128i*)out, _mm_shuffle_epi8(
+      index, _mm_loadu_si128((const __m128i*)table.order[bits])));
+  return __builtin_popcount(unsigned(bits));
+}
+CGADV_INLINE int append(int32_t* out, Index<float> index, Mask<float> mask) {
+#if CGADV_BYTES == 32
+  const int bits = _mm256_movemask_ps((__m256)mask);
+  if (bits == 0) return 0;
+  const int n = append4(out, _mm256_castsi256_si128((__m256i)index), bits & 15);
+  return n + append4(out + n, _mm256_extracti128_si256((__m256i)index, 1), bits >> 4);
+#else
+  return append4(out, (__m128i)index, _mm_movemask_ps((__m128)mask));
+#endif
+}
+#if CGADV_BYTES == 32
+CGADV_INLINE int append(int32_t* out, Index<double> index, Mask<double> mask) {
+  return append4(out, (__m128i)index, _mm256_movemask_pd((__m256d)mask));
+}
+#endif
+#endif
+template <class I, class M>
+CGADV_INLINE int append(int32_t* out, I index, M mask) {
+  int n = 0;
+  for (int w = 0; w < int(sizeof(I) / 4); ++w) {
+    out[n] = index[w];
+    n += mask[w] != 0;
+  }
+  return n;
+}
+constexpr bool SMALL_TABLES = false;
+template <class T, class I, class V>
+CGADV_INLINE void look_up(const T*, I, V*) {}
+#endif
+
+// Sums in double over packs of either type.
+template <class T>
+struct Total {
+  using Wide = typename Simd<T>::Wide;
+  Wide wide{};
+  CGADV_INLINE void add(Pack<T> v) { wide += __builtin_convertvector(v, Wide); }
+  double value() const {
+    double s = 0;
+    for (int w = 0; w < Simd<T>::W; ++w) s += wide[w];
+    return s;
+  }
+};
 
 template <class T>
 struct AlignedAllocator {

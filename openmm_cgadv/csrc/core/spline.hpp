@@ -96,13 +96,16 @@ inline int padded_degree(int l_max) { return l_max <= 2 ? 2 : (l_max + 1) / 2 * 
 
 template <class T>
 struct Tables {
-  // pair[(p * rows + row) * 4 + d]; radial[(row * n_radial + n) * 4 + d];
+  // pair[(p * rows + row) * 4 + d]; radial[(n * rows3 + row) * 4 + d];
   // angular[((a * Q + q) * Q + q') * (degree + 1) + p], symmetric in q, q':
   //   U3 = 1/2 sum_i sum_{j != k} sum_{q q' p} angular g_q(r_ij) g_q'(r_ik) cos^p.
   // offset, r_min and inverse_width belong to a pair of types [a * n_types + b].
   Array<T> pair, radial, angular;
   Array<T> r_min, inverse_width;
   std::vector<int32_t> offset;
+  // The same coefficients as [4][32] columns, for instruction sets that look up in registers;
+  // empty where there are more than 32 rows or, for pairs, more than one type.
+  Array<T> pair_columns, radial_columns;
   int rows, degree;
 
   Tables(const Spec& s, const double* theta) : rows(s.n_basis + 2), degree(padded_degree(s.l_max)) {
@@ -117,21 +120,23 @@ struct Tables {
     for (int a = 0; a < s.n_types; ++a)
       for (int b = 0; b < s.n_types; ++b) {
         const int p = s.pair(a, b);
-        offset.push_back(p * rows * 4);
+        offset.push_back(p * rows);
         r_min.push_back(T(s.r_min[p]));
         inverse_width.push_back(T(s.n_basis / (s.r_cut - s.r_min[p])));
       }
     pair.assign(table.begin(), table.end());
+    if (s.n_types == 1) columns(table, rows, pair_columns);
     if (!s.three_body) return;
 
     table.assign((s.n_basis3 + 2) * s.n_radial * 4, 0.0);
     for (int n = 0; n < s.n_radial; ++n) {
       const double* g = &s.radial[n * s.n_basis3];
       spline_rows(s.n_basis3, [&](int row, int d, int k, double w) {
-        table[(row * s.n_radial + n) * 4 + d] += w * g[k];
+        table[(n * (s.n_basis3 + 2) + row) * 4 + d] += w * g[k];
       });
     }
     radial.assign(table.begin(), table.end());
+    columns(table, s.n_basis3 + 2, radial_columns);
 
     static const Legendre legendre;
     const int Q = s.channels(), D = degree + 1;
@@ -146,6 +151,17 @@ struct Tables {
               table[((a * Q + r) * Q + q) * D + p] += c[l] * legendre.c[l][p];
             }
     angular.assign(table.begin(), table.end());
+  }
+
+ private:
+  static void columns(const std::vector<double>& table, int rows, Array<T>& out) {
+    if (!SMALL_TABLES || rows > 32) return;
+    const int tables = int(table.size()) / (4 * rows);
+    out.assign(tables * 128, T(0));
+    for (int t = 0; t < tables; ++t)
+      for (int row = 0; row < rows; ++row)
+        for (int d = 0; d < 4; ++d)
+          out[t * 128 + d * 32 + row] = T(table[(t * rows + row) * 4 + d]);
   }
 };
 

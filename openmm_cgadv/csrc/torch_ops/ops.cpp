@@ -390,6 +390,11 @@ struct Registration {
 
 }  // namespace
 
+// Name of the chosen build, or null if none could be loaded.
 extern "C" __attribute__((visibility("default"))) const char* cgadv_instruction_set() {
-  return kernels().name;
+  try {
+    return kernels().name;
+  } catch (const std::exception&) {
+    return nullptr;
+  }
 }
