@@ -12,13 +12,11 @@ class Invariants(torch.nn.Module):
 
     def __init__(self, vectors: int, products: int):
         super().__init__()
-        mixed = o3.Irreps(f"{products}x1o")
-        self.left = o3.Linear(f"{vectors}x1o", mixed)
-        self.right = o3.Linear(f"{vectors}x1o", mixed)
-        self.dot = o3.ElementwiseTensorProduct(mixed, mixed, ["0e"])
+        self.left = o3.Linear(f"{vectors}x1o", f"{products}x1o")
+        self.right = o3.Linear(f"{vectors}x1o", f"{products}x1o")
 
     def forward(self, vectors: Tensor) -> Tensor:
-        return self.dot(self.left(vectors), self.right(vectors))
+        return (self.left(vectors) * self.right(vectors)).unflatten(-1, (-1, 3)).sum(-1)
 
 
 def perceptron(inputs: int, hidden: int, outputs: int) -> torch.nn.Sequential:
