@@ -63,6 +63,18 @@ class TrainedParameters:
         """Effective friction of each bead type (1/ps)."""
         return effective_friction(self.drift)
 
+    def named(self, type_names: tuple[str, ...]) -> dict[str, float]:
+        """Friction, rates and couplings by name, for the log; with the bead type if there are several."""
+        values = {}
+        for name, drift, friction in zip(type_names, self.drift, self.friction):
+            suffix = f"_{name}" if len(type_names) > 1 else ""
+            values[f"averaged_friction{suffix}"] = friction.item()
+            values[f"gamma_0{suffix}"] = drift[0, 0].item()
+            for k in range(1, len(drift)):
+                values[f"alpha_{k}{suffix}"] = drift[k, k].item()
+                values[f"coupling_{k}{suffix}"] = drift[0, k].item()
+        return values
+
 
 def einstein_friction(windows: ReferenceWindows, kT: float) -> float:
     """Half of kT/(m D), with D from the longest lag of the windows: an order of magnitude to start from (1/ps)."""
@@ -313,7 +325,8 @@ def train(
     if saved is not None:
         training.load_state_dict(saved)
         training.iteration = saved["iteration"]
-    columns = ["seconds", "friction", "averaged_friction", "dynamics_critic_loss", "dynamics_generator_loss",
+    names = trajectory.type_names
+    columns = ["seconds", "friction", *training.averaged().named(names), "dynamics_critic_loss", "dynamics_generator_loss",
                "dynamics_margin", "structure_gradient", "structure_critic_loss", "structure_generator_loss",
                "structure_margin", "validation_diffusion", "validation_diffusion_stderr", "validation_rdf_l1",
                "validation_adf_l1", "validation_temperature"]  # fmt: skip
@@ -339,7 +352,7 @@ def train(
                 continue
             iteration = training.iteration
             averaged = training.averaged()
-            values["averaged_friction"] = averaged.friction.mean().item()
+            values |= averaged.named(names)
             if validate is not None and (iteration % settings.validate_every == 0 or iteration == settings.iterations):
                 values |= validate(averaged, iteration)
             values["seconds"] = time.monotonic() - begun
