@@ -65,7 +65,7 @@ class TrainedParameters:
 
     def named(self, type_names: tuple[str, ...]) -> dict[str, float]:
         """Friction, rates and couplings by name, for the log; with the bead type if there are several."""
-        values = {}
+        values = {"averaged_friction": self.friction.mean().item()}
         for name, drift, friction in zip(type_names, self.drift, self.friction):
             suffix = f"_{name}" if len(type_names) > 1 else ""
             values[f"averaged_friction{suffix}"] = friction.item()
