@@ -1,0 +1,232 @@
+"""The command does an experiment from its file to its report, goes on where it stopped, and fails in
+one sentence."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mdtraj
+import pytest
+from typer.testing import CliRunner
+
+import openmm_cgadv as cg
+from openmm_cgadv import stages
+from openmm_cgadv.cli import app
+
+ROOT = Path(__file__).parent.parent
+WATER = "reference: {temperature_K: 298.15, water: spce, molecules: 343, length_ps: 200}\n"
+SMALLER = [
+    "reference.molecules=100", "reference.length_ps=8", "reference.equilibration_ps=4",
+    "training.iterations=3", "training.validate_every=2", "training.checkpoint_every=2",
+    "training.chains=2", "training.window_ps=0.4", "production.length_ps=6",
+    "production.equilibration_ps=0.5", "production.timesteps_fs=[5, 10]",
+]  # fmt: skip
+
+
+def cgadv(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def settings(*overrides):
+    return [word for override in overrides for word in ("--set", override)]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The path of `scripts/water --quick`, made smaller still."""
+    out = tmp_path_factory.mktemp("runs") / "water-quick"
+    command = ["bash", str(ROOT / "scripts" / "water"), "--quick", "--out", str(out)]
+    run = subprocess.run(
+        command + settings(*SMALLER), capture_output=True, text=True, cwd=out.parent,
+        env={**os.environ, "CGADV_PYTHON": sys.executable},
+    )
+    assert run.returncode == 0, run.stderr + run.stdout
+    return out, command, run
+
+
+def test_quick_run_makes_every_promised_file(finished):
+    out, _, run = finished
+    for name in (
+        "experiment.yaml", "reference/beads.h5", "train/log.csv", "model.cg/model.json",
+        "production/trained/trajectory.dcd", "production/trained/state.csv",
+        "report/index.html", "report/metrics.json",
+    ):
+        assert (out / name).stat().st_size > 0, name
+    assert list((out / "train").glob("events.*")) and list((out / "train" / "checkpoints").iterdir())
+    for stage in stages.NAMES:
+        assert f"{stage}: done in" in run.stdout
+    assert "held out force error" in run.stdout
+    assert "Traceback" not in run.stderr
+
+
+def test_quick_run_measures_what_it_says(finished):
+    out, _, _ = finished
+    metrics = json.loads((out / "report" / "metrics.json").read_text())
+    for name in ("reference", "initial", "trained"):
+        m = metrics[name]
+        assert m["temperature_K"] == pytest.approx(298, abs=25)
+        for figure in ("rdf_l1", "adf_l1", "diffusion_cm2_per_s", "msd_nm2", "vacf"):
+            assert m[figure] is not None or m["reasons"][figure]
+    assert metrics["trained"]["rdf_l1"] < 0.15
+    assert metrics["trained"]["timestep_fs"] == 5
+    assert metrics["comparison"]["trained, 10 fs"]["timestep_fs"] == 10
+    assert metrics["timings"]["all_atom_ns_per_day"] > 0
+    assert metrics["timings"]["coarse_grained_ns_per_day"] > 0
+    assert set(metrics["timings"]["wall_seconds"]) == set(stages.NAMES) - {"report"}
+
+
+def test_quick_runs_model_is_the_trained_one(finished):
+    out, _, _ = finished
+    model = cg.load(out / "model.cg")
+    initial = cg.load(out / "initial.cg")
+    assert len(model.types) == 100 and model.type_names == ("HOH",)
+    assert model.drift.shape == (1, 4, 4)
+    assert model.masses[0] == pytest.approx(18.015, abs=0.01)
+    assert abs(model.theta - initial.theta).max() > 1e-6
+    assert model.metrics["validation_rdf_l1"] > 0
+    assert model.provenance["experiment"]["training"]["seed"] == 1
+    seen = mdtraj.load(out / "production/trained/trajectory.dcd", top=out / "model.cg/topology.pdb")
+    assert seen.n_frames == 6 and seen.n_atoms == 100
+
+
+def test_second_run_computes_nothing(finished):
+    out, command, _ = finished
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.name != ".lock"}
+    run = subprocess.run(
+        command + settings(*SMALLER), capture_output=True, text=True, cwd=out.parent,
+        env={**os.environ, "CGADV_PYTHON": sys.executable},
+    )
+    assert run.returncode == 0, run.stderr
+    for stage in stages.NAMES:
+        assert f"{stage}: done before" in run.stdout
+    after = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.name != ".lock"}
+    assert after == before
+
+
+def test_changed_settings_are_named_before_any_work(finished):
+    out, _, _ = finished
+    for override, sentence in (
+        ("training.seed=2", f"training.seed is 2, but the stage `train` was done with 1: delete "
+                            f"{out}/train to do it again, or choose another --out"),
+        ("potential.l_max=3", "potential.l_max is 3, but the stage `fit` was done with 4"),
+        ("reference.temperature_K=310", "reference.temperature_K is 310.0, but the stage"),
+    ):
+        result = cgadv("run", "--out", out, "--set", override)
+        assert result.exit_code == 1
+        assert sentence in result.stderr and result.stderr.count("\n") == 1
+    # Where and how fast something is computed changes nothing that was computed.
+    result = cgadv("train", "--out", out, *settings("training.threads=1", "production.platform=CPU"))
+    assert result.exit_code == 0 and "train: done before" in result.stdout
+
+
+def test_report_shows_another_experiment_beside(finished):
+    out, _, _ = finished
+    result = cgadv("report", "--out", out, "--compare", out)
+    assert result.exit_code == 0, result.stderr
+    metrics = json.loads((out / "report" / "metrics.json").read_text())
+    assert metrics["comparison"]["water-quick"] == metrics["trained"]
+    result = cgadv("report", "--out", out, "--compare", out.parent)
+    assert result.exit_code == 1 and "found no report in" in result.stderr
+
+
+def test_deleted_stage_is_done_again_with_those_after_it(finished, monkeypatch):
+    out, _, _ = finished
+    done = []
+    actions = {name: lambda project, _, name=name: done.append(name) for name in stages.NAMES}
+    monkeypatch.setattr(stages, "_ACTIONS", actions)
+    (out / "fit" / "fit.json").rename(out / "fit" / "away.json")
+    result = cgadv("run", "--out", out)
+    assert result.exit_code == 0, result.stderr
+    assert done == ["fit", "train", "export", "simulate", "report"]
+    assert "train: out of date" in result.stdout and not (out / "train").exists()
+
+
+class TestErrors:
+    """Each in one sentence on standard error, with status 1 and no traceback."""
+
+    def fails(self, *arguments):
+        result = cgadv(*arguments)
+        assert result.exit_code == 1
+        assert result.stderr.count("\n") == 1 and result.stderr.startswith("cgadv: ")
+        return result.stderr
+
+    @pytest.fixture
+    def experiment(self, tmp_path):
+        path = tmp_path / "water.yaml"
+        path.write_text(WATER)
+        return path
+
+    def test_unknown_key(self, experiment, tmp_path):
+        experiment.write_text(WATER.replace("molecules", "molecles"))
+        message = self.fails("run", experiment, "--out", tmp_path / "out")
+        assert "unknown field `reference.molecles`" in message and "did you mean" in message
+        assert not (tmp_path / "out").exists()
+
+    def test_missing_file(self, tmp_path):
+        assert "found no such file" in self.fails("run", tmp_path / "no.yaml", "--out", tmp_path)
+
+    def test_nothing_to_begin_with(self, tmp_path):
+        assert "found no experiment.yaml" in self.fails("fit", "--out", tmp_path)
+
+    def test_missing_trajectory(self, tmp_path):
+        path = tmp_path / "own.yaml"
+        path.write_text(
+            "reference: {temperature_K: 298, trajectory: "
+            "{topology: a.gro, files: [a.xtc], frame_interval_fs: 20}}\n"
+        )
+        message = self.fails("run", path, "--out", tmp_path / "out")
+        assert "reference.trajectory.topology: found no file" in message
+
+    def test_stage_before_its_time(self, experiment, tmp_path):
+        message = self.fails("train", experiment, "--out", tmp_path / "out")
+        assert "the stage `reference` is not done, and `train` needs it" in message
+
+    def test_two_at_once(self, experiment, tmp_path):
+        from openmm_cgadv.config import load_experiment
+        from openmm_cgadv.progress import Reporter
+
+        with stages.Project(tmp_path / "out", load_experiment(experiment), Reporter()):
+            message = self.fails("run", experiment, "--out", tmp_path / "out")
+        assert "another cgadv works there" in message
+
+    def test_damaged_stamps(self, experiment, tmp_path):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "stages.json").write_text('{"reference"')
+        assert "stages.json is damaged" in self.fails("run", experiment, "--out", tmp_path / "out")
+
+    def test_debug_shows_the_traceback(self, tmp_path):
+        result = cgadv("run", tmp_path / "no.yaml", "--out", tmp_path, "--debug")
+        assert isinstance(result.exception, ValueError)
+
+
+def test_interruption_says_how_to_go_on(tmp_path, monkeypatch):
+    def interrupt(project, _):
+        raise KeyboardInterrupt
+
+    path = tmp_path / "water.yaml"
+    path.write_text(WATER)
+    monkeypatch.setitem(stages._ACTIONS, "reference", interrupt)
+    result = cgadv("run", path, "--out", tmp_path / "out")
+    assert result.exit_code == 130
+    assert result.stderr == "interrupted; run the same command again to continue\n"
+    stamp = json.loads((tmp_path / "out" / "stages.json").read_text())["reference"]
+    assert stamp["done"] is False
+    # Half a stage is bound to its settings too, once it has written something.
+    (tmp_path / "out" / "reference").mkdir()
+    result = cgadv("run", path, "--out", tmp_path / "out", "--set", "reference.seed=5")
+    assert "reference.seed is 5, but the stage `reference` was begun with 1" in result.stderr
+
+
+def test_doctor_says_what_works():
+    result = cgadv("doctor")
+    assert result.exit_code == 0
+    for word in ("torch", "openmm", "platform Reference    works", "backend torchforce",
+                 "backend pythonforce   works", "kernels", "GPU", "threads"):
+        assert word in result.stdout
+
+
+@pytest.mark.parametrize("name", ["water", "water_quick", "water_langevin"])
+def test_examples_are_valid(name):
+    cg.load_experiment(ROOT / "examples" / f"{name}.yaml")
