@@ -42,7 +42,7 @@ def run_water(path, *, water, molecules, temperature, length, frame_interval=0.0
     Density: after a minimisation, the equilibration spends a fifth of its length at constant
     volume, three fifths at 1 bar (MonteCarloBarostat), and a fifth at the volume found. That volume
     is fixed for production, so its error stays. Averaged over 20 ps, the volume of 343 molecules is
-    uncertain by 0.4 %, of 100 molecules over 5 ps by 1.6 %. The published density of the model is
+    uncertain by 0.7 %, of 100 molecules over 5 ps by 2.8 %. The published density of the model is
     known better than that, at least near 298 K. So the volume is the mean of the two, each weighted
     with its inverse variance (`expected_density`, `volume_uncertainty`): long runs follow their own
     pressure, short ones the published value.
