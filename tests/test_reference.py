@@ -349,9 +349,10 @@ def test_finished_beads_are_kept_and_unfinished_ones_made_again(tmp_path, topolo
     read(tmp_path, topology_file, file, progress=lambda *done: pytest.fail("read again")).close()
     with pytest.raises(ValueError, match="beads.h5 was made with temperature = 300.0, but 310.0"):
         read(tmp_path, topology_file, file, temperature=310.0)
+    (tmp_path / "beads.h5").unlink()
     with pytest.raises(Stop):
-        (tmp_path / "beads.h5").unlink()
-        read(tmp_path, topology_file, file, progress=stop_after(1))
+        read(tmp_path, topology_file, file, temperature=310.0, progress=stop_after(1))
+    assert not (tmp_path / "beads.h5").exists()
     with read(tmp_path, topology_file, file) as beads:
         assert beads.complete and beads.n_frames == 40
 

@@ -1,6 +1,7 @@
 """All-atom trajectories that MDTraj reads, streamed into beads with unwrapped positions."""
 from __future__ import annotations
 
+import os
 import zlib
 from pathlib import Path
 
@@ -38,8 +39,8 @@ def read_trajectory(path, *, topology, files, frame_interval, temperature, selec
     Parameters
     ----------
     path : path
-        The H5MD file to write. A finished one of the same arguments is left as it is, an
-        unfinished one is begun again.
+        The H5MD file to write. One of the same arguments is left as it is. Until all is read, the
+        file has ``.partial`` appended to its name.
     topology : path
         Any file that MDTraj reads a topology from.
     files : path or sequence of paths
@@ -83,13 +84,11 @@ def read_trajectory(path, *, topology, files, frame_interval, temperature, selec
         if not file.exists():
             raise ValueError(f"{file} does not exist")
     arguments = dict(topology=str(topology_file), files=[str(file) for file in files],
-                     sizes=[file.stat().st_size for file in [topology_file, *files]],
+                     file_sizes=[file.stat().st_size for file in [topology_file, *files]],
                      frame_interval=interval, temperature=temperature, selection=selection,
                      mapping="per_residue" if mapping is None else _digest(mapping))
-    if path.exists():
-        if is_finished(path, arguments):
-            return path
-        path.unlink()
+    if path.exists() and is_finished(path, arguments):
+        return path
 
     atoms = load_topology(topology_file)
     for file in files:
@@ -106,6 +105,8 @@ def read_trajectory(path, *, topology, files, frame_interval, temperature, selec
     total = None if None in counts else sum(counts)
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(f"{path}.partial")
+    partial.unlink(missing_ok=True)
     order, unwrapper, writer = _Order(interval), _Unwrapper(), None
     done = 0
     for file in files:
@@ -119,7 +120,7 @@ def read_trajectory(path, *, topology, files, frame_interval, temperature, selec
             beads["positions"] = unwrapper.follow(file, beads["positions"], beads["box"])
             if writer is None:
                 fields = beads.keys()
-                writer = BeadWriter(path, mapping.masses, mapping.types, mapping.type_names,
+                writer = BeadWriter(partial, mapping.masses, mapping.types, mapping.type_names,
                                     temperature, interval, {"arguments": arguments},
                                     velocities="velocities" in fields, forces="forces" in fields)
             elif beads.keys() != fields:
@@ -131,6 +132,7 @@ def read_trajectory(path, *, topology, files, frame_interval, temperature, selec
     if writer.n_frames < 2:
         raise ValueError(f"{files[0]} holds a single frame, expected a trajectory")
     writer.finish()
+    os.replace(partial, path)
     return path
 
 

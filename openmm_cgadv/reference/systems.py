@@ -33,10 +33,10 @@ class WaterModel:
     """Isothermal, at 298 K and 1 bar, 1/bar."""
 
 
-# SPC/E: Berendsen et al., J. Phys. Chem. 91, 6269 (1987). TIP4P-Ew: Horn et al., J. Chem. Phys. 120,
-# 9665 (2004). TIP3P with Ewald summation: 0.98 to 0.986 in the literature, 0.985(5) in a run of 60
-# ps of 216 molecules here. Expansion and compressibility of SPC/E and TIP3P: Vega and Abascal, Phys.
-# Chem. Chem. Phys. 13, 19663 (2011).
+# SPC/E: Berendsen et al., J. Phys. Chem. 91, 6269 (1987). TIP4P-Ew: Horn et al., J. Chem. Phys.
+# 120, 9665 (2004). TIP3P with Ewald summation: 0.98 to 0.986 in the literature, 0.985(5) in a run
+# of 60 ps of 216 molecules with this force field. Expansion and compressibility of SPC/E and TIP3P:
+# Vega and Abascal, Phys. Chem. Chem. Phys. 13, 19663 (2011).
 WATER_MODELS = {
     "spce": WaterModel("spce.xml", 0.998, 4.86e-4, 46.1e-6),
     "tip3p": WaterModel("tip3p.xml", 0.985, 9.2e-4, 57.4e-6),
