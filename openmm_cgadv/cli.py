@@ -13,6 +13,10 @@ import typer
 
 from .config import ConfigError, load_experiment
 
+# Read when torch loads. The operations are short, and threads that spin while they wait for each
+# other take several times as long on a machine that has other work as well.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 app = typer.Typer(
     help="Coarse-grained force fields with the structure and the dynamics of all-atom reference data.",
     no_args_is_help=True,

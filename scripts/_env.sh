@@ -36,7 +36,7 @@ install() {
     local stamp=$venv/$1 wanted=$2
     shift 2
     [ "$(cat "$stamp" 2>/dev/null || true)" = "$wanted" ] && return
-    "$python" -m pip install --quiet --disable-pip-version-check "$@" ||
+    "$python" -m pip install -qq --disable-pip-version-check "$@" ||
         fail "installation failed; see the message of pip above, and run this again"
     echo "$wanted" >"$stamp"
 }
@@ -51,7 +51,7 @@ else
         # Where the system's Python comes without ensurepip, its own pip puts pip into the environment.
         "$found" -m venv "$venv" 2>/dev/null || {
             "$found" -m venv --without-pip "$venv" &&
-                "$found" -m pip --python "$python" install --quiet pip
+                "$found" -m pip --python "$python" install -qq pip
         } || fail "can't make an environment with $found: install its venv module (python3-venv)"
     fi
     command -v c++ g++ clang++ >/dev/null ||
