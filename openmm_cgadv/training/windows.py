@@ -16,7 +16,7 @@ def window_lags(frame_interval: float, window: float, memory: bool) -> list[int]
     """Frames of a window after its first, in units of the reference's frame interval.
 
     Dynamics with memory is judged at log-spaced lags, which show short and long times alike. Memoryless
-    dynamics can only be right at long times, and is judged at ten even lags.
+    dynamics can only be right at long times, and is judged at half the window and at its end.
 
     Parameters
     ----------
@@ -28,8 +28,7 @@ def window_lags(frame_interval: float, window: float, memory: bool) -> list[int]
     longest = int(window / frame_interval + 1e-9)
     if memory:
         return [2**k for k in range(longest.bit_length())]
-    step = max(1, longest // 10)
-    return list(range(step, longest + 1, step))[:10]
+    return [longest // 2, longest]
 
 
 class ReferenceWindows:
