@@ -27,7 +27,8 @@ struct Positions {
 // place p. All lists speak of places.
 //
 // Half list: place p sees every place q > p within r_cut + skin, in
-// half[half_start[p] .. half_start[p] + half_count[p]), padded with p itself to a multiple of ROW.
+// half[half_start[p] .. half_start[p] + half_count[p]), padded with p itself to a multiple of `pad`;
+// rows follow one another.
 // Short list: place p sees every place within r_short + skin, sorted by type and then place, in
 // near[near_start[p] .. near_start[p + 1]).
 //
@@ -39,8 +40,8 @@ class Neighbors {
   std::vector<int32_t> type;       // of the bead at a place
   int64_t builds = 0;
 
-  Neighbors(double r_cut, double r_short, double skin)
-      : r_cut_(r_cut), r_short_(r_short), skin_wanted_(skin) {}
+  Neighbors(double r_cut, double r_short, double skin, int pad)
+      : r_cut_(r_cut), r_short_(r_short), skin_wanted_(skin), pad_(pad) {}
 
   int size() const { return int(order.size()); }
   double r_cut() const { return r_cut_; }
@@ -67,6 +68,7 @@ class Neighbors {
 
  private:
   double r_cut_, r_short_, skin_wanted_, skin_ = 0;
+  int pad_;
   bool all_pairs_ = false;
   Box box_;
   std::vector<int64_t> types_;
@@ -232,7 +234,7 @@ class Neighbors {
       const std::size_t start = half.size();
       half_start[p] = int32_t(start), half_count[p] = m;
       half.insert(half.end(), found_.begin(), found_.begin() + m);
-      half.resize(start + (m + ROW - 1) / ROW * ROW, p);
+      half.resize(start + (m + pad_ - 1) / pad_ * pad_, p);
       near_start[p + 1] += m_near;
       for (int k = 0; k < m_near; ++k) {
         pairs_.push_back(p), pairs_.push_back(found_near_[k]);

@@ -33,7 +33,7 @@ class Evaluator {
   int threads = 1;
 
   Evaluator(const Spec& spec, double skin)
-      : list(spec.r_cut, spec.three_body ? spec.r_cut3 : 0, skin), moments(spec), spec_(spec) {}
+      : list(spec.r_cut, spec.three_body ? spec.r_cut3 : 0, skin, W), moments(spec), spec_(spec) {}
 
   void set_positions(int64_t n, Positions pos, const int64_t* types, const Box& box) {
     list.update(n, pos, types, box, x_);
@@ -103,7 +103,7 @@ class Evaluator {
     Array<T> pair;            // conjugate to Tables::pair
     Array<V> angular;         // conjugate to Tables::angular
     Array<int32_t> near;
-    Array<V> packs;
+    Array<V> packs, cosines;
 
     void clear(int n, bool theta, const Moments& moments) {
       gradient.assign(4 * n, 0);
@@ -166,10 +166,17 @@ class Evaluator {
     return E(v) - Mask<T>{};
   }
 
+  // In three sweeps over some dozens of packs at a time: one pack's chain of dependent
+  // instructions is long, and only short sweeps let the processor work on several packs at once.
   template <bool DUAL, bool THETA, bool TYPES>
   void pairs(const Tables<T>& tables, Part& part, int from, int to) {
     using K = Scalar<T, DUAL>;
     using S = typename K::S;
+    struct Entry {
+      S d[3], r2;
+      int32_t listed, type;
+    };
+    constexpr int ENOUGH = 32;
     const PackBox<T> box(box_);
     const V zero{}, one = broadcast<T>(1), last = broadcast<T>(T(spec_.n_basis));
     const T *records = tables.pair.data(),
@@ -178,43 +185,53 @@ class Evaluator {
     T* const gradient = part.gradient.data();
     const Mask<T> lane = lanes<T>();
     Total<T> energy;
-    for (int p = from; p < to; ++p) {
-      const int count = list.half_count[p];
-      const int32_t* js = &list.half[list.half_start[p]];
-      S xi[3], gi[3] = {};
-      for (int c = 0; c < 3; ++c) xi[c] = K::fetch_one(x, e, p, c);
-      V r_min = broadcast(tables.r_min[0]), inverse_width = broadcast(tables.inverse_width[0]);
+    for (int start = from, end; start < to; start = end) {
+      int packs = 0;
+      for (end = start; end < to && packs < ENOUGH; ++end)
+        packs += (list.half_count[end] + W - 1) / W;
+      constexpr std::size_t SIZE = (sizeof(Entry) + sizeof(V) - 1) / sizeof(V);
+      if (part.packs.size() < SIZE * packs) part.packs.resize(2 * SIZE * packs);
+      Entry* const entries = reinterpret_cast<Entry*>(part.packs.data());
+      const int32_t* const js = &list.half[list.half_start[start]];
+
+      Entry* entry = entries;
+      const int32_t* j = js;
+      for (int p = start; p < end; ++p) {
+        S xi[3];
+        for (int c = 0; c < 3; ++c) xi[c] = K::fetch_one(x, e, p, c);
+        for (int listed = list.half_count[p]; listed > 0; listed -= W, j += W, ++entry) {
+          S d[4];
+          K::fetch(x, e, j, d);
+          for (int c = 0; c < 3; ++c) d[c] -= xi[c];
+          box.nearest(d[0], d[1], d[2], K::value);
+          for (int c = 0; c < 3; ++c) entry->d[c] = d[c];
+          entry->r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2];
+          entry->listed = listed;
+          if (TYPES) entry->type = list.type[p];
+        }
+      }
+
       V total{};
-      for (int k = 0; k < count; k += W) {
-        S d[4];
-        K::fetch(x, e, js + k, d);
-        for (int c = 0; c < 3; ++c) d[c] -= xi[c];
-        box.nearest(d[0], d[1], d[2], K::value);
+      for (int k = 0; k < packs; ++k) {
+        Entry& at = entries[k];
         S r, inverse;
-        K::norm(d[0] * d[0] + d[1] * d[1] + d[2] * d[2], r, inverse);
+        K::norm(at.r2, r, inverse);
         Index<T> offset{};
-        if (TYPES) {
-          const int t = list.type[p] * spec_.n_types;
+        V r_min = broadcast(tables.r_min[0]), inverse_width = broadcast(tables.inverse_width[0]);
+        if (TYPES)
           for (int w = 0; w < W; ++w) {
-            const int tt = t + list.type[js[k + w]];
+            const int tt = at.type * spec_.n_types + list.type[js[k * W + w]];
             offset[w] = tables.offset[tt];
             r_min[w] = tables.r_min[tt];
             inverse_width[w] = tables.inverse_width[tt];
           }
-        }
         S t = (r - r_min) * inverse_width;
         const Index<T> row = locate(t, last, K::value) + offset;
         V c[4];
         coefficients(records, TYPES ? nullptr : columns, row, c);
         const S slope = ((t * (c[3] * T(3)) + c[2] * T(2)) * t + c[1]) * inverse_width * inverse;
-        V out[4] = {};
-        for (int a = 0; a < 3; ++a) {
-          const S g = slope * d[a];
-          gi[a] -= g;
-          out[a] = K::result(g);
-        }
-        add4(gradient, js + k, out);
-        const Mask<T> listed = lane < broadcast_mask(count - k);
+        for (int a = 0; a < 3; ++a) at.d[a] = slope * at.d[a];
+        const Mask<T> listed = lane < broadcast_mask(at.listed);
         if (!DUAL) {
           const V tv = K::value(t);
           const V u = ((c[3] * tv + c[2]) * tv + c[1]) * tv + c[0];
@@ -230,21 +247,39 @@ class Evaluator {
           add4(part.pair.data(), rows, weights);
         }
       }
-      const V own[4] = {K::result(gi[0]), K::result(gi[1]), K::result(gi[2]), zero};
-      add4_sum(gradient + 4 * p, own);
       if (!DUAL) energy.add(total);
+
+      entry = entries, j = js;
+      for (int p = start; p < end; ++p) {
+        V own[4] = {};
+        for (int listed = list.half_count[p]; listed > 0; listed -= W, j += W, ++entry) {
+          V out[4] = {};
+          for (int a = 0; a < 3; ++a) {
+            out[a] = K::result(entry->d[a]);
+            own[a] -= out[a];
+          }
+          add4(gradient, j, out);
+        }
+        add4_sum(gradient + 4 * p, own);
+      }
     }
     part.energy += energy.value();
   }
 
   // LP is the degree of the angular polynomials, QN the number of channels; 0: known at run time.
+  // In sweeps over a few beads at a time, for the reason given above.
   template <bool DUAL, bool THETA, int LP, int QN>
   void triplets(const Tables<T>& tables, Part& part, int from, int to) {
     using K = Scalar<T, DUAL>;
     using S = typename K::S;
-    constexpr int D = LP + 1, PER = sizeof(S) / sizeof(V);
+    constexpr int D = LP + 1, PER = sizeof(S) / sizeof(V), BATCH = 8;
     const int NR = QN ? QN : spec_.n_radial, Q = QN ? QN : spec_.channels();
     const int NT = QN ? 1 : spec_.n_types;
+    // A block is a pack of neighbours; fields of its record. By channel: g and its slope, zero
+    // where the neighbour has another type; h, the polynomials; sums over the other neighbours.
+    const int SUMS = THETA ? Q * D : Q;
+    const int UNIT = 0, INVERSE = 3, G = 4, SLOPE = G + Q, H = SLOPE + Q, ACROSS = H + Q * D,
+              SUM = ACROSS + 3, RECORD = SUM + SUMS;
     const PackBox<T> box(box_);
     const V zero{}, last = broadcast<T>(T(spec_.n_basis3));
     const V r_min = broadcast<T>(T(spec_.r_min3)),
@@ -257,178 +292,221 @@ class Evaluator {
     const Mask<T> lane = lanes<T>();
     Total<T> energy;
 
-    for (int p = from; p < to; ++p) {
+    for (int start = from; start < to; start += BATCH) {
+      const int end = std::min(start + BATCH, to);
+      int count[BATCH], first_block[BATCH + 1];
+
       // The neighbours inside the cutoff, packed together.
-      const int listed = list.near_start[p + 1] - list.near_start[p];
-      const int32_t* js = &list.near[list.near_start[p]];
-      if (int(part.near.size()) < listed + 2 * ROW) part.near.resize(listed + 4 * ROW);
+      const int most = list.near_start[end] - list.near_start[start] + BATCH * 2 * ROW;
+      if (int(part.near.size()) < most) part.near.resize(2 * most);
       int32_t* const near = part.near.data();
-      S xi[3];
-      for (int c = 0; c < 3; ++c) xi[c] = K::fetch_one(positions, direction, p, c);
-      int n = 0;
-      for (int k = 0; k < listed; k += W) {
-        V d[4];
-        fetch4(positions, js + k, d);
-        for (int c = 0; c < 3; ++c) d[c] -= K::value(xi[c]);
-        box.nearest(d[0], d[1], d[2], [](V v) { return v; });
-        const V r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2];
-        n += append(near + n, load_index<T>(js + k),
-                    (r2 < cut2) & (lane < broadcast_mask(listed - k)));
-      }
-      if (n < 2) continue;
-      const int blocks = (n + W - 1) / W;
-      for (int k = n; k < blocks * W; ++k) near[k] = near[0];
-
-      // By channel: g and its slope, zero where the neighbour has another type.
-      const std::size_t entries = std::size_t(blocks) * (4 + 2 * Q + Q * D) + Q * D;
-      if (part.packs.size() < entries * PER) part.packs.resize(2 * entries * PER);
-      S* const u = reinterpret_cast<S*>(part.packs.data());
-      S* const inverse = u + 3 * blocks;
-      S* const g = inverse + blocks;
-      S* const slope = g + Q * blocks;
-      S* const h = slope + Q * blocks;
-      S* const spare = h + Q * D * blocks;
-      for (int b = 0; b < blocks; ++b) {
-        S d[4], r;
-        K::fetch(positions, direction, near + b * W, d);
-        for (int c = 0; c < 3; ++c) d[c] -= xi[c];
-        box.nearest(d[0], d[1], d[2], K::value);
-        K::norm(d[0] * d[0] + d[1] * d[1] + d[2] * d[2], r, inverse[b]);
-        for (int c = 0; c < 3; ++c) u[c * blocks + b] = d[c] * inverse[b];
-        S t = (r - r_min) * inverse_width;
-        const Index<T> row = locate(t, last, K::value);
-        const Mask<T> inside = lane < broadcast_mask(n - b * W);
-        for (int m = 0; m < NR; ++m) {
-          V c[4];
-          coefficients(tables.radial.data() + 4 * m * rows3, columns ? columns + 128 * m : nullptr,
-                       row, c);
-          const S value = K::select(inside, ((t * c[3] + c[2]) * t + c[1]) * t + c[0]);
-          const S rate = K::select(
-              inside, ((t * (c[3] * T(3)) + c[2] * T(2)) * t + c[1]) * inverse_width);
-          if (NT == 1) {
-            g[m * blocks + b] = value;
-            slope[m * blocks + b] = rate;
-          } else {
-            Mask<T> types;
-            for (int w = 0; w < W; ++w) types[w] = list.type[near[b * W + w]];
-            for (int a = 0; a < NT; ++a) {
-              const Mask<T> same = types == broadcast_mask(a);
-              g[(a * NR + m) * blocks + b] = K::select(same, value);
-              slope[(a * NR + m) * blocks + b] = K::select(same, rate);
-            }
-          }
+      int blocks = 0;
+      for (int p = start; p < end; ++p) {
+        const int listed = list.near_start[p + 1] - list.near_start[p];
+        const int32_t* js = &list.near[list.near_start[p]];
+        int32_t* const mine = near + blocks * W;
+        V xi[3];
+        for (int c = 0; c < 3; ++c) xi[c] = broadcast<T>(positions[4 * p + c]);
+        int n = 0;
+        for (int k = 0; k < listed; k += W) {
+          V d[4];
+          fetch4(positions, js + k, d);
+          for (int c = 0; c < 3; ++c) d[c] -= xi[c];
+          box.nearest(d[0], d[1], d[2], [](V v) { return v; });
+          const V r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2];
+          n += append(mine + n, load_index<T>(js + k),
+                      (r2 < cut2) & (lane < broadcast_mask(listed - k)));
         }
+        if (n < 2) n = 0;
+        count[p - start] = n;
+        first_block[p - start] = blocks;
+        blocks += (n + W - 1) / W;
+        for (int k = n; k % W != 0; ++k) mine[k] = mine[0];
       }
+      first_block[end - start] = blocks;
+      if (part.packs.size() < std::size_t(blocks) * RECORD * PER)
+        part.packs.resize(std::size_t(2 * blocks) * RECORD * PER);
+      S* const records = reinterpret_cast<S*>(part.packs.data());
+      if (THETA && part.cosines.size() < std::size_t(blocks) * W * PER)
+        part.cosines.resize(std::size_t(2 * blocks) * W * PER);
+      S* const cosines = reinterpret_cast<S*>(part.cosines.data());
 
-      // h[q][l] of neighbour k: sum_q' angular[q][q'][l] g_q'(r_ik); with THETA l times that.
-      const T* const angular = &tables.angular[std::size_t(list.type[p]) * Q * Q * D];
-      for (int q = 0; q < Q; ++q)
-        for (int b = 0; b < blocks; ++b) {
-          S a[D] = {};
-          for (int r = 0; r < Q; ++r) {
-            const S gr = g[r * blocks + b];
-            const T* c = angular + (q * Q + r) * D;
-            for (int l = 0; l < D; ++l) a[l] += gr * broadcast<T>(c[l]);
-          }
-          for (int l = 0; l < D; ++l)
-            h[(q * D + l) * blocks + b] = THETA ? a[l] * broadcast<T>(T(l)) : a[l];
-        }
-
-      V sum_i[4] = {};
-      for (int b = 0; b < blocks; ++b) {
-        // The channels that this block's neighbours have: neighbours are sorted by type.
-        const int first = NT == 1 ? 0 : list.type[near[b * W]] * NR;
-        const int end = NT == 1 ? NR : (list.type[near[std::min(b * W + W, n) - 1]] + 1) * NR;
-        S fixed[QN ? (THETA ? QN * D : QN) : 1], g_fixed[QN ? QN : 1];
-        S* const sums = QN ? fixed : spare;
-        for (int s = 0; s < (THETA ? Q * D : Q); ++s) sums[s] = S{};
-        if (QN)
-          for (int q = 0; q < QN; ++q) g_fixed[q] = g[q * blocks + b];
-        S across[3] = {};
-        const S ux = u[b], uy = u[blocks + b], uz = u[2 * blocks + b];
-        // Over all k, k = j too, which is taken off again below. Plain: sums[q] over k of the
-        // polynomial sum_l h[q][l] x^l. With THETA: sums[q'][l] of g_q' x^l, from which the
-        // former follow.
-        for (int k = 0; k < n; ++k) {
-          const S vx = K::lane(u, k), vy = K::lane(u + blocks, k), vz = K::lane(u + 2 * blocks, k);
-          const S x = ux * vx + uy * vy + uz * vz;
-          S dx{};
-          for (int q = first; q < end; ++q) {
-            const S* hq = h + q * D * blocks;
-            S rate = K::lane(hq + LP * blocks, k);
-            if (THETA) {
-              for (int l = LP - 1; l > 0; --l) rate = rate * x + K::lane(hq + l * blocks, k);
+      for (int p = start; p < end; ++p) {
+        S xi[3];
+        for (int c = 0; c < 3; ++c) xi[c] = K::fetch_one(positions, direction, p, c);
+        for (int b = first_block[p - start]; b < first_block[p - start + 1]; ++b) {
+          S* const at = records + b * RECORD;
+          S d[4], r, inverse;
+          K::fetch(positions, direction, near + b * W, d);
+          for (int c = 0; c < 3; ++c) d[c] -= xi[c];
+          box.nearest(d[0], d[1], d[2], K::value);
+          K::norm(d[0] * d[0] + d[1] * d[1] + d[2] * d[2], r, inverse);
+          at[INVERSE] = inverse;
+          for (int c = 0; c < 3; ++c) at[UNIT + c] = d[c] * inverse;
+          S t = (r - r_min) * inverse_width;
+          const Index<T> row = locate(t, last, K::value);
+          const Mask<T> inside =
+              lane < broadcast_mask(count[p - start] - (b - first_block[p - start]) * W);
+          for (int m = 0; m < NR; ++m) {
+            V c[4];
+            coefficients(tables.radial.data() + 4 * m * rows3,
+                         columns ? columns + 128 * m : nullptr, row, c);
+            const S value = K::select(inside, ((t * c[3] + c[2]) * t + c[1]) * t + c[0]);
+            const S rate = K::select(
+                inside, ((t * (c[3] * T(3)) + c[2] * T(2)) * t + c[1]) * inverse_width);
+            if (NT == 1) {
+              at[G + m] = value;
+              at[SLOPE + m] = rate;
             } else {
-              S value = rate * x + K::lane(hq + (LP - 1) * blocks, k);
-              for (int l = LP - 2; l >= 0; --l) {
-                rate = rate * x + value;
-                value = value * x + K::lane(hq + l * blocks, k);
+              Mask<T> types;
+              for (int w = 0; w < W; ++w) types[w] = list.type[near[b * W + w]];
+              for (int a = 0; a < NT; ++a) {
+                const Mask<T> same = types == broadcast_mask(a);
+                at[G + a * NR + m] = K::select(same, value);
+                at[SLOPE + a * NR + m] = K::select(same, rate);
               }
-              sums[q] += value;
             }
-            dx += (QN ? g_fixed[QN ? q : 0] : g[q * blocks + b]) * rate;
           }
-          across[0] += dx * vx;
-          across[1] += dx * vy;
-          across[2] += dx * vz;
-          if (THETA) {
-            const int a = NT == 1 ? 0 : list.type[near[k]];
-            for (int m = 0; m < NR; ++m) {
-              S term = K::lane(g + (a * NR + m) * blocks, k);
-              for (int l = 0; l < LP; ++l) {
-                sums[(a * NR + m) * D + l] += term;
+          // h[q][l] = sum_q' angular[q][q'][l] g_q'; with THETA l times that.
+          const T* const angular = &tables.angular[std::size_t(list.type[p]) * Q * Q * D];
+          for (int q = 0; q < Q; ++q) {
+            S h[D] = {};
+            for (int r = 0; r < Q; ++r)
+              for (int l = THETA ? 1 : 0; l < D; ++l)
+                h[l] += at[G + r] * broadcast<T>(angular[(q * Q + r) * D + l]);
+            for (int l = THETA ? 1 : 0; l < D; ++l)
+              at[H + q * D + l] = THETA ? h[l] * broadcast<T>(T(l)) : h[l];
+          }
+        }
+      }
+
+      for (int p = start; p < end; ++p) {
+        const int b0 = first_block[p - start], b1 = first_block[p - start + 1];
+        const int n = count[p - start];
+        for (int b = b0; b < b1; ++b) {
+          S* const at = records + b * RECORD;
+          int first = 0, final = NR;
+          channels(near, b, b0 * W + n, NT, NR, first, final);
+          S fixed[QN ? QN : 1], g[QN ? QN : 1];
+          S* const sums = QN ? fixed : at + SUM;
+          if (!THETA)
+            for (int q = 0; q < Q; ++q) sums[q] = S{};
+          for (int q = 0; q < QN; ++q) g[QN ? q : 0] = at[G + q];
+          S across[3] = {};
+          const S ux = at[UNIT], uy = at[UNIT + 1], uz = at[UNIT + 2];
+          // Over all k, k = j too, which is taken off again below. Plain: sums[q] over k of the
+          // polynomial sum_l h[q][l] x^l. With THETA: sums[q'][l] of g_q' x^l, from which the
+          // former follow.
+          for (int k = 0; k < n; ++k) {
+            const S* const other = records + (b0 + k / W) * RECORD;
+            const int w = k % W;
+            const S vx = K::lane(other + UNIT, w), vy = K::lane(other + UNIT + 1, w),
+                    vz = K::lane(other + UNIT + 2, w);
+            const S x = ux * vx + uy * vy + uz * vz;
+            S dx{};
+            for (int q = first; q < final; ++q) {
+              const S* const h = other + H + q * D;
+              S rate = K::lane(h + LP, w);
+              if (THETA) {
+                for (int l = LP - 1; l > 0; --l) rate = rate * x + K::lane(h + l, w);
+              } else {
+                S value = rate * x + K::lane(h + LP - 1, w);
+                for (int l = LP - 2; l >= 0; --l) {
+                  rate = rate * x + value;
+                  value = value * x + K::lane(h + l, w);
+                }
+                sums[q] += value;
+              }
+              dx += (QN ? g[QN ? q : 0] : at[G + q]) * rate;
+            }
+            across[0] += dx * vx;
+            across[1] += dx * vy;
+            across[2] += dx * vz;
+            if (THETA) cosines[k] = x;
+          }
+          if (THETA)
+            for (int q = 0; q < Q; ++q) {
+              S powers[D] = {};
+              for (int k = 0; k < n; ++k) {
+                if (NT > 1 && list.type[near[b0 * W + k]] != q / NR) continue;
+                const S x = cosines[k];
+                S term = K::lane(records + (b0 + k / W) * RECORD + G + q, k % W);
+                for (int l = 0; l < LP; ++l) {
+                  powers[l] += term;
+                  term = term * x;
+                }
+                powers[LP] += term;
+              }
+              for (int l = 0; l < D; ++l) at[SUM + q * D + l] = powers[l];
+            }
+          for (int c = 0; c < 3; ++c) at[ACROSS + c] = across[c];
+          if (QN && !THETA)
+            for (int q = 0; q < QN; ++q) at[SUM + q] = fixed[QN ? q : 0];
+        }
+      }
+
+      for (int p = start; p < end; ++p) {
+        const T* const angular = &tables.angular[std::size_t(list.type[p]) * Q * Q * D];
+        const int b0 = first_block[p - start], b1 = first_block[p - start + 1];
+        V own[4] = {};
+        for (int b = b0; b < b1; ++b) {
+          S* const at = records + b * RECORD;
+          int first = 0, final = NR;
+          channels(near, b, b0 * W + count[p - start], NT, NR, first, final);
+          const S *const u = at + UNIT, *const across = at + ACROSS;
+          // k = j: in `across` it points along u, and that part is projected out.
+          const S x = u[0] * u[0] + u[1] * u[1] + u[2] * u[2];
+          if (THETA)
+            for (int q = 0; q < Q; ++q) {
+              S term = at[G + q];
+              for (int l = 0; l < D; ++l) {
+                at[SUM + q * D + l] -= term;
                 term = term * x;
               }
-              sums[(a * NR + m) * D + LP] += term;
             }
-          }
-        }
-        // k = j: in `across` it points along u, and that part is projected out.
-        const S x = ux * ux + uy * uy + uz * uz;
-        if (THETA)
-          for (int q = 0; q < Q; ++q) {
-            S term = g[q * blocks + b];
-            for (int l = 0; l < D; ++l) {
-              sums[q * D + l] -= term;
-              term = term * x;
+          S along{};
+          V total{};
+          for (int q = first; q < final; ++q) {
+            S value{};
+            if (THETA) {
+              for (int s = 0; s < Q * D; ++s)
+                value += at[SUM + s] * broadcast<T>(angular[q * Q * D + s]);
+            } else {
+              S self = at[H + q * D + LP];
+              for (int l = LP - 1; l >= 0; --l) self = self * x + at[H + q * D + l];
+              value = at[SUM + q] - self;
             }
+            along += at[SLOPE + q] * value;
+            if (!DUAL) total += K::value(at[G + q]) * K::value(value);
           }
-        S along{};
-        V total{};
-        for (int q = first; q < end; ++q) {
-          S value{};
+          if (!DUAL) energy.add(total);
+          const S radial = across[0] * u[0] + across[1] * u[1] + across[2] * u[2];
+          V out[4] = {};
+          for (int c = 0; c < 3; ++c) {
+            const S gc = along * u[c] + (across[c] - radial * u[c]) * at[INVERSE];
+            out[c] = K::result(gc);
+            own[c] -= out[c];
+          }
+          add4(gradient, near + b * W, out);
           if (THETA) {
-            for (int s = 0; s < Q * D; ++s)
-              value += sums[s] * broadcast<T>(angular[q * Q * D + s]);
-          } else {
-            S own = h[(q * D + LP) * blocks + b];
-            for (int l = LP - 1; l >= 0; --l) own = own * x + h[(q * D + l) * blocks + b];
-            value = sums[q] - own;
-          }
-          along += slope[q * blocks + b] * value;
-          if (!DUAL) total += K::value(g[q * blocks + b]) * K::value(value);
-        }
-        if (!DUAL) energy.add(total);
-        const S radial = across[0] * ux + across[1] * uy + across[2] * uz;
-        const S unit[3] = {ux, uy, uz};
-        V out[4] = {};
-        for (int c = 0; c < 3; ++c) {
-          const S gc = along * unit[c] + (across[c] - radial * unit[c]) * inverse[b];
-          out[c] = K::result(gc);
-          sum_i[c] -= out[c];
-        }
-        add4(gradient, near + b * W, out);
-        if (THETA) {
-          V* m = &part.angular[std::size_t(list.type[p]) * Q * Q * D];
-          for (int q = first; q < end; ++q) {
-            const S gq = g[q * blocks + b];
-            for (int s = 0; s < Q * D; ++s) m[q * Q * D + s] += K::product_result(gq, sums[s]);
+            V* m = &part.angular[std::size_t(list.type[p]) * Q * Q * D];
+            for (int q = first; q < final; ++q)
+              for (int s = 0; s < Q * D; ++s)
+                m[q * Q * D + s] += K::product_result(at[G + q], at[SUM + s]);
           }
         }
+        add4_sum(gradient + 4 * p, own);
       }
-      add4_sum(gradient + 4 * p, sum_i);
     }
     part.energy += 0.5 * energy.value();
+  }
+
+  // The channels that a block's neighbours have; neighbours are sorted by type.
+  void channels(const int32_t* near, int block, int end, int n_types, int n_radial, int& first,
+                int& final) const {
+    if (n_types == 1) return;
+    first = list.type[near[block * W]] * n_radial;
+    final = (list.type[near[std::min(block * W + W, end) - 1]] + 1) * n_radial;
   }
 };
 
