@@ -153,7 +153,6 @@ class Discriminator(Section):
     vectors: PositiveInt = 8
     heads: PositiveInt = 2
     attention: bool = True
-    neighbors: bool = False
 
     @model_validator(mode="after")
     def _heads(self) -> Discriminator:

@@ -36,6 +36,8 @@ CONSTANT_PART = 0.4
 FINAL_RATE = 0.05
 STRUCTURE_INTERVAL = 0.1
 """Time between the generated configurations that the relative entropy averages over (ps)."""
+ROLLOUTS = 2
+"""Chains that are rolled out in an iteration; more threads than this are left to the critics."""
 MOST_RECOVERIES = 5
 
 
@@ -211,7 +213,7 @@ class AdversarialTraining:
         """One iteration: rollouts, critics' steps, the generator's step. Returns what is logged."""
         self.iteration += 1
         random = self.random(self.iteration)
-        number = min(self.settings.chains, max(1, torch.get_num_threads()))
+        number = min(self.settings.chains, ROLLOUTS)
         chosen = [(self.iteration * number + k) % self.settings.chains for k in range(number)]
         positions, state, boxes = self.chains.take(chosen, random)
         e, s = self.motion.propagator(self.dt)
