@@ -153,14 +153,7 @@ class Project:
         self._keep_experiment()
         stamp = self.stamps.get(stage.name, {})
         spent = 0.0 if stamp.get("done") else stamp.get("seconds", 0.0)
-        threads = torch.get_num_threads()
-        if stage.name == "train" and stamp.get("threads", threads) != threads:
-            self.reporter.say(
-                f"train: goes on with {threads} threads after {stamp['threads']}, so it will not be "
-                "that of an uninterrupted run bit for bit"
-            )
-        settings = self._settings(stage)
-        stamp = {"settings": settings, "done": False, "seconds": spent, "threads": threads}
+        stamp = {"settings": self._settings(stage), "done": False, "seconds": spent}
         self.stamps[stage.name] = stamp
         self._drop_later(stage)
         begun = time.monotonic()

@@ -358,6 +358,15 @@ class TestBackendChoice:
         force = make_model().create_system(plain=True).getForce(0)
         assert isinstance(force, openmm.PythonForce)
 
+    def test_fallback_is_said_once_with_its_reason(self, monkeypatch, caplog):
+        monkeypatch.setattr(torchforce, "why_not", lambda: "the package openmmtorch is missing")
+        systems._say_once.cache_clear()
+        for _ in range(2):
+            make_model().create_system(plain=True)
+        assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [
+            "energy through pythonforce: torchforce can't be used: the package openmmtorch is missing"
+        ]
+
     def test_hidden_package_is_named(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "openmmtorch", None)
         torchforce.why_not.cache_clear()

@@ -150,4 +150,7 @@ def _first_that_loads() -> tuple[str, str]:
 
 @lru_cache
 def _say_once(backend: str, reason: str) -> None:
-    log.info("energy through %s%s", backend, f" ({reason})" if reason else "")
+    if reason:
+        log.warning("energy through %s: %s", backend, reason)
+    else:
+        log.info("energy through %s", backend)
