@@ -1,0 +1,225 @@
+// The core by itself: derivatives against finite differences, lists against brute force, a rollout
+// and its adjoint, degenerate systems. Built with sanitizers by tests/test_kernels.py.
+
+#include <cstdio>
+#include <random>
+
+#include "rollout.hpp"
+
+using namespace cgadv;
+
+namespace {
+
+int failures = 0;
+
+void expect(bool holds, const char* what, double found, double expected) {
+  if (holds) return;
+  std::printf("FAILED: %s: found %.12g, expected %.12g\n", what, found, expected);
+  ++failures;
+}
+
+void close(const char* what, double found, double expected, double tolerance) {
+  expect(std::abs(found - expected) <= tolerance * (1 + std::abs(expected)), what, found, expected);
+}
+
+struct System {
+  int n, n_types;
+  std::vector<int64_t> types;
+  std::vector<double> x, box, theta, direction;
+  std::vector<int64_t> ints;
+  std::vector<double> floats;
+
+  System(int n, int n_types, double length, int l_max, unsigned seed) : n(n), n_types(n_types) {
+    std::mt19937 random(seed);
+    std::uniform_real_distribution<> uniform;
+    std::normal_distribution<> normal;
+    const int pairs = n_types * (n_types + 1) / 2, radial = 2, basis3 = 3;
+    ints = {n_types, 9, 1, basis3, radial, l_max};
+    floats = {0.5};
+    for (int p = 0; p < pairs; ++p) floats.push_back(0.2 + 0.02 * p);
+    for (int p = 0; p < pairs; ++p) floats.push_back(1e4);
+    floats.insert(floats.end(), {0.15, 0.4});
+    for (int k = 0; k < radial * basis3; ++k) floats.push_back(normal(random));
+    theta.resize(spec().n_parameters());
+    for (auto& t : theta) t = normal(random);
+    box = {length, 0, 0, 0.3 * length, length, 0, -0.2 * length, 0.1 * length, length};
+    for (int i = 0; i < n; ++i) {
+      types.push_back(int64_t(uniform(random) * n_types));
+      for (int c = 0; c < 3; ++c) {
+        x.push_back((4 * uniform(random) - 2) * length);
+        direction.push_back(normal(random));
+      }
+    }
+  }
+  Spec spec() const { return Spec(ints.data(), ints.size(), floats.data(), floats.size()); }
+};
+
+template <class T>
+struct Result {
+  double energy;
+  std::vector<double> gradient, theta;
+};
+
+template <class T, bool DUAL>
+Result<T> run(const System& s, const std::vector<double>& x, const std::vector<double>& theta,
+              int threads = 1) {
+  const Spec spec = s.spec();
+  Evaluator<T> e(spec, 0.05);
+  e.threads = threads;
+  e.set_positions(s.n, {x.data(), 3, 1}, s.types.data(), Box(s.box.data()));
+  if (DUAL) e.set_direction({s.direction.data(), 3, 1});
+  e.template run<DUAL, true>(Tables<T>(spec, theta.data()));
+  Result<T> r{e.energy, std::vector<double>(3 * s.n), std::vector<double>(theta.size(), 0.0)};
+  for (int p = 0; p < s.n; ++p)
+    for (int c = 0; c < 3; ++c) r.gradient[3 * e.list.order[p] + c] = double(e.gradient(p, c));
+  e.moments.to_parameters(spec, 1, r.theta.data());
+  return r;
+}
+
+double dot(const std::vector<double>& a, const std::vector<double>& b) {
+  double s = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) s += a[i] * b[i];
+  return s;
+}
+
+std::vector<double> moved(const std::vector<double>& a, double step, const std::vector<double>& d) {
+  std::vector<double> r = a;
+  for (std::size_t i = 0; i < a.size(); ++i) r[i] += step * d[i];
+  return r;
+}
+
+void derivatives(const System& s) {
+  const double step = 1e-6;
+  const auto ahead = run<double, false>(s, moved(s.x, step, s.direction), s.theta);
+  const auto behind = run<double, false>(s, moved(s.x, -step, s.direction), s.theta);
+  const auto here = run<double, false>(s, s.x, s.theta);
+  const auto dual = run<double, true>(s, s.x, s.theta);
+  close("gradient along a direction", dot(here.gradient, s.direction),
+        (ahead.energy - behind.energy) / (2 * step), 1e-5);
+  double worst = 0, largest = 0;
+  for (int i = 0; i < 3 * s.n; ++i) {
+    worst = std::max(worst, std::abs(dual.gradient[i] -
+                                     (ahead.gradient[i] - behind.gradient[i]) / (2 * step)));
+    largest = std::max(largest, std::abs(dual.gradient[i]));
+  }
+  close("Hessian times direction", worst / (largest + 1), 0, 1e-4);
+  std::vector<double> d_theta(s.theta.size());
+  for (std::size_t k = 0; k < d_theta.size(); ++k) d_theta[k] = std::sin(double(k));
+  close("parameter gradient",
+        dot(here.theta, d_theta),
+        (run<double, false>(s, s.x, moved(s.theta, step, d_theta)).energy -
+         run<double, false>(s, s.x, moved(s.theta, -step, d_theta)).energy) / (2 * step), 1e-6);
+  close("mixed derivative", dot(dual.theta, d_theta),
+        (dot(ahead.theta, d_theta) - dot(behind.theta, d_theta)) / (2 * step), 1e-4);
+  const auto single = run<float, false>(s, s.x, s.theta);
+  close("single precision", single.energy, here.energy, 1e-4);
+  const auto threads = run<double, true>(s, s.x, s.theta, 3);
+  close("threads", dot(threads.gradient, s.direction), dot(dual.gradient, s.direction), 1e-11);
+}
+
+// Along a random walk every pair within the cutoff is in the list, once.
+void lists(int n, double length) {
+  System s(n, 2, length, 2, 3);
+  Neighbors list(0.5, 0.3, 0.05, 4);
+  Array<double> records;
+  std::mt19937 random(1);
+  std::normal_distribution<> normal(0, 0.01);
+  const Box box(s.box.data());
+  long missed = 0, wrong = 0;
+  for (int step = 0; step < 12; ++step) {
+    for (auto& v : s.x) v += normal(random);
+    list.update(n, {s.x.data(), 3, 1}, s.types.data(), box, records);
+    std::vector<char> half(n * n, 0), near(n * n, 0);
+    for (int p = 0; p < n; ++p) {
+      for (int k = 0; k < list.half_count[p]; ++k) {
+        const int q = list.half[list.half_start[p] + k];
+        wrong += q <= p || half[p * n + q]++;
+      }
+      for (int k = list.near_start[p]; k < list.near_start[p + 1]; ++k)
+        wrong += list.near[k] == p || near[p * n + list.near[k]]++;
+    }
+    for (int p = 0; p < n; ++p)
+      for (int q = p + 1; q < n; ++q) {
+        double d[3];
+        for (int c = 0; c < 3; ++c)
+          d[c] = s.x[3 * list.order[q] + c] - s.x[3 * list.order[p] + c];
+        box.nearest(d[0], d[1], d[2]);
+        const double r = std::sqrt(d[0] * d[0] + d[1] * d[1] + d[2] * d[2]);
+        missed += r < 0.5 && !half[p * n + q];
+        missed += r < 0.3 && (!near[p * n + q] || !near[q * n + p]);
+      }
+  }
+  expect(missed == 0, "pairs missed by the list", double(missed), 0);
+  expect(wrong == 0, "pairs listed twice or with themselves", double(wrong), 0);
+}
+
+void rollouts() {
+  System s(20, 2, 1.2, 3, 7);
+  // Beads on a lattice: at random they would be on top of each other.
+  for (int i = 0; i < s.n; ++i) {
+    const int cell[3] = {i % 3, i / 3 % 3, i / 9};
+    for (int c = 0; c < 3; ++c) s.x[3 * i + c] = 0.4 * cell[c] + 0.01 * s.direction[3 * i + c];
+  }
+  s.box = {1.2, 0, 0, 0, 1.2, 0, 0, 0, 1.2};
+  const int K = 1, C = 3 * (K + 1), n = s.n;
+  const std::vector<int64_t> frames = {0, 2, 6};
+  std::vector<double> masses(n, 20.0), E, S;
+  for (int a = 0; a < 2; ++a) {
+    E.insert(E.end(), {0.9, 0.1, -0.1, 0.8});
+    S.insert(S.end(), {0.4, 0, 0.05, 0.6});
+  }
+  std::vector<double> state(C * n), weights(3 * 3 * n), no_x(3 * n, 0.0), no_s(C * n, 0.0);
+  for (std::size_t i = 0; i < state.size(); ++i) state[i] = 0.3 * std::sin(1.0 + double(i));
+  for (std::size_t i = 0; i < weights.size(); ++i) weights[i] = std::cos(double(i));
+  RolloutShape shape;
+  shape.n = n, shape.extra = K, shape.frames = frames.data(), shape.n_frames = 3;
+  shape.kT = 2.5, shape.dt = 0.004, shape.forget = INFINITY, shape.seed = -3;
+  const Spec spec = s.spec();
+  std::vector<double> kept_x(6 * 3 * n), kept_s(6 * C * n), out(3 * 3 * n), x1(3 * n), s1(C * n);
+  auto loss = [&](const std::vector<double>& x, const std::vector<double>& theta,
+                  const std::vector<double>& e) {
+    const Tables<double> tables(spec, theta.data());
+    Rollout<double> r(spec, tables, shape, s.types.data(), masses.data(), s.box.data(), e.data(),
+                      S.data(), 1, 1);
+    r.forward(x.data(), state.data(), out.data(), x1.data(), s1.data(), kept_x.data(),
+              kept_s.data());
+    return dot(out, weights);
+  };
+  loss(s.x, s.theta, E);
+  std::vector<double> gx(3 * n), gs(C * n), gt(s.theta.size(), 0.0), gE(8, 0.0), gS(8, 0.0);
+  {
+    const Tables<double> tables(spec, s.theta.data());
+    Rollout<double> r(spec, tables, shape, s.types.data(), masses.data(), s.box.data(), E.data(),
+                      S.data(), 1, 1);
+    r.backward(kept_x.data(), kept_s.data(), weights.data(), no_x.data(), no_s.data(), gx.data(),
+               gs.data(), gt.data(), gE.data(), gS.data());
+  }
+  const double step = 1e-6;
+  std::vector<double> d_theta(s.theta.size(), 1.0), d_E = {1, -1, 2, 0.5, 0, 1, 1, -2};
+  close("rollout: positions", dot(gx, s.direction),
+        (loss(moved(s.x, step, s.direction), s.theta, E) -
+         loss(moved(s.x, -step, s.direction), s.theta, E)) / (2 * step), 1e-6);
+  close("rollout: parameters", dot(gt, d_theta),
+        (loss(s.x, moved(s.theta, step, d_theta), E) -
+         loss(s.x, moved(s.theta, -step, d_theta), E)) / (2 * step), 1e-6);
+  close("rollout: friction", dot(gE, d_E),
+        (loss(s.x, s.theta, moved(E, step, d_E)) - loss(s.x, s.theta, moved(E, -step, d_E))) /
+            (2 * step), 1e-6);
+}
+
+}  // namespace
+
+int main() {
+  for (int n_types = 1; n_types <= 3; ++n_types)
+    for (int l_max : {0, 2, 3, 5, 8}) derivatives(System(30, n_types, 1.1, l_max, 10 + l_max));
+  derivatives(System(1, 1, 1.1, 4, 1));
+  derivatives(System(2, 1, 9.0, 4, 2));
+  derivatives(System(17, 2, 5.0, 4, 3));
+  derivatives(System(200, 1, 2.2, 4, 4));
+  lists(40, 1.1);
+  lists(150, 2.0);
+  lists(400, 3.1);
+  rollouts();
+  if (failures == 0) std::printf("all is well\n");
+  return failures != 0;
+}

@@ -1,0 +1,436 @@
+"""The compiled core: the same physics as the plain-torch reference, faster."""
+
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from systems import jittered_lattice, liquid_box, random_spec, random_theta
+
+from openmm_cgadv import kernels
+from openmm_cgadv.dynamics import rollout
+from openmm_cgadv.potentials import PairSpec, Potential, PotentialSpec, ThreeBodySpec
+
+needs_library = pytest.mark.skipif(not kernels.available(), reason=kernels.why_not() or "built")
+CORE = Path(kernels.__file__).parent / "csrc" / "core"
+
+
+def relative(found, expected):
+    """Largest deviation over the largest expected entry."""
+    return float((found.detach() - expected.detach()).abs().max() / (expected.detach().abs().max() + 1e-300))
+
+
+class System:
+    """A random potential and a random configuration, from a numbered recipe."""
+
+    def __init__(self, number, n=None):
+        rng = np.random.default_rng(number)
+        self.n = n = n or int(rng.choice([2, 3, 9, 27, 64, 100, 150]))
+        n_types = int(rng.integers(1, 4))
+        n_radial, l_max = int(rng.integers(1, 5)), int(rng.integers(0, 9))
+        self.box = liquid_box(n, rng.choice([5.0, 33.4, 60.0]), triclinic=bool(rng.integers(2)))
+        r_cut = min(0.6, 0.499 * float(self.box.diagonal().min()))
+        pairs = n_types * (n_types + 1) // 2
+        three = ThreeBodySpec(0.25 * r_cut, 0.75 * r_cut, 5, tuple(map(tuple, rng.normal(size=[n_radial, 5]))), l_max)
+        self.spec = PotentialSpec(
+            tuple("ABC"[:n_types]),
+            PairSpec(
+                tuple(r_cut * rng.uniform(0.3, 0.6, pairs)), r_cut, int(rng.integers(1, 40)),
+                tuple(rng.uniform(1e4, 1e5, pairs)),
+            ),
+            three if rng.random() < 0.9 else None,
+        )  # fmt: skip
+        self.theta = random_theta(self.spec, number)
+        # One in three is an ideal gas, whose beads overlap at random.
+        ideal = torch.from_numpy(rng.random([n, 3])) @ self.box
+        self.x = jittered_lattice(n, self.box, 0.3, number) if number % 3 else ideal
+        self.x = self.x + torch.from_numpy(rng.integers(-3, 4, [n, 3]).astype(float)) @ self.box
+        self.types = torch.from_numpy(rng.integers(0, n_types, n))
+        self.direction = torch.from_numpy(rng.normal(size=[n, 3]))
+        self.arguments = self.box, self.types, self.theta, self.spec
+
+    def reference(self):
+        """Energy, gradient, dU/dtheta, Hessian times direction, d(gradient . direction)/dtheta."""
+        potential = Potential(self.spec, self.theta, self.types)
+        x = self.x.clone().requires_grad_()
+        energy = potential(x, self.box)
+        gradient, d_theta = torch.autograd.grad(energy, [x, potential.theta], create_graph=True)
+        along = (gradient * self.direction).sum()
+        product, mixed = torch.autograd.grad(along, [x, potential.theta], allow_unused=True)
+        mixed = torch.zeros_like(d_theta) if mixed is None else mixed
+        return energy.detach(), gradient.detach(), d_theta.detach(), product, mixed
+
+
+@needs_library
+@pytest.mark.parametrize("number", range(24))
+def test_values_and_derivatives_are_those_of_plain_torch(number):
+    system = System(number)
+    energy, gradient, d_theta, product, mixed = system.reference()
+    found, forces = kernels.energy_forces(system.x, *system.arguments)
+    # Beads of an ideal gas may overlap so much that the energy is all core: compare to its parts.
+    scale = float(energy.abs()) + float((system.theta * d_theta).abs().sum())
+    assert abs(float(found - energy)) < 1e-10 * scale
+    assert relative(-forces, gradient) < 1e-10
+    assert relative(kernels.basis(system.x[None], system.box, system.types, system.spec)[0], d_theta) < 1e-10
+    found, found_mixed = kernels.hvp(system.x, *system.arguments, system.direction)
+    assert relative(found, product) < 1e-10
+    assert relative(found_mixed, mixed) < 1e-10
+    each = kernels.basis_forces(system.x, system.box, system.types, system.spec)
+    core = kernels.core_forces(system.x, system.box, system.types, system.spec)
+    assert relative(core + torch.einsum("p,pnc->nc", system.theta, each), -gradient) < 1e-10
+
+
+@needs_library
+@pytest.mark.parametrize("number, n", [(1, 700), (2, 2000), (4, 2000)])
+def test_large_systems_are_those_of_plain_torch(number, n):
+    system = System(number, n)
+    potential = Potential(system.spec, system.theta, system.types)
+    x = system.x.clone().requires_grad_()
+    energy = potential(x, system.box)
+    gradient, d_theta = torch.autograd.grad(energy, [x, potential.theta])
+    found, forces = kernels.energy_forces(system.x, *system.arguments)
+    assert relative(found, energy) < 1e-10
+    assert relative(-forces, gradient) < 1e-10
+    assert relative(kernels.basis(system.x[None], system.box, system.types, system.spec)[0], d_theta) < 1e-10
+
+
+@needs_library
+@pytest.mark.parametrize("l_max", [2, 4, 8])
+def test_single_precision_is_good_to_a_hundred_thousandth(l_max):
+    for seed in range(3):
+        spec = random_spec(2, l_max=l_max)
+        box = liquid_box(200, 33.4, triclinic=True)
+        x, types = jittered_lattice(200, box, 0.3, seed), torch.arange(200) % 2
+        arguments = box, types, random_theta(spec, seed), spec
+        direction = torch.from_numpy(np.random.default_rng(seed).normal(size=[200, 3]))
+        _, forces = kernels.energy_forces(x, *arguments)
+        _, single = kernels.energy_forces(x, *arguments, precision="single")
+        assert relative(single, forces) < 1e-5
+        expected = kernels.hvp(x, *arguments, direction)
+        for found, reference in zip(kernels.hvp(x, *arguments, direction, precision="single"), expected):
+            assert relative(found, reference) < 1e-5
+
+
+@needs_library
+def test_forces_are_minus_energy_gradient_and_hessian_is_their_slope():
+    system = System(5, 60)
+    step = 1e-6
+    ahead = kernels.energy_forces(system.x + step * system.direction, *system.arguments)
+    behind = kernels.energy_forces(system.x - step * system.direction, *system.arguments)
+    _, forces = kernels.energy_forces(system.x, *system.arguments)
+    slope = float(ahead[0] - behind[0]) / (2 * step)
+    assert slope == pytest.approx(-float((forces * system.direction).sum()), rel=1e-5)
+    product, _ = kernels.hvp(system.x, *system.arguments, system.direction)
+    assert relative(-(ahead[1] - behind[1]) / (2 * step), product) < 1e-5
+
+
+@needs_library
+def test_energy_can_be_differentiated_twice():
+    system = System(7, 8)
+    theta = system.theta.clone().requires_grad_()
+    x = torch.stack([system.x, system.x + 0.01 * system.direction]).requires_grad_()
+
+    def energies(x, theta):
+        return kernels.energy(x, system.box, system.types, theta, system.spec)
+
+    assert torch.autograd.gradcheck(energies, [x, theta], eps=1e-6, atol=1e-4, rtol=1e-5)
+    weights = torch.tensor([1.0, -0.7], dtype=torch.float64)
+    (gradient,) = torch.autograd.grad((weights * energies(x, theta)).sum(), x, create_graph=True)
+    squared = torch.autograd.grad(gradient.square().sum(), [x, theta])
+
+    potential = Potential(system.spec, system.theta, system.types)
+    y = x.detach().clone().requires_grad_()
+    plain = sum(w * potential(row, system.box) for w, row in zip(weights, y))
+    (expected,) = torch.autograd.grad(plain, y, create_graph=True)
+    expected_squared = torch.autograd.grad(expected.square().sum(), [y, potential.theta])
+    assert relative(gradient, expected) < 1e-10
+    for found, reference in zip(squared, expected_squared):
+        assert relative(found, reference) < 1e-10
+
+
+@needs_library
+def test_neighbour_list_never_misses_a_pair():
+    """Beads that diffuse, jump by box vectors, and a box that changes: the kept list stays right."""
+    system = System(4, 300)
+    potential = Potential(system.spec, system.theta, system.types)
+    rng = np.random.default_rng(0)
+    x, box = system.x.clone(), system.box.clone()
+    for step in range(60):
+        size = 0.004 if step % 10 else 0.05
+        x = x + size * torch.from_numpy(rng.normal(size=x.shape))
+        if step % 7 == 3:
+            x = x + torch.from_numpy(rng.integers(-2, 3, x.shape).astype(float)) @ box
+        if step % 17 == 5:
+            x, box = 1.01 * x, 1.01 * box
+        with torch.no_grad():
+            expected = potential(x, box)
+        found, _ = kernels.energy_forces(x, box, system.types, system.theta, system.spec)
+        assert relative(found, expected) < 1e-10, f"step {step}"
+
+
+@needs_library
+def test_beads_many_boxes_away_feel_the_same_forces():
+    system = System(4, 100)
+    _, near = kernels.energy_forces(system.x, *system.arguments)
+    far = system.x.clone()
+    far[::2] += torch.tensor([1000.0, -2000.0, 500.0], dtype=torch.float64) @ system.box
+    _, forces = kernels.energy_forces(far, *system.arguments)
+    assert relative(forces, near) < 1e-8
+
+
+@needs_library
+def test_degenerate_systems_have_finite_energies():
+    spec = random_spec(1)
+    theta = random_theta(spec, 0)
+    box = 1.5 * torch.eye(3, dtype=torch.float64)
+
+    def run(x):
+        types = torch.zeros(len(x), dtype=torch.int64)
+        energy, forces = kernels.energy_forces(x, box, types, theta, spec)
+        product, mixed = kernels.hvp(x, box, types, theta, spec, torch.ones_like(x))
+        for tensor in (energy, forces, product, mixed):
+            assert bool(torch.isfinite(tensor).all())
+        return float(energy), forces
+
+    assert run(torch.zeros(1, 3, dtype=torch.float64))[0] == 0
+    lonely = torch.tensor([[0.0, 0, 0], [0.7, 0.7, 0.7]], dtype=torch.float64)
+    energy, forces = run(lonely)
+    assert energy == 0 and float(forces.abs().max()) == 0
+    coincident = torch.tensor([[0.1, 0.2, 0.3], [0.1, 0.2, 0.3], [0.3, 0.2, 0.3]], dtype=torch.float64)
+    energy, forces = run(coincident)
+    assert abs(energy) > 1
+    assert float(forces.sum(0).abs().max()) < 1e-9 * float(forces.abs().max())
+
+
+class Motion:
+    """Replicas of a small liquid with memory."""
+
+    def __init__(self, n_types, extra, n=24, replicas=2, seed=0):
+        rng = np.random.default_rng(seed)
+        self.spec = random_spec(n_types, r_cut=0.42)
+        box = liquid_box(n, 33.0)
+        self.boxes = torch.stack([box * (1 + 0.02 * b) for b in range(replicas)])
+        x = torch.stack([jittered_lattice(n, b, 0.2, seed + i) for i, b in enumerate(self.boxes)])
+        state = torch.from_numpy(0.3 * rng.normal(size=[replicas, n, extra + 1, 3]))
+        self.types = torch.from_numpy(rng.integers(0, n_types, n))
+        self.masses = torch.from_numpy(rng.uniform(15, 30, n))
+        drift = torch.from_numpy(4 * rng.normal(size=[n_types, extra + 1, extra + 1]))
+        eye = torch.eye(extra + 1, dtype=torch.float64)
+        e = torch.matrix_exp(-0.005 * (drift - drift.mT + 5 * eye))
+        s = torch.linalg.cholesky(eye - e @ e.mT)
+        self.inputs = [t.requires_grad_() for t in (x, state, random_theta(self.spec, seed), e, s)]
+        self.extra, self.n, self.replicas, self.frames = extra, n, replicas, [0, 3, 7, 20]
+        self.weights = torch.from_numpy(rng.normal(size=[replicas, len(self.frames), n, 3]))
+
+    def fused(self, forget=math.inf, precision="double", seed=5):
+        x, state, theta, e, s = self.inputs
+        return kernels.rollout(
+            x, state, self.boxes, self.types, self.masses, 2.479, 0.005, self.frames, theta, self.spec, e, s, seed,
+            forget, precision,
+        )  # fmt: skip
+
+    def plain(self, forget=math.inf, seed=5):
+        x, state, theta, e, s = self.inputs
+        noise = [kernels.noise(seed, b, 0, self.frames[-1], self.n, self.extra + 1) for b in range(self.replicas)]
+        return rollout(
+            x, state, self.boxes, types=self.types, masses=self.masses, spec=self.spec, theta=theta, e=e, s=s,
+            kT=2.479, dt=0.005, frames=self.frames, forget=forget, noise=torch.stack(noise, 1),
+        )  # fmt: skip
+
+    def gradients(self, outputs):
+        frames, x, state = outputs
+        loss = (self.weights * (frames + frames**2)).sum() + (x**3).sum() + (state**2).sum()
+        return torch.autograd.grad(loss, self.inputs)
+
+
+@needs_library
+@pytest.mark.parametrize("n_types, extra, forget", [(1, 0, math.inf), (2, 2, math.inf), (2, 1, 0.05), (3, 3, 0.07)])
+def test_fused_rollout_is_the_plain_one(n_types, extra, forget):
+    motion = Motion(n_types, extra)
+    fused, plain = motion.fused(forget), motion.plain(forget)
+    for found, expected in zip(fused, plain):
+        assert relative(found, expected) < 1e-10
+    for found, expected in zip(motion.gradients(fused), motion.gradients(plain)):
+        assert relative(found, expected) < 1e-10
+
+
+@needs_library
+def test_exact_adjoint_is_the_slope_of_the_loss():
+    motion = Motion(2, 1)
+    x, _, theta, e, _ = motion.inputs
+
+    def loss():
+        frames, last, state = motion.fused()
+        return (motion.weights * (frames + frames**2)).sum() + (last**3).sum() + (state**2).sum()
+
+    gradients = motion.gradients(motion.fused())
+    for which, tensor in enumerate((x, theta, e)):
+        gradient = gradients[{0: 0, 1: 2, 2: 3}[which]]
+        direction = torch.from_numpy(np.random.default_rng(which).normal(size=tensor.shape))
+        with torch.no_grad():
+            tensor += 1e-6 * direction
+            ahead = loss()
+            tensor -= 2e-6 * direction
+            behind = loss()
+            tensor += 1e-6 * direction
+        assert float(ahead - behind) / 2e-6 == pytest.approx(float((gradient * direction).sum()), rel=1e-5)
+
+
+@needs_library
+def test_single_precision_rollout_follows_the_double_one():
+    motion = Motion(1, 3, n=100)
+    double, single = motion.fused(0.07), motion.fused(0.07, "single")
+    assert relative(single[1], double[1]) < 1e-6
+    for found, expected in zip(motion.gradients(single), motion.gradients(double)):
+        assert relative(found, expected) < 1e-4
+
+
+@needs_library
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_results_do_not_depend_on_threads(replicas):
+    motion = Motion(2, 1, n=300, replicas=replicas)
+    before = torch.get_num_threads()
+    runs = []
+    try:
+        for threads in (1, 2, 3, 3):
+            torch.set_num_threads(threads)
+            outputs = motion.fused(0.07)
+            runs.append([*outputs, *motion.gradients(outputs)])
+    finally:
+        torch.set_num_threads(before)
+    for other in runs[1:]:
+        for found, expected in zip(other, runs[0]):
+            assert relative(found, expected) < 1e-12
+    assert all(torch.equal(a, b) for a, b in zip(runs[2], runs[3]))
+
+
+@needs_library
+def test_noise_is_standard_normal_and_addressed_by_replica_step_and_bead():
+    noise = kernels.noise(7, 0, 0, 100, 500, 4)
+    n = noise.numel()
+    assert abs(float(noise.mean())) < 5 / math.sqrt(n)
+    assert abs(float(noise.square().mean()) - 1) < 5 * math.sqrt(2 / n)
+    assert abs(float((noise**4).mean()) - 3) < 5 * math.sqrt(96 / n)
+    flat = noise.reshape(100, -1)
+    assert float((flat[1:] * flat[:-1]).mean().abs()) < 5 / math.sqrt(n)
+    assert torch.equal(kernels.noise(7, 0, 40, 3, 20, 4), noise[40:43, :20])
+    for other in (kernels.noise(8, 0, 0, 100, 500, 4), kernels.noise(7, 1, 0, 100, 500, 4)):
+        assert float((other * noise).mean().abs()) < 5 / math.sqrt(n)
+
+
+@needs_library
+def test_explosion_names_step_replica_and_bead():
+    motion = Motion(1, 0)
+    with torch.no_grad():
+        motion.inputs[1][1, 4, 0] = 100.0
+    with pytest.raises(RuntimeError, match=r"exploded at step 1 of 20 in replica 1: bead 4 moved 0\.\d+ nm"):
+        motion.fused()
+    motion = Motion(1, 0)
+    with torch.no_grad():
+        motion.inputs[2][3] = math.inf
+    with pytest.raises(RuntimeError, match=r"exploded at step 1 of 20 in replica 0: bead \d+ moved"):
+        motion.fused()
+
+
+@needs_library
+def test_wrong_input_is_named():
+    system = System(4, 100)
+    box, types, theta, spec = system.arguments
+    with pytest.raises(ValueError, match="box: .*twice the cutoff"):
+        kernels.energy_forces(system.x, 0.3 * box, types, theta, spec)
+    with pytest.raises(ValueError, match="theta: found shape"):
+        kernels.energy_forces(system.x, box, types, theta[:-1], spec)
+    with pytest.raises(ValueError, match="types: found shape"):
+        kernels.energy_forces(system.x, box, types[:-1], theta, spec)
+    with pytest.raises(RuntimeError, match="bead 3 is not finite"):
+        x = system.x.clone()
+        x[3, 1] = math.nan
+        kernels.energy_forces(x, box, types, theta, spec)
+    with pytest.raises(RuntimeError, match="reduced form"):
+        kernels.energy_forces(system.x, box.T + 0.01, types, theta, spec)
+    with pytest.raises(ValueError, match="l_max"):
+        kernels.pack(random_spec(1, l_max=12))
+
+
+@needs_library
+@pytest.mark.parametrize("precision, tolerance", [("double", 1e-12), ("single", 1e-5)])
+def test_potential_survives_torchscript(tmp_path, precision, tolerance):
+    system = System(4, 100)
+    module = kernels.FusedPotential(system.spec, system.theta, system.types, precision, threads=1)
+    torch.jit.script(module).save(str(tmp_path / "potential.pt"))
+    loaded = torch.jit.load(str(tmp_path / "potential.pt"))
+    energy, gradient, *_ = system.reference()
+    found, forces = loaded(system.x, system.box)
+    assert relative(found, energy) < 10 * tolerance and relative(-forces, gradient) < tolerance
+    assert loaded(system.x.float(), system.box.float())[1].dtype == torch.float32
+
+
+@needs_library
+def test_potential_runs_in_torchforce():
+    openmmtorch = pytest.importorskip("openmmtorch", reason="openmmtorch is not installed", exc_type=ImportError)
+    openmm = pytest.importorskip("openmm")
+    system = System(4, 100)
+    force = openmmtorch.TorchForce(torch.jit.script(kernels.FusedPotential(system.spec, system.theta, system.types)))
+    force.setOutputsForces(True)
+    force.setUsesPeriodicBoundaryConditions(True)
+    bodies = openmm.System()
+    for _ in range(system.n):
+        bodies.addParticle(18.0)
+    bodies.setDefaultPeriodicBoxVectors(*system.box.tolist())
+    bodies.addForce(force)
+    context = openmm.Context(bodies, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
+    context.setPositions(system.x.numpy())
+    state = context.getState(getEnergy=True, getForces=True)
+    energy, gradient, *_ = system.reference()
+    forces = torch.from_numpy(state.getForces(asNumpy=True)._value)
+    assert state.getPotentialEnergy()._value == pytest.approx(float(energy), rel=1e-5)
+    assert relative(-forces, gradient) < 1e-5
+
+
+@needs_library
+def test_every_instruction_set_gives_the_same_numbers():
+    names = [f.stem.removeprefix("libcgadv_kernels_") for f in kernels.library().parent.glob("libcgadv_kernels_*.so")]
+    names = [name for name in names if name <= kernels.instruction_set()]
+    program = (
+        "import sys; sys.path[:0] = sys.argv[1:]\n"
+        "from test_kernels import System, kernels\n"
+        "s = System(4, 100); e, f = kernels.energy_forces(s.x, *s.arguments)\n"
+        "p, m = kernels.hvp(s.x, *s.arguments, s.direction)\n"
+        "print(kernels.instruction_set(), float(e), float((f * s.direction).sum()), float(p.square().sum()))\n"
+    )
+    here = Path(__file__).parent
+    found = {}
+    for name in names:
+        run = subprocess.run(
+            [sys.executable, "-c", program, str(here), str(here.parent)], capture_output=True, text=True, check=True,
+            env={**os.environ, "CGADV_KERNELS": name},
+        )  # fmt: skip
+        used, *numbers = run.stdout.split()
+        assert used == name
+        found[name] = np.array([float(v) for v in numbers])
+    for numbers in found.values():
+        np.testing.assert_allclose(numbers, found[kernels.instruction_set()], rtol=1e-10)
+
+
+@pytest.mark.parametrize("flags", [["-march=native"], []], ids=["native", "baseline"])
+def test_core_is_clean_under_sanitizers(tmp_path, flags):
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        pytest.skip("no C++ compiler (g++ or clang++) is there")
+    program = tmp_path / "core_test"
+    command = [
+        compiler, "-std=c++17", "-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined",
+        "-ffp-contract=fast", "-Wno-psabi", "-Wno-ignored-attributes", *flags, "-I", str(CORE),
+        str(Path(__file__).parent / "cpp" / "core_test.cpp"), "-o", str(program),
+    ]  # fmt: skip
+    build = subprocess.run(command, capture_output=True, text=True)
+    if build.returncode and "san" in build.stderr and "cannot find" in build.stderr:
+        pytest.skip("the compiler has no sanitizer libraries")
+    assert build.returncode == 0, build.stderr
+    run = subprocess.run([str(program)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
