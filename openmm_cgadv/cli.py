@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -18,24 +18,39 @@ from .config import ConfigError, load_experiment
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 app = typer.Typer(
-    help="Coarse-grained force fields with the structure and the dynamics of all-atom reference data.",
+    help="Coarse-grained force fields with the structure and dynamics of all-atom reference data.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
 
 ExperimentFile = Annotated[
-    Optional[Path],
-    typer.Argument(help="Experiment file (YAML). By default the one kept in DIR.", show_default=False),
+    Path | None,
+    typer.Argument(
+        help="Experiment file (YAML). By default the one kept in DIR.", show_default=False
+    ),
 ]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory of the experiment.", show_default=False)]
+Out = Annotated[
+    Path,
+    typer.Option("--out", metavar="DIR", help="Directory of the experiment.", show_default=False),
+]
 Set = Annotated[
-    Optional[list[str]],
-    typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Set a field of the experiment file.", show_default=False),
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="SECTION.FIELD=VALUE",
+        help="Set a field of the experiment file.",
+        show_default=False,
+    ),
 ]
 Compare = Annotated[
-    Optional[list[Path]],
-    typer.Option("--compare", metavar="DIR", help="Show the model of another experiment beside.", show_default=False),
+    list[Path] | None,
+    typer.Option(
+        "--compare",
+        metavar="DIR",
+        help="Show the model of another experiment beside.",
+        show_default=False,
+    ),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
 
@@ -59,23 +74,26 @@ def one_sentence(command):
     return wrapped
 
 
-def _project(experiment: Optional[Path], out: Path, overrides: Optional[list[str]]):
+def _project(experiment: Path | None, out: Path, overrides: list[str] | None):
     """The project, checked, with threads set: before torch and OpenMM do anything."""
     kept = out / "experiment.yaml"
     if experiment is None:
         if not kept.is_file():
-            raise ConfigError(f"{out}: found no experiment.yaml, expected an experiment file to begin with")
+            raise ConfigError(
+                f"{out}: found no experiment.yaml, expected an experiment file to begin with"
+            )
         experiment = kept
     settings = load_experiment(experiment, overrides)
     settings.check()
     set_threads(settings.training.threads)
 
     from .progress import Reporter
-    from .stages import Project
+    from .project import Project
+    from .stages import STAGES
 
     reporter = Reporter()
     _forward_log(reporter)
-    return Project(out, settings, reporter)
+    return Project(out, settings, STAGES, reporter)
 
 
 def _forward_log(reporter) -> None:
@@ -91,7 +109,7 @@ def _forward_log(reporter) -> None:
     logger.propagate = False
 
 
-def set_threads(threads: Optional[int] = None) -> int:
+def set_threads(threads: int | None = None) -> int:
     """Set the threads of torch and of the kernels, and say how many.
 
     Parameters

@@ -80,14 +80,25 @@ class Reference(Section):
                 f"found {found} of `water` and `trajectory`, expected exactly one of them"
             )
         if self.trajectory is not None:
-            made = {"molecules", "length_ps", "equilibration_ps", "timestep_fs", "friction_per_ps",
-                    "frame_interval_fs", "seed", "platform"}
+            made = {
+                "molecules",
+                "length_ps",
+                "equilibration_ps",
+                "timestep_fs",
+                "friction_per_ps",
+                "frame_interval_fs",
+                "seed",
+                "platform",
+            }
             extra = sorted(made & self.model_fields_set)
             if extra:
                 raise ValueError(
                     f"found `{extra[0]}` beside `trajectory`, expected it only with `water`"
-                    + (" (the frame interval of a trajectory is `trajectory.frame_interval_fs`)"
-                       if extra[0] == "frame_interval_fs" else "")
+                    + (
+                        " (the frame interval of a trajectory is `trajectory.frame_interval_fs`)"
+                        if extra[0] == "frame_interval_fs"
+                        else ""
+                    )
                 )
         elif not _is_multiple(self.frame_interval_fs, self.timestep_fs):
             raise ValueError(
@@ -211,10 +222,9 @@ class Experiment(Section):
         interval = self.reference.frame_interval * 1e3
         trained = self.dynamics.timestep_fs
         checks = [("dynamics.timestep_fs", trained, "reference frame interval", interval)]
-        for field, step in (
-            [("production.timesteps_fs", step) for step in self.production.timesteps_fs]
-            or [("dynamics.timestep_fs", trained)]
-        ):
+        for field, step in [
+            ("production.timesteps_fs", step) for step in self.production.timesteps_fs
+        ] or [("dynamics.timestep_fs", trained)]:
             output = self.production.frame_interval_fs
             checks.append((field, step, "production.frame_interval_fs", output))
         for field, step, of, interval in checks:
@@ -336,10 +346,12 @@ def _resolve(experiment: Experiment, folder: Path) -> Experiment:
     source = experiment.reference.trajectory
     if source is None:
         return experiment
-    source = source.model_copy(update={
-        "topology": folder / source.topology,
-        "files": [folder / p for p in source.files],
-    })
+    source = source.model_copy(
+        update={
+            "topology": folder / source.topology,
+            "files": [folder / p for p in source.files],
+        }
+    )
     reference = experiment.reference.model_copy(update={"trajectory": source})
     return experiment.model_copy(update={"reference": reference})
 

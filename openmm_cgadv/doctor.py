@@ -13,14 +13,26 @@ import torch
 from . import __version__, kernels
 from .export.system import BACKENDS
 
-PACKAGES = ("openmmtorch", "e3nn", "mdtraj", "h5py", "numpy", "pydantic", "matplotlib", "tensorboard")
+PACKAGES = (
+    "openmmtorch",
+    "e3nn",
+    "mdtraj",
+    "h5py",
+    "numpy",
+    "pydantic",
+    "matplotlib",
+    "tensorboard",
+)
 
 PLATFORM_PLUGINS = ("OpenMMCUDA", "OpenMMHIP", "OpenMMOpenCL")
 
 
 def findings() -> Iterator[str]:
     """Lines of what was found; `no` is followed by the reason and by what to install."""
-    yield _line("openmm_cgadv", f"{__version__} on Python {platform.python_version()}, {platform.platform()}")
+    yield _line(
+        "openmm_cgadv",
+        f"{__version__} on Python {platform.python_version()}, {platform.platform()}",
+    )
     yield _line("torch", torch.__version__)
     yield _line("openmm", openmm.version.version)
     for name in PACKAGES:
@@ -43,7 +55,9 @@ def findings() -> Iterator[str]:
     if kernels.available():
         yield _line("kernels", f"compiled, {kernels.instruction_set()}")
     else:
-        yield _line("kernels", f"no, plain torch is used, one to two orders slower: {kernels.why_not()}")
+        yield _line(
+            "kernels", f"no, plain torch is used, one to two orders slower: {kernels.why_not()}"
+        )
     if torch.cuda.is_available():
         yield _line("GPU", torch.cuda.get_device_name(0))
     else:

@@ -1,4 +1,4 @@
-"""Runs of a model in OpenMM: trajectory, state log and speed of a standard Simulation of its beads."""
+"""Runs of a model in OpenMM: trajectory, state log and speed of a Simulation of its beads."""
 
 from __future__ import annotations
 
@@ -181,8 +181,10 @@ class _Run:
         try:
             found = openmm.Platform.getPlatform(platform)
         except openmm.OpenMMException:
-            known = [openmm.Platform.getPlatform(k).getName()
-                     for k in range(openmm.Platform.getNumPlatforms())]
+            known = [
+                openmm.Platform.getPlatform(k).getName()
+                for k in range(openmm.Platform.getNumPlatforms())
+            ]
             raise ValueError(
                 f"platform: found {platform!r}, expected one of {', '.join(known)}"
             ) from None
@@ -240,8 +242,14 @@ class _Run:
                 self.seconds["production"] = before + now - begun
                 if self.frames % self.every == 0:
                     energy = self.context.getState(energy=True).getPotentialEnergy()._value
-                    log.writerow([f"{self._time():.6g}", f"{energy:.8g}", f"{temperature:.6g}",
-                                  f"{self._speed():.5g}"])
+                    log.writerow(
+                        [
+                            f"{self._time():.6g}",
+                            f"{energy:.8g}",
+                            f"{temperature:.6g}",
+                            f"{self._speed():.5g}",
+                        ]
+                    )
                     file.flush()
                 if now - saved > CHECKPOINT_SECONDS:
                     self.writer.flush()
@@ -256,8 +264,12 @@ class _Run:
         write_dcd(beads, self.directory, self.model.topology, self.every)
         self.checkpoint.unlink(missing_ok=True)
         return ProductionRun(
-            beads, self._speed(), sum(self.seconds.values()),
-            self.context.getPlatform().getName(), self.backend, self.threads,
+            beads,
+            self._speed(),
+            sum(self.seconds.values()),
+            self.context.getPlatform().getName(),
+            self.backend,
+            self.threads,
         )
 
     def _time(self) -> float:
@@ -283,7 +295,9 @@ class _Run:
                 raise openmm.OpenMMException(cause)
             return state, temperature
         when = f"{begun:.6g} to {begun + self.arguments['frame_interval']:.6g} ps after its start"
-        found = f"the temperature rose to {temperature:.3g} K" if finite else "a position is not finite"
+        found = (
+            f"the temperature rose to {temperature:.3g} K" if finite else "a position is not finite"
+        )
         raise ProductionExploded(
             f"{self.directory}: the run exploded, {when}: {found}; likely the time step of "
             f"{self.arguments['timestep'] * 1e3:g} fs is too long for this potential, or the "
@@ -292,9 +306,14 @@ class _Run:
 
     def _open_writer(self) -> None:
         self.writer = BeadWriter(
-            self.directory / "beads.h5", self.masses, self.model.types, self.model.type_names,
-            self.model.temperature, self.arguments["frame_interval"],
-            {"arguments": self.arguments}, velocities=True,
+            self.directory / "beads.h5",
+            self.masses,
+            self.model.types,
+            self.model.type_names,
+            self.model.temperature,
+            self.arguments["frame_interval"],
+            {"arguments": self.arguments},
+            velocities=True,
         )
 
     def _kept_rows(self) -> list[list[str]]:
@@ -310,8 +329,10 @@ class _Run:
         partial = self.checkpoint.with_suffix(".partial")
         with open(partial, "wb") as file:
             np.savez(
-                file, state=np.frombuffer(self.context.createCheckpoint(), np.uint8),
-                frames=self.frames, about=json.dumps([self.arguments, self.seconds]),
+                file,
+                state=np.frombuffer(self.context.createCheckpoint(), np.uint8),
+                frames=self.frames,
+                about=json.dumps([self.arguments, self.seconds]),
             )
         os.replace(partial, self.checkpoint)
 
@@ -367,10 +388,15 @@ def _finished(record: Path, arguments: dict) -> ProductionRun | None:
         found = content.pop("arguments")
         run = ProductionRun(
             record.parent / content["beads"],
-            *(content[name] for name in ("ns_per_day", "seconds", "platform", "backend", "threads")),
+            *(
+                content[name]
+                for name in ("ns_per_day", "seconds", "platform", "backend", "threads")
+            ),
         )
     except (ValueError, KeyError) as error:
-        raise ValueError(f"{record} is damaged: delete {record.parent}, and the run starts again") from error
+        raise ValueError(
+            f"{record} is damaged: delete {record.parent}, and the run starts again"
+        ) from error
     _check_same(record.parent, found, arguments)
     return run if run.beads.exists() else None
 

@@ -1,4 +1,4 @@
-"""How far long work is, with its rate and the time left: a bar on a terminal, else lines of a log."""
+"""How far long work is, with its rate and the time left: a bar on a terminal, else log lines."""
 
 from __future__ import annotations
 
@@ -79,11 +79,16 @@ class _Meter:
         if self.first is None:
             # The rate is that of what follows: resumed work starts far from zero.
             self.first, self.begun = done, now
-        parts = [f"{_number(done)} {self.unit}" if total is None
-                 else f"{_number(done)} of {_number(total)} {self.unit}"]
+        parts = [
+            f"{_number(done)} {self.unit}"
+            if total is None
+            else f"{_number(done)} of {_number(total)} {self.unit}"
+        ]
         rate = (done - self.first) / (now - self.begun) if now > self.begun else 0.0
         if rate > 0:
-            parts.append(f"{rate:.3g} {self.unit}/s" if rate >= 0.1 else f"{1 / rate:.3g} s/{self.unit}")
+            parts.append(
+                f"{rate:.3g} {self.unit}/s" if rate >= 0.1 else f"{1 / rate:.3g} s/{self.unit}"
+            )
             if total is not None:
                 parts.append(f"{duration((total - done) / rate)} left")
         return ", ".join(parts + [detail] * bool(detail))

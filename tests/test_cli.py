@@ -1,10 +1,10 @@
-"""The command does an experiment from its file to its report, goes on where it stopped, and fails in
-one sentence."""
+"""The command does an experiment from its file to its report, resumes, and fails in one sentence."""
 
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import mdtraj
@@ -15,6 +15,7 @@ import openmm_cgadv as cg
 from openmm_cgadv import stages
 from openmm_cgadv.cli import app
 
+NAMES = [stage.name for stage in stages.STAGES]
 ROOT = Path(__file__).parent.parent
 WATER = "reference: {temperature_K: 298.15, water: spce, molecules: 343, length_ps: 200}\n"
 SMALLER = [
@@ -39,7 +40,10 @@ def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "water-quick"
     command = ["bash", str(ROOT / "scripts" / "water"), "--quick", "--out", str(out)]
     run = subprocess.run(
-        command + settings(*SMALLER), capture_output=True, text=True, cwd=out.parent,
+        command + settings(*SMALLER),
+        capture_output=True,
+        text=True,
+        cwd=out.parent,
         env={**os.environ, "CGADV_PYTHON": sys.executable},
     )
     assert run.returncode == 0, run.stderr + run.stdout
@@ -49,13 +53,20 @@ def finished(tmp_path_factory):
 def test_quick_run_makes_every_promised_file(finished):
     out, _, run = finished
     for name in (
-        "experiment.yaml", "reference/beads.h5", "train/log.csv", "model.cg/model.json",
-        "production/trained/trajectory.dcd", "production/trained/state.csv",
-        "report/index.html", "report/metrics.json",
+        "experiment.yaml",
+        "reference/beads.h5",
+        "train/log.csv",
+        "model.cg/model.json",
+        "production/trained/trajectory.dcd",
+        "production/trained/state.csv",
+        "report/index.html",
+        "report/metrics.json",
     ):
         assert (out / name).stat().st_size > 0, name
-    assert list((out / "train").glob("events.*")) and list((out / "train" / "checkpoints").iterdir())
-    for stage in stages.NAMES:
+    assert list((out / "train").glob("events.*")) and list(
+        (out / "train" / "checkpoints").iterdir()
+    )
+    for stage in NAMES:
         assert f"{stage}: done in" in run.stdout
     assert "held out force error" in run.stdout
     assert "Traceback" not in run.stderr
@@ -74,7 +85,7 @@ def test_quick_run_measures_what_it_says(finished):
     assert metrics["comparison"]["trained, 10 fs"]["timestep_fs"] == 10
     assert metrics["timings"]["all_atom_ns_per_day"] > 0
     assert metrics["timings"]["coarse_grained_ns_per_day"] > 0
-    assert set(metrics["timings"]["wall_seconds"]) == set(stages.NAMES) - {"report"}
+    assert set(metrics["timings"]["wall_seconds"]) == set(NAMES) - {"report"}
 
 
 def test_quick_runs_model_is_the_trained_one(finished):
@@ -95,11 +106,14 @@ def test_second_run_computes_nothing(finished):
     out, command, _ = finished
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.name != ".lock"}
     run = subprocess.run(
-        command + settings(*SMALLER), capture_output=True, text=True, cwd=out.parent,
+        command + settings(*SMALLER),
+        capture_output=True,
+        text=True,
+        cwd=out.parent,
         env={**os.environ, "CGADV_PYTHON": sys.executable},
     )
     assert run.returncode == 0, run.stderr
-    for stage in stages.NAMES:
+    for stage in NAMES:
         assert f"{stage}: done before" in run.stdout
     after = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.name != ".lock"}
     assert after == before
@@ -108,8 +122,11 @@ def test_second_run_computes_nothing(finished):
 def test_changed_settings_are_named_before_any_work(finished):
     out, _, _ = finished
     for override, sentence in (
-        ("training.seed=2", f"training.seed is 2, but the stage `train` was done with 1: delete "
-                            f"{out}/train to do it again, or choose another --out"),
+        (
+            "training.seed=2",
+            f"training.seed is 2, but the stage `train` was done with 1: delete "
+            f"{out}/train to do it again, or choose another --out",
+        ),
         ("potential.l_max=3", "potential.l_max is 3, but the stage `fit` was done with 4"),
         ("reference.temperature_K=310", "reference.temperature_K is 310.0, but the stage"),
     ):
@@ -117,7 +134,9 @@ def test_changed_settings_are_named_before_any_work(finished):
         assert result.exit_code == 1
         assert sentence in result.stderr and result.stderr.count("\n") == 1
     # Where and how fast something is computed changes nothing that was computed.
-    result = cgadv("train", "--out", out, *settings("training.threads=1", "production.platform=CPU"))
+    result = cgadv(
+        "train", "--out", out, *settings("training.threads=1", "production.platform=CPU")
+    )
     assert result.exit_code == 0 and "train: done before" in result.stdout
 
 
@@ -134,8 +153,11 @@ def test_report_shows_another_experiment_beside(finished):
 def test_deleted_stage_is_done_again_with_those_after_it(finished, monkeypatch):
     out, _, _ = finished
     done = []
-    actions = {name: lambda project, _, name=name: done.append(name) for name in stages.NAMES}
-    monkeypatch.setattr(stages, "_ACTIONS", actions)
+    pretend = [
+        replace(stage, work=lambda project, _, name=stage.name: done.append(name))
+        for stage in stages.STAGES
+    ]
+    monkeypatch.setattr(stages, "STAGES", tuple(pretend))
     (out / "fit" / "fit.json").rename(out / "fit" / "away.json")
     result = cgadv("run", "--out", out)
     assert result.exit_code == 0, result.stderr
@@ -186,8 +208,9 @@ class TestErrors:
     def test_two_at_once(self, experiment, tmp_path):
         from openmm_cgadv.config import load_experiment
         from openmm_cgadv.progress import Reporter
+        from openmm_cgadv.project import Project
 
-        with stages.Project(tmp_path / "out", load_experiment(experiment), Reporter()):
+        with Project(tmp_path / "out", load_experiment(experiment), stages.STAGES, Reporter()):
             message = self.fails("run", experiment, "--out", tmp_path / "out")
         assert "another cgadv works there" in message
 
@@ -207,7 +230,8 @@ def test_interruption_says_how_to_go_on(tmp_path, monkeypatch):
 
     path = tmp_path / "water.yaml"
     path.write_text(WATER)
-    monkeypatch.setitem(stages._ACTIONS, "reference", interrupt)
+    first, *others = stages.STAGES
+    monkeypatch.setattr(stages, "STAGES", (replace(first, work=interrupt), *others))
     result = cgadv("run", path, "--out", tmp_path / "out")
     assert result.exit_code == 130
     assert result.stderr == "interrupted; run the same command again to continue\n"
@@ -222,8 +246,16 @@ def test_interruption_says_how_to_go_on(tmp_path, monkeypatch):
 def test_doctor_says_what_works():
     result = cgadv("doctor")
     assert result.exit_code == 0
-    for word in ("torch", "openmm", "platform Reference    works", "backend torchforce",
-                 "backend pythonforce   works", "kernels", "GPU", "threads"):
+    for word in (
+        "torch",
+        "openmm",
+        "platform Reference    works",
+        "backend torchforce",
+        "backend pythonforce   works",
+        "kernels",
+        "GPU",
+        "threads",
+    ):
         assert word in result.stdout
 
 

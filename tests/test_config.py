@@ -1,4 +1,4 @@
-"""An experiment file is checked before any work, and every error names field, found and expected."""
+"""An experiment file is checked before any work; every error names field, found and expected."""
 
 from pathlib import Path
 
@@ -28,8 +28,9 @@ def write_trajectory(folder, box=2.2, atoms=8, topology_atoms=8):
     for _ in range(max(atoms, topology_atoms)):
         topology.add_atom("O", mdtraj.element.oxygen, topology.add_residue("HOH", chain))
     xyz = np.random.default_rng(0).uniform(0, box, (3, topology.n_atoms, 3)).astype(np.float32)
-    whole = mdtraj.Trajectory(xyz, topology, unitcell_lengths=np.full((3, 3), box),
-                              unitcell_angles=np.full((3, 3), 90.0))
+    whole = mdtraj.Trajectory(
+        xyz, topology, unitcell_lengths=np.full((3, 3), box), unitcell_angles=np.full((3, 3), 90.0)
+    )
     whole.atom_slice(range(atoms)).save_xtc(str(folder / "water.xtc"))
     whole[0].atom_slice(range(topology_atoms)).save_gro(str(folder / "water.gro"))
 
@@ -70,38 +71,72 @@ def test_what_was_set_is_enough_to_make_it_again(tmp_path):
     assert again == experiment
 
 
-@pytest.mark.parametrize("override, sentence", [
-    ("reference.molecles=343", "unknown field `reference.molecles`, .* did you mean `molecules`?"),
-    ("trainin.seed=1", "unknown field `trainin`, .* did you mean `training`?"),
-    ("reference.water=spc", "reference.water: found 'spc', expected 'spce', 'tip3p' or 'tip4pew'"),
-    ("reference.water=null", "reference: found neither of `water` and `trajectory`"),
-    ("reference.trajectory={topology: a, files: b, frame_interval_fs: 20}",
-     "reference: found both of `water` and `trajectory`"),
-    ("reference.temperature_K=null", "reference.temperature_K: found None, expected a number"),
-    ("reference.temperature_K=-3", "reference.temperature_K: found -3, expected more than 0"),
-    ("reference.molecules=1.5", "reference.molecules: found 1.5, expected a whole number"),
-    ("reference.friction_per_ps=1", "reference.friction_per_ps: found 1, expected at most 0.1"),
-    ("reference.length_ps=1", "reference.length_ps: found 1, expected at least training.window_ps"),
-    ("reference.frame_interval_fs=25", "reference: found frame_interval_fs 25, expected a multiple"),
-    ("dynamics.timestep_fs=7",
-     "dynamics.timestep_fs: found 7, expected a step that divides the reference frame interval 20"),
-    ("production.timesteps_fs=[5, 8]",
-     "production.timesteps_fs: found 8, expected a step that divides the production.frame_interval"),
-    ("production.frame_interval_fs=13", "dynamics.timestep_fs: found 5, .* 13 fs"),
-    ("potential.cutoff_nm=-0.7", "potential.cutoff_nm: found -0.7, expected more than 0"),
-    ("potential.cutoff_nm=1.3",
-     "potential.cutoff_nm: found 1.3, expected at most 1.088, half the box of 343 water molecules"),
-    ("potential.three_body_cutoff_nm=0.9",
-     "potential: found three_body_cutoff_nm 0.9, expected at most cutoff_nm 0.7"),
-    ("potential.three_body=perhaps", "potential.three_body: found 'perhaps', expected true or false"),
-    ("training.window_ps=0.05", "training.window_ps: found 0.05, expected at least four frames"),
-    ("training.seed=one", "training.seed: found 'one', expected a whole number"),
-    ("training.forget_ps=.nan", "training.forget_ps: found nan, expected a finite number"),
-    ("discriminator.heads=5", "discriminator: found scalars 24, expected a multiple of heads 5"),
-    ("mapping=atoms", "mapping: found 'atoms', expected 'per_residue'"),
-    ("training=3", "training: found 3, expected a section with fields seed, iterations"),
-    ("seed", "--set: found 'seed', expected `section.field=value`"),
-])
+@pytest.mark.parametrize(
+    "override, sentence",
+    [
+        (
+            "reference.molecles=343",
+            "unknown field `reference.molecles`, .* did you mean `molecules`?",
+        ),
+        ("trainin.seed=1", "unknown field `trainin`, .* did you mean `training`?"),
+        (
+            "reference.water=spc",
+            "reference.water: found 'spc', expected 'spce', 'tip3p' or 'tip4pew'",
+        ),
+        ("reference.water=null", "reference: found neither of `water` and `trajectory`"),
+        (
+            "reference.trajectory={topology: a, files: b, frame_interval_fs: 20}",
+            "reference: found both of `water` and `trajectory`",
+        ),
+        ("reference.temperature_K=null", "reference.temperature_K: found None, expected a number"),
+        ("reference.temperature_K=-3", "reference.temperature_K: found -3, expected more than 0"),
+        ("reference.molecules=1.5", "reference.molecules: found 1.5, expected a whole number"),
+        ("reference.friction_per_ps=1", "reference.friction_per_ps: found 1, expected at most 0.1"),
+        (
+            "reference.length_ps=1",
+            "reference.length_ps: found 1, expected at least training.window_ps",
+        ),
+        (
+            "reference.frame_interval_fs=25",
+            "reference: found frame_interval_fs 25, expected a multiple",
+        ),
+        (
+            "dynamics.timestep_fs=7",
+            "dynamics.timestep_fs: found 7, expected a step that divides the reference frame interval 20",
+        ),
+        (
+            "production.timesteps_fs=[5, 8]",
+            "production.timesteps_fs: found 8, expected a step that divides the production.frame_interval",
+        ),
+        ("production.frame_interval_fs=13", "dynamics.timestep_fs: found 5, .* 13 fs"),
+        ("potential.cutoff_nm=-0.7", "potential.cutoff_nm: found -0.7, expected more than 0"),
+        (
+            "potential.cutoff_nm=1.3",
+            "potential.cutoff_nm: found 1.3, expected at most 1.088, half the box of 343 water molecules",
+        ),
+        (
+            "potential.three_body_cutoff_nm=0.9",
+            "potential: found three_body_cutoff_nm 0.9, expected at most cutoff_nm 0.7",
+        ),
+        (
+            "potential.three_body=perhaps",
+            "potential.three_body: found 'perhaps', expected true or false",
+        ),
+        (
+            "training.window_ps=0.05",
+            "training.window_ps: found 0.05, expected at least four frames",
+        ),
+        ("training.seed=one", "training.seed: found 'one', expected a whole number"),
+        ("training.forget_ps=.nan", "training.forget_ps: found nan, expected a finite number"),
+        (
+            "discriminator.heads=5",
+            "discriminator: found scalars 24, expected a multiple of heads 5",
+        ),
+        ("mapping=atoms", "mapping: found 'atoms', expected 'per_residue'"),
+        ("training=3", "training: found 3, expected a section with fields seed, iterations"),
+        ("seed", "--set: found 'seed', expected `section.field=value`"),
+    ],
+)
 def test_wrong_fields_are_named_in_one_sentence(tmp_path, override, sentence):
     path = write(tmp_path, WATER)
     with pytest.raises(ConfigError, match=sentence) as caught:
@@ -111,19 +146,30 @@ def test_wrong_fields_are_named_in_one_sentence(tmp_path, override, sentence):
     assert message.startswith("--set" if sentence.startswith("--set") else f"{path}: ")
 
 
-@pytest.mark.parametrize("text, sentence", [
-    ("", "found an empty file"),
-    ("- a\n- b\n", "found a list, expected sections"),
-    ("reference: {temperature_K: 298\n", "line 2: found text that is not YAML"),
-    ("training: {seed: 1}\n", "required field `reference` is missing"),
-    ("reference: {water: spce}\n", "required field `reference.temperature_K` is missing"),
-    ("reference: {temperature_K: 298, trajectory: {topology: a.gro, files: [a.xtc]}}\n",
-     "required field `reference.trajectory.frame_interval_fs` is missing"),
-    ("reference: {temperature_K: 298, trajectory: {topology: a.gro, files: [], "
-     "frame_interval_fs: 20}}\n", "files: found .*, expected at least 1 entry"),
-    ("reference: {temperature_K: 298, molecules: 30, trajectory: {topology: a.gro, files: a.xtc, "
-     "frame_interval_fs: 20}}\n", "found `molecules` beside `trajectory`"),
-])
+@pytest.mark.parametrize(
+    "text, sentence",
+    [
+        ("", "found an empty file"),
+        ("- a\n- b\n", "found a list, expected sections"),
+        ("reference: {temperature_K: 298\n", "line 2: found text that is not YAML"),
+        ("training: {seed: 1}\n", "required field `reference` is missing"),
+        ("reference: {water: spce}\n", "required field `reference.temperature_K` is missing"),
+        (
+            "reference: {temperature_K: 298, trajectory: {topology: a.gro, files: [a.xtc]}}\n",
+            "required field `reference.trajectory.frame_interval_fs` is missing",
+        ),
+        (
+            "reference: {temperature_K: 298, trajectory: {topology: a.gro, files: [], "
+            "frame_interval_fs: 20}}\n",
+            "files: found .*, expected at least 1 entry",
+        ),
+        (
+            "reference: {temperature_K: 298, molecules: 30, trajectory: {topology: a.gro, files: a.xtc, "
+            "frame_interval_fs: 20}}\n",
+            "found `molecules` beside `trajectory`",
+        ),
+    ],
+)
 def test_wrong_files_are_named_in_one_sentence(tmp_path, text, sentence):
     path = write(tmp_path, text)
     with pytest.raises(ConfigError, match=sentence) as caught:
@@ -138,7 +184,9 @@ def test_missing_file_is_named(tmp_path):
 
 def test_missing_trajectory_is_named_before_any_work(tmp_path):
     experiment = load_experiment(write(tmp_path, OWN))
-    with pytest.raises(ConfigError, match="reference.trajectory.topology: found no file .*water.gro"):
+    with pytest.raises(
+        ConfigError, match="reference.trajectory.topology: found no file .*water.gro"
+    ):
         experiment.check()
     write_trajectory(tmp_path)
     (tmp_path / "water.xtc").unlink()
@@ -148,7 +196,9 @@ def test_missing_trajectory_is_named_before_any_work(tmp_path):
 
 def test_cutoff_above_half_the_box_of_a_trajectory_is_refused_before_any_work(tmp_path):
     write_trajectory(tmp_path, box=1.3)
-    with pytest.raises(ConfigError, match="cutoff_nm: found 0.7, expected at most 0.65, half the box"):
+    with pytest.raises(
+        ConfigError, match="cutoff_nm: found 0.7, expected at most 0.65, half the box"
+    ):
         load_experiment(write(tmp_path, OWN)).check()
 
 

@@ -129,15 +129,24 @@ class TestBundle:
         with pytest.raises(ValueError, match="parameters.npz: can't be read"):
             load(tmp_path / "b.cg")
 
-    @pytest.mark.parametrize("damage, message", [
-        (lambda p: (p / "model.json").unlink(), "found no model.json, expected a bundle"),
-        (lambda p: (p / "system.xml").unlink(), "found no system.xml, expected all files"),
-        (lambda p: (p / "model.json").write_text("{}"), "found no schema_version"),
-        (lambda p: (p / "model.json").write_text('{"schema_version": 7}'),
-         "found schema_version 7, expected 1; install a newer openmm_cgadv"),
-        (lambda p: (p / "parameters.npz").write_bytes((p / "parameters.npz").read_bytes()[:900]),
-         "parameters.npz: can't be read, it is truncated"),
-    ])
+    @pytest.mark.parametrize(
+        "damage, message",
+        [
+            (lambda p: (p / "model.json").unlink(), "found no model.json, expected a bundle"),
+            (lambda p: (p / "system.xml").unlink(), "found no system.xml, expected all files"),
+            (lambda p: (p / "model.json").write_text("{}"), "found no schema_version"),
+            (
+                lambda p: (p / "model.json").write_text('{"schema_version": 7}'),
+                "found schema_version 7, expected 1; install a newer openmm_cgadv",
+            ),
+            (
+                lambda p: (p / "parameters.npz").write_bytes(
+                    (p / "parameters.npz").read_bytes()[:900]
+                ),
+                "parameters.npz: can't be read, it is truncated",
+            ),
+        ],
+    )
     def test_damage_is_named_in_one_sentence(self, bundle, tmp_path, damage, message):
         _, path = bundle
         copy = tmp_path / "copy.cg"
@@ -203,14 +212,20 @@ def test_potential_runs_in_torchforce_without_this_package(tmp_path, platform):
     model = make_model(n_types=2, triclinic=True)
     path = save_bundle(model, tmp_path / "a.cg")
     cases = list(shifted_configurations(model, 20))
-    (path / "cases.json").write_text(json.dumps({
-        "masses": model.masses[model.types].tolist(),
-        "box": model.box.tolist(),
-        "positions": [c.tolist() for c in cases],
-    }))
+    (path / "cases.json").write_text(
+        json.dumps(
+            {
+                "masses": model.masses[model.types].tolist(),
+                "box": model.box.tolist(),
+                "positions": [c.tolist() for c in cases],
+            }
+        )
+    )
     run = subprocess.run(
         [sys.executable, "-I", "-c", FOREIGN, str(path), platform],
-        capture_output=True, text=True, cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
     )
     assert run.returncode == 0, run.stderr
     for found, positions in zip(json.loads(run.stdout), cases, strict=True):
@@ -308,7 +323,9 @@ class TestTopology:
         topology.setPeriodicBoxVectors(model.topology.getPeriodicBoxVectors())
         context = context_of(model.create_system(topology, backend="pythonforce", plain=True))
         energy, forces = measured(context, model.positions[order])
-        assert_same((energy, forces[np.argsort(order)]), energy_and_forces(model, model.positions), 1e-10)
+        assert_same(
+            (energy, forces[np.argsort(order)]), energy_and_forces(model, model.positions), 1e-10
+        )
 
     @pytest.mark.parametrize("name", ["SOL", "WATER", "HOH"])
     def test_names_that_pdb_files_change_are_known(self, tmp_path, name):
@@ -320,7 +337,9 @@ class TestTopology:
         assert model.create_system(pdb.topology, plain=True).getNumParticles() == len(model.types)
         field = app.ForceField(str(path / "forcefield.xml"))
         assert field.createSystem(pdb.topology).getNumParticles() == len(model.types)
-        np.testing.assert_allclose(pdb.getPositions(asNumpy=True)._value, model.positions, atol=1e-4)
+        np.testing.assert_allclose(
+            pdb.getPositions(asNumpy=True)._value, model.positions, atol=1e-4
+        )
 
     def test_unknown_beads_are_refused(self):
         topology = make_model(n_types=2).topology
@@ -348,7 +367,9 @@ class TestTopology:
 
 class TestBackendChoice:
     def test_unknown_backend_is_refused(self):
-        with pytest.raises(ValueError, match="found 'cuda', expected one of torchforce, pythonforce"):
+        with pytest.raises(
+            ValueError, match="found 'cuda', expected one of torchforce, pythonforce"
+        ):
             make_model().create_system(backend="cuda")
 
     def test_missing_backend_names_what_to_install(self, monkeypatch):
@@ -427,7 +448,9 @@ class TestIntegrator:
         context.setVelocities(s[:, 0])
         for k in range(1, size):
             integrator.setPerDofVariableByName(f"z{k}", s[:, k])
-        e, noise_factor = (m.numpy()[model.types] for m in propagator(torch.as_tensor(model.drift), dt))
+        e, noise_factor = (
+            m.numpy()[model.types] for m in propagator(torch.as_tensor(model.drift), dt)
+        )
         for _ in range(20):
             xi = generator.normal(size=(n, size, 3))
             for k in range(size):
@@ -459,7 +482,9 @@ class TestIntegrator:
         for steps in (1, 40):
             integrator.step(steps)
             v = context.getState(velocities=True).getVelocities(asNumpy=True)._value
-            s = np.stack([v] + [np.array(integrator.getPerDofVariableByName(f"z{k}")) for k in (1, 2)])
+            s = np.stack(
+                [v] + [np.array(integrator.getPerDofVariableByName(f"z{k}")) for k in (1, 2)]
+            )
             for kind in range(n_types):
                 here = model.types == kind
                 samples = (s * scale)[:, here].reshape(3, -1)

@@ -103,16 +103,24 @@ def test_interrupted_run_goes_on(tmp_path, monkeypatch):
 
 def test_explosion_is_named_with_its_time_and_likely_cause(tmp_path):
     model = make_model(n=64)
-    with pytest.raises(ProductionExploded, match="exploded, .* ps after its start: .* time step of 50 fs"):
+    with pytest.raises(
+        ProductionExploded, match="exploded, .* ps after its start: .* time step of 50 fs"
+    ):
         run_production(model, tmp_path, length=20.0, timestep=0.05, frame_interval=0.05)
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (dict(frame_interval=0.012), "found 0.012 ps, expected a multiple of the time step of 0.005"),
-    (dict(length=-1.0), "length: found -1 ps"),
-    (dict(timestep=0.0), "timestep: found 0 ps"),
-    (dict(platform="Quantum"), "platform: found 'Quantum', expected one of Reference, CPU"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (
+            dict(frame_interval=0.012),
+            "found 0.012 ps, expected a multiple of the time step of 0.005",
+        ),
+        (dict(length=-1.0), "length: found -1 ps"),
+        (dict(timestep=0.0), "timestep: found 0 ps"),
+        (dict(platform="Quantum"), "platform: found 'Quantum', expected one of Reference, CPU"),
+    ],
+)
 def test_wrong_arguments_are_refused_in_one_sentence(tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         run_production(make_model(), tmp_path / "a", **{**SHORT, **arguments})

@@ -6,8 +6,8 @@ file               content
 model.json         schema version, units, bead types, masses, cutoff, temperature, time step,
                    friction, shape of the potential, provenance, training metrics
 parameters.npz     arrays: parameters, drift matrices, bead types, a configuration and its box
-potential.pt       TorchScript of plain torch operators, `forward(positions, box) -> energy`, for the
-                   beads of topology.pdb
+potential.pt       TorchScript of plain torch operators, `forward(positions, box) -> energy`, for
+                   the beads of topology.pdb
 topology.pdb       the beads of that configuration
 system.xml         an OpenMM System of them that needs OpenMM alone
 integrator.xml     the integrator at the model's time step, which needs OpenMM alone
@@ -40,10 +40,19 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 MODEL, PARAMETERS, POTENTIAL = "model.json", "parameters.npz", "potential.pt"
 TOPOLOGY, SYSTEM, INTEGRATOR, FORCE_FIELD = (
-    "topology.pdb", "system.xml", "integrator.xml", "forcefield.xml",
+    "topology.pdb",
+    "system.xml",
+    "integrator.xml",
+    "forcefield.xml",
 )
 FILES = (MODEL, PARAMETERS, POTENTIAL, TOPOLOGY, SYSTEM, INTEGRATOR, FORCE_FIELD)
-UNITS = {"length": "nm", "time": "ps", "energy": "kJ/mol", "mass": "dalton", "temperature": "kelvin"}
+UNITS = {
+    "length": "nm",
+    "time": "ps",
+    "energy": "kJ/mol",
+    "mass": "dalton",
+    "temperature": "kelvin",
+}
 EQUATIONS = ("langevin", "generalized_langevin")
 
 
@@ -277,11 +286,17 @@ def save_bundle(model: Model, path: str | os.PathLike) -> Path:
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
     try:
-        (scratch / MODEL).write_text(json.dumps(_description(model), indent=2, allow_nan=False) + "\n")
+        (scratch / MODEL).write_text(
+            json.dumps(_description(model), indent=2, allow_nan=False) + "\n"
+        )
         np.savez(
             scratch / PARAMETERS,
-            theta=model.theta, masses=model.masses, drift=model.drift, types=model.types,
-            positions=model.positions, box=model.box,
+            theta=model.theta,
+            masses=model.masses,
+            drift=model.drift,
+            types=model.types,
+            positions=model.positions,
+            box=model.box,
         )
         torch.jit.script(model.potential()).save(str(scratch / POTENTIAL))
         with open(scratch / TOPOLOGY, "w") as file:
@@ -290,9 +305,7 @@ def save_bundle(model: Model, path: str | os.PathLike) -> Path:
         for force in native_forces(model.spec, model.theta, model.types):
             system.addForce(force)
         (scratch / SYSTEM).write_text(openmm.XmlSerializer.serialize(system))
-        (scratch / INTEGRATOR).write_text(
-            openmm.XmlSerializer.serialize(model.create_integrator())
-        )
+        (scratch / INTEGRATOR).write_text(openmm.XmlSerializer.serialize(model.create_integrator()))
         (scratch / FORCE_FIELD).write_text(force_field_xml(model))
         _replace(scratch, path)
     finally:
@@ -353,8 +366,10 @@ def load(path: str | os.PathLike) -> Model:
             equation=description["equation"],
             provenance=description["provenance"],
             metrics=description["metrics"],
-            **{name: arrays[name] for name in
-               ("theta", "masses", "drift", "types", "positions", "box")},
+            **{
+                name: arrays[name]
+                for name in ("theta", "masses", "drift", "types", "positions", "box")
+            },
         )
     except KeyError as error:
         raise BundleError(f"{path}: found no {error.args[0]!r}, expected it in a bundle") from error

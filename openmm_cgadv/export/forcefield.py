@@ -29,14 +29,18 @@ def force_field_xml(model: Model) -> str:
     residues = ElementTree.SubElement(root, "Residues")
     for name, mass in zip(model.type_names, model.masses):
         label = _label(name)
-        ElementTree.SubElement(types, "Type", {"name": label, "class": label, "mass": repr(float(mass))})
+        ElementTree.SubElement(
+            types, "Type", {"name": label, "class": label, "mass": repr(float(mass))}
+        )
         residue = ElementTree.SubElement(residues, "Residue", name=name)
         ElementTree.SubElement(residue, "Atom", name=name, type=label)
     energy = ElementTree.SubElement(root, TAG)
-    energy.text = json.dumps({
-        "potential": model.spec.to_dict(),
-        "theta": model.theta.tolist(),
-    })
+    energy.text = json.dumps(
+        {
+            "potential": model.spec.to_dict(),
+            "theta": model.theta.tolist(),
+        }
+    )
     script = ElementTree.SubElement(root, "InitializationScript")
     script.text = (
         "\nfrom openmm_cgadv.export.forcefield import register\nregister(self, tree.getroot())\n"

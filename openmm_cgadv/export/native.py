@@ -1,4 +1,4 @@
-"""The learned energy in OpenMM's own forces, so that a serialized System needs nothing else to run."""
+"""The learned energy in OpenMM's own forces: a serialized System needs nothing else to run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def native_forces(spec: PotentialSpec, theta: np.ndarray, types: np.ndarray) -> 
     return forces
 
 
-def _spline(coefficients: np.ndarray, r_min: float, r_cut: float) -> tuple[openmm.Continuous1DFunction, float]:
+def _spline(
+    coefficients: np.ndarray, r_min: float, r_cut: float
+) -> tuple[openmm.Continuous1DFunction, float]:
     """A spline as a tabulated function on its own knots, and its slope at ``r_min``."""
     n = len(coefficients)
     h = (r_cut - r_min) / n
@@ -61,7 +63,9 @@ def _spline(coefficients: np.ndarray, r_min: float, r_cut: float) -> tuple[openm
     return table, float((c - a) / (2 * h))
 
 
-def _pair_force(spec: PotentialSpec, theta: np.ndarray, types: np.ndarray) -> openmm.CustomNonbondedForce:
+def _pair_force(
+    spec: PotentialSpec, theta: np.ndarray, types: np.ndarray
+) -> openmm.CustomNonbondedForce:
     pair = spec.pair
     coefficients = theta.reshape(spec.n_type_pairs, pair.n_basis)
     terms, tables = [], {}

@@ -1,4 +1,4 @@
-"""Backend `pythonforce`: the energy called from OpenMM's PythonForce, which works with any torch."""
+"""Backend `pythonforce`: the energy inside OpenMM's PythonForce, which works with any torch."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ class EnergyAndForces:
         positions = torch.as_tensor(state.getPositions(asNumpy=True)._value)
         box = torch.as_tensor(state.getPeriodicBoxVectors(asNumpy=True)._value)
         if self.potential is None:
-            energy, forces = kernels.energy_forces(positions, box, self.types, self.theta, self.spec)
+            energy, forces = kernels.energy_forces(
+                positions, box, self.types, self.theta, self.spec
+            )
         else:
             positions.requires_grad_()
             energy = self.potential(positions, box)

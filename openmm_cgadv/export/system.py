@@ -1,4 +1,4 @@
-"""OpenMM Topologies and Systems of beads, and the choice of the backend that computes their energy."""
+"""OpenMM Systems of beads, and the choice of the backend that computes their energy."""
 
 from __future__ import annotations
 

@@ -24,8 +24,10 @@ def why_not() -> str | None:
         openmmtorch = _openmmtorch()
     except ImportError as error:
         missing = isinstance(error, ModuleNotFoundError) and error.name == "openmmtorch"
-        cause = "the package openmmtorch is missing" if missing else (
-            f"openmmtorch does not load with torch {torch.__version__} ({error})"
+        cause = (
+            "the package openmmtorch is missing"
+            if missing
+            else (f"openmmtorch does not load with torch {torch.__version__} ({error})")
         )
         return f"{cause}; install it with {INSTALL}"
     try:
