@@ -21,8 +21,8 @@ MAX_L = 8
 def _load() -> str:
     if not _LIBRARY.exists():
         return (
-            "the fused kernels were not built: install the package where a C++ compiler, cmake and "
-            "torch are found (pip install --no-build-isolation .)"
+            "the fused kernels were not built: install the package where cmake and a C++ compiler "
+            "are found (pip install .)"
         )
     try:
         torch.ops.load_library(str(_LIBRARY))

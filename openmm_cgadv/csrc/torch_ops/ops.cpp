@@ -5,7 +5,6 @@
 // release, numbers as their bits.
 
 #include <dlfcn.h>
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -15,6 +14,7 @@
 #include <vector>
 
 #include "../kernels/kernels.hpp"
+#include "stable_abi.hpp"
 
 namespace {
 
@@ -382,7 +382,7 @@ struct Registration {
   void define(const char* schema) {
     check(aoti_torch_library_def(schemas, schema), "define an operator");
   }
-  void add(const char* schema, const char* name, void (*f)(Cell*, uint64_t, uint64_t)) {
+  void add(const char* schema, const char* name, Kernel* f) {
     define(schema);
     check(aoti_torch_library_impl(on_cpu, name, f), "register an operator");
   }
