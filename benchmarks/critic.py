@@ -1,0 +1,92 @@
+"""Cost of a training iteration, and of a critic's step in it, split into its parts.
+
+The settings are those of an experiment file's defaults: 343 beads of SPC/E water, memory K = 3, 5 fs, windows of 1.6 ps, one
+replica a thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import defaultdict
+
+import torch
+from measure import TEMPERATURE, cores, describe, spce_beads, table
+
+from openmm_cgadv import kernels
+from openmm_cgadv.config import Experiment
+from openmm_cgadv.trajectory import BeadTrajectory
+from openmm_cgadv.training import adversarial
+from openmm_cgadv.training.game import BATCH, STEPS
+
+
+class Stopwatch:
+    """Adds up the time that functions take."""
+
+    def __init__(self):
+        self.spent = defaultdict(float)
+
+    def __call__(self, name, function):
+        def timed(*arguments, **named):
+            begun = time.perf_counter()
+            result = function(*arguments, **named)
+            self.spent[name] += time.perf_counter() - begun
+            return result
+
+        return timed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--iterations", type=int, default=15)
+    parser.add_argument("--quick", action="store_true", help="a small system and short windows, to see that it works")
+    options = parser.parse_args()
+    molecules, iterations, length, window = 343, options.iterations, 5.0, 1.6
+    if options.quick:
+        molecules, iterations, length, window = 216, 2, 0.5, 0.16
+    describe("e3nn")
+    torch.set_num_threads(cores())
+    path, fit = spce_beads(molecules, length)
+    experiment = Experiment.model_validate({
+        "reference": {"temperature_K": TEMPERATURE, "water": "spce", "molecules": molecules, "length_ps": length},
+        "training": {"window_ps": window},
+    })  # fmt: skip
+    plain_rollout, plain_backward = adversarial.rollout, kernels._Rollout.backward
+    with BeadTrajectory.open(path) as trajectory:
+        for threads in sorted({1, cores()}):
+            torch.set_num_threads(threads)
+            training = adversarial.AdversarialTraining(trajectory, fit, experiment)
+            watch = Stopwatch()
+            adversarial.rollout = watch("rollout, forward", plain_rollout)
+            kernels._Rollout.backward = staticmethod(watch("rollout, backward", plain_backward))
+            training.dynamics.learn = watch(f"critic, {STEPS} steps of {2 * BATCH} windows", training.dynamics.learn)
+            training.entropy.gradient = watch("relative entropy's gradient", training.entropy.gradient)
+            best, seconds = {}, []
+            for iteration in range(iterations + 1):
+                watch.spent.clear()
+                begun = time.perf_counter()
+                training.step()
+                whole = time.perf_counter() - begun
+                if iteration == 0:
+                    continue
+                seconds.append(whole)
+                parts = dict(watch.spent)
+                parts["the rest: generator's loss through the critic, Adam"] = whole - sum(parts.values())
+                for name, value in parts.items():
+                    best[name] = min(best.get(name, value), value)
+            beads, steps = threads * molecules, training.frames[-1]
+            print(f"\nms, {threads} replica{'s' * (threads > 1)} of {molecules} beads, {steps} steps, {threads} "
+                  f"thread{'s' * (threads > 1)}; fastest of {iterations} for each part")  # fmt: skip
+            table(best)
+            learn = next(value for name, value in best.items() if name.startswith("critic"))
+            table({"one critic step": learn / STEPS, "a whole iteration, fastest": min(seconds),
+                   "a whole iteration, median": sorted(seconds)[len(seconds) // 2]})  # fmt: skip
+            forward, backward = best["rollout, forward"], best["rollout, backward"]
+            print(f"  rollout a bead and step: {1e9 * forward / beads / steps:.0f} ns forward, "
+                  f"{1e9 * backward / beads / steps:.0f} ns backward (of {threads} "
+                  f"thread{'s' * (threads > 1)})")  # fmt: skip
+            print(f"SHARE of the critic's steps in an iteration: {100 * learn / min(seconds):.0f} %")
+
+
+if __name__ == "__main__":
+    main()
