@@ -23,7 +23,7 @@ from ..trajectory import BeadTrajectory
 from ..units import KB
 from .chains import Chains
 from .checkpoint import load_checkpoint, save_checkpoint
-from .game import BATCH, Critic, generator_loss
+from .game import BATCH, Critic, generator_loss, one_thread
 from .log import TrainingLog
 from .windows import ReferenceWindows, window_lags
 
@@ -234,13 +234,16 @@ class AdversarialTraining:
             sampled, kinds = self.windows.sample(BATCH, random)
             return critic.tokens(sampled, kinds), kinds
 
-        log["dynamics_critic_loss"], log["dynamics_margin"] = self.dynamics.learn(real, (fake, types), random)
-        loss = generator_loss(critic(fake, types))
-        log["dynamics_generator_loss"] = loss.item()
+        with one_thread():
+            log["dynamics_critic_loss"], log["dynamics_margin"] = self.dynamics.learn(real, (fake, types), random)
+            loss = generator_loss(critic(fake, types))
+            log["dynamics_generator_loss"] = loss.item()
+            (judged,) = torch.autograd.grad(loss, frames, retain_graph=self.structure is not None)
         motion = list(self.motion.parameters())
-        used = motion if self.settings.potential == "relative_entropy" else [*motion, self.phi]
-        *gradients, last = torch.autograd.grad(loss, used, retain_graph=self.structure is not None, allow_unused=True)
-        gradients.append(last)
+        used = motion if self.structure is None else [*motion, self.phi]
+        gradients = torch.autograd.grad(
+            frames, used, judged, retain_graph=self.structure is not None, allow_unused=True
+        )
         for parameter, gradient in zip(used, gradients):
             parameter.grad = torch.zeros_like(parameter) if gradient is None else gradient
 
@@ -282,10 +285,12 @@ class AdversarialTraining:
             chosen = torch.randint(len(reference), [BATCH], generator=random)
             return reference[chosen], kinds[chosen]
 
-        log["structure_critic_loss"], log["structure_margin"] = self.structure.learn(real, (fake, types), random)
-        loss = generator_loss(critic(fake, types))
-        log["structure_generator_loss"] = loss.item()
-        return torch.autograd.grad(loss, self.phi)[0]
+        with one_thread():
+            log["structure_critic_loss"], log["structure_margin"] = self.structure.learn(real, (fake, types), random)
+            loss = generator_loss(critic(fake, types))
+            log["structure_generator_loss"] = loss.item()
+            (judged,) = torch.autograd.grad(loss, x, retain_graph=True)
+        return torch.autograd.grad(x, self.phi, judged)[0]
 
 
 def train(

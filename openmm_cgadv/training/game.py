@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -19,6 +20,17 @@ BATCH = 256
 
 REPLAY = 6
 """Iterations from which generated samples are shown to the critic."""
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep torch on one thread: on tensors as small as the critics' more of them only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def generator_loss(logits: Tensor) -> Tensor:
