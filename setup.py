@@ -43,6 +43,8 @@ class BuildCore(build_ext):
             done = subprocess.run(command, cwd=build, capture_output=True, text=True)
             if done.returncode:
                 print(done.stdout, done.stderr, sep="\n", file=sys.stderr)
+                if "CMAKE_CXX_COMPILER" in done.stderr:
+                    raise RuntimeError("no working C++ compiler was found")
                 raise RuntimeError(f"{' '.join(command[:2])} failed, see above")
 
     def get_outputs(self):

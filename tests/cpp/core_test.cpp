@@ -128,7 +128,7 @@ void lists(int n, double length) {
   long missed = 0, wrong = 0;
   for (int step = 0; step < 12; ++step) {
     for (auto& v : s.x) v += normal(random);
-    list.update(n, {s.x.data(), 3, 1}, s.types.data(), box, records);
+    list.update(n, {s.x.data(), 3, 1}, s.types.data(), box, records, 2);
     std::vector<char> half(n * n, 0), near(n * n, 0);
     for (int p = 0; p < n; ++p) {
       for (int k = 0; k < list.half_count[p]; ++k) {

@@ -56,8 +56,10 @@ class Neighbors {
   // Makes the list valid for these positions and returns them in places' order as records
   // (x, y, z, 0), each in one image that is near its image at the last build.
   template <class T>
-  void update(int64_t n, Positions pos, const int64_t* types, const Box& box, Array<T>& records) {
+  void update(int64_t n, Positions pos, const int64_t* types, const Box& box, Array<T>& records,
+              int threads) {
     records.resize(4 * n);
+    threads_ = threads;
     if (builds > 0 && box == box_ && track(n, pos, records.data())) return;
     build(n, pos, types, box);
     for (int64_t p = 0; p < n; ++p) {
@@ -67,14 +69,20 @@ class Neighbors {
   }
 
  private:
+  // What a contiguous range of places sees.
+  struct Part {
+    std::vector<int32_t> half, pairs, found, found_near;
+  };
+
   double r_cut_, r_short_, skin_wanted_, skin_ = 0;
-  int pad_;
+  int pad_, threads_ = 1;
   bool all_pairs_ = false;
   Box box_;
   std::vector<int64_t> types_;
   std::vector<double> built_, wrapped_;  // [3 p + c] at the last build: as given, and wrapped
   Array<float> fx_, fy_, fz_;
-  std::vector<int32_t> pairs_, cell_, cell_start_, found_, found_near_;
+  std::vector<int32_t> cell_, cell_start_;
+  std::vector<Part> parts_;
 
   template <class T>
   bool track(int64_t n, Positions pos, T* records) {
@@ -192,15 +200,51 @@ class Neighbors {
   }
 
   void fill(int64_t n, double r_half, double r_near) {
+    half_start.resize(n), half_count.resize(n);
+    near_start.assign(n + 1, 0);
+    const int n_parts = int(std::max<int64_t>(1, std::min<int64_t>(threads_, n / 1024)));
+    parts_.resize(n_parts);
+#pragma omp parallel for num_threads(n_parts) schedule(static, 1)
+    for (int t = 0; t < n_parts; ++t)
+      fill_part(parts_[t], int(n * t / n_parts), int(n * (t + 1) / n_parts), r_half, r_near);
+
+    half.clear();
+    for (int t = 0; t < n_parts; ++t) {
+      const int32_t before = int32_t(half.size());
+      for (int64_t p = n * t / n_parts; p < n * (t + 1) / n_parts; ++p) half_start[p] += before;
+      half.insert(half.end(), parts_[t].half.begin(), parts_[t].half.end());
+      for (const int32_t place : parts_[t].pairs) ++near_start[place + 1];
+    }
+    // No list ends at the end of memory: a pack read from it never leaves it.
+    half.resize(half.size() + ROW, 0);
+
+    std::partial_sum(near_start.begin(), near_start.end(), near_start.begin());
+    near.assign(near_start[n] + ROW, 0);
+    std::vector<int32_t> next(near_start.begin(), near_start.end() - 1);
+    for (const Part& part : parts_)
+      for (std::size_t k = 0; k < part.pairs.size(); k += 2) {
+        const int32_t p = part.pairs[k], q = part.pairs[k + 1];
+        near[next[p]++] = q;
+        near[next[q]++] = p;
+      }
+    bool several = false;
+    for (int64_t i = 1; i < n; ++i) several = several || types_[i] != types_[0];
+    if (several)
+      for (int p = 0; p < n; ++p)
+        std::stable_sort(near.begin() + near_start[p], near.begin() + near_start[p + 1],
+                         [&](int32_t a, int32_t b) { return type[a] < type[b]; });
+  }
+
+  void fill_part(Part& part, int from, int to, double r_half, double r_near) {
+    const int n = int(order.size());
     const float half2 = float(r_half * r_half), near2 = float(r_near * std::abs(r_near));
     const PackBox<float> box(box_);
     constexpr int W = Simd<float>::W;
-    half.clear(), pairs_.clear();
-    half_start.resize(n), half_count.resize(n);
-    near_start.assign(n + 1, 0);
-    found_.resize(n + 2 * ROW), found_near_.resize(n + 2 * ROW);
+    part.half.clear(), part.pairs.clear();
+    part.found.resize(n + 2 * ROW), part.found_near.resize(n + 2 * ROW);
+    int32_t *const found = part.found.data(), *const found_near = part.found_near.data();
     const int n1 = cells_[1], n2 = cells_[2];
-    for (int p = 0; p < n; ++p) {
+    for (int p = from; p < to; ++p) {
       int m = 0, m_near = 0;
       const Pack<float> x = broadcast(fx_[p]), y = broadcast(fy_[p]), z = broadcast(fz_[p]);
       auto scan = [&](int first, int last) {
@@ -210,17 +254,16 @@ class Neighbors {
           const Pack<float> r2 = dx * dx + dy * dy + dz * dz;
           const Index<float> place = lanes<float>() + q;
           const Mask<float> valid = place < last;
-          m += append(&found_[m], place, (r2 <= half2) & valid);
-          m_near += append(&found_near_[m_near], place, (r2 <= near2) & valid);
+          m += append(found + m, place, (r2 <= half2) & valid);
+          m_near += append(found_near + m_near, place, (r2 <= near2) & valid);
         }
       };
       const int cell = cell_[order[p]], k0 = cell / (n1 * n2), k1 = cell / n2 % n1, k2 = cell % n2;
       for (int d0 = cells_[0] > 1 ? -1 : 0; d0 <= (cells_[0] > 1 ? 1 : 0); ++d0)
         for (int d1 = n1 > 1 ? -1 : 0; d1 <= (n1 > 1 ? 1 : 0); ++d1) {
-          const int row =
-              ((k0 + d0 + cells_[0]) % cells_[0] * n1 + (k1 + d1 + n1) % n1) * n2;
-          auto range = [&](int from, int to) {
-            scan(cell_start_[row + from], cell_start_[row + to + 1]);
+          const int row = ((k0 + d0 + cells_[0]) % cells_[0] * n1 + (k1 + d1 + n1) % n1) * n2;
+          auto range = [&](int first, int last) {
+            scan(cell_start_[row + first], cell_start_[row + last + 1]);
           };
           if (n2 == 1) {
             range(0, 0);
@@ -230,34 +273,14 @@ class Neighbors {
             if (k2 == n2 - 1) range(0, 0);
           }
         }
-
-      const std::size_t start = half.size();
-      half_start[p] = int32_t(start), half_count[p] = m;
-      half.insert(half.end(), found_.begin(), found_.begin() + m);
-      half.resize(start + (m + pad_ - 1) / pad_ * pad_, p);
-      near_start[p + 1] += m_near;
+      half_start[p] = int32_t(part.half.size()), half_count[p] = m;
+      part.half.insert(part.half.end(), found, found + m);
+      part.half.resize((part.half.size() + pad_ - 1) / pad_ * pad_, p);
       for (int k = 0; k < m_near; ++k) {
-        pairs_.push_back(p), pairs_.push_back(found_near_[k]);
-        ++near_start[found_near_[k] + 1];
+        part.pairs.push_back(p);
+        part.pairs.push_back(found_near[k]);
       }
     }
-    // No list ends at the end of memory: a pack read from it never leaves it.
-    half.resize(half.size() + ROW, 0);
-
-    std::partial_sum(near_start.begin(), near_start.end(), near_start.begin());
-    near.resize(near_start[n] + ROW);
-    found_.assign(near_start.begin(), near_start.end() - 1);
-    for (std::size_t k = 0; k < pairs_.size(); k += 2) {
-      near[found_[pairs_[k]]++] = pairs_[k + 1];
-      near[found_[pairs_[k + 1]]++] = pairs_[k];
-    }
-    for (int64_t k = near_start[n]; k < near_start[n] + ROW; ++k) near[k] = 0;
-    bool several = false;
-    for (int64_t i = 1; i < n; ++i) several = several || types_[i] != types_[0];
-    if (several)
-      for (int p = 0; p < n; ++p)
-        std::stable_sort(near.begin() + near_start[p], near.begin() + near_start[p + 1],
-                         [&](int32_t a, int32_t b) { return type[a] < type[b]; });
   }
 };
 

@@ -36,7 +36,7 @@ class Evaluator {
       : list(spec.r_cut, spec.three_body ? spec.r_cut3 : 0, skin, W), moments(spec), spec_(spec) {}
 
   void set_positions(int64_t n, Positions pos, const int64_t* types, const Box& box) {
-    list.update(n, pos, types, box, x_);
+    list.update(n, pos, types, box, x_, threads);
     box_ = box;
   }
 
@@ -56,7 +56,7 @@ class Evaluator {
     int n_parts = 1;
 #ifdef _OPENMP
     // Below this a thread costs more than it brings.
-    n_parts = std::max(1, std::min(threads, n / 64));
+    n_parts = std::max(1, std::min(threads, n / 256));
 #endif
     if (int(parts_.size()) < n_parts) parts_.resize(n_parts);
     if (n_parts == 1) {
@@ -65,7 +65,7 @@ class Evaluator {
     } else {
       // Rows of the half list get shorter with the place when there is one cell only, so places
       // are dealt out in small portions; portion s always goes to part s % n_parts.
-      const int portion = std::max(1, std::min(32, n / (4 * n_parts)));
+      const int portion = std::max(32, std::min(512, n / (8 * n_parts)));
 #pragma omp parallel for num_threads(n_parts) schedule(static, 1)
       for (int t = 0; t < n_parts; ++t) {
         parts_[t].clear(n, THETA, moments);
@@ -82,11 +82,15 @@ class Evaluator {
       for (std::size_t k = 0; k < moments.angular.size(); ++k)
         moments.angular[k] += double(sum<T>(parts_[t].angular[k]));
     }
-    for (int t = 1; t < n_parts; ++t) {
-      const T* from = parts_[t].gradient.data();
-      T* to = parts_[0].gradient.data();
-      for (int k = 0; k < 4 * n; ++k) to[k] += from[k];
-    }
+    if (n_parts == 1) return;
+    T* const to = parts_[0].gradient.data();
+#pragma omp parallel for num_threads(n_parts) schedule(static, 1)
+    for (int share = 0; share < n_parts; ++share)
+      for (int t = 1; t < n_parts; ++t) {
+        const T* const from = parts_[t].gradient.data();
+        for (int64_t k = 4L * n * share / n_parts; k < 4L * n * (share + 1) / n_parts; ++k)
+          to[k] += from[k];
+      }
   }
 
   // After run: component of the gradient (or of the Hessian times the direction).
