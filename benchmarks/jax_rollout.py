@@ -14,9 +14,9 @@ from importlib import metadata
 
 import numpy as np
 
-file, precision, one_core = sys.argv[1], sys.argv[2], sys.argv[3] == "1"
-if one_core:
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+file, precision, cores = sys.argv[1:]
+# XLA starts a thread for each core that it may use.
+os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
 
 import jax
 
@@ -24,7 +24,7 @@ jax.config.update("jax_enable_x64", precision == "double")
 import jax.numpy as jnp
 from jax_md import energy, partition, space
 
-SKIN = 0.05
+SKIN = 0.03
 """Of the neighbour list (nm). The three-body sum runs over all pairs in the list, so a thin one is fastest."""
 
 data = np.load(file)
@@ -45,7 +45,7 @@ displacement, shift = space.periodic(edge)
 def potential(parameters):
     shape = {name: parameters[name] for name in parameters if name != "friction"}
     return energy.stillinger_weber_neighbor_list(
-        displacement, edge, cutoff=cutoff, dr_threshold=SKIN, capacity_multiplier=1.1, format=partition.Dense, **shape
+        displacement, edge, cutoff=cutoff, dr_threshold=SKIN, format=partition.Dense, **shape
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -34,17 +35,18 @@ PROTOTYPE = {"forward": 0.127, "gradient": 0.253 + 0.127}
 class JaxRollout:
     """JAX-MD at work in another process."""
 
-    def __init__(self, python: str, file: str, precision: str, one_core: bool):
+    def __init__(self, python: str, file: Path, precision: str, use: list[int]):
         script = Path(__file__).with_name("jax_rollout.py")
         self.process = subprocess.Popen(
-            [python, str(script), file, precision, str(int(one_core))],
+            [python, script, file, precision, ",".join(map(str, use))],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )  # fmt: skip
 
-    def ready(self) -> dict | None:
-        """What it says of itself once it is compiled; None if it does not work."""
+    def wait(self) -> bool:
+        """Wait until it is compiled; False if it does not work."""
         line = self.process.stdout.readline()
-        return json.loads(line) if line else None
+        self.said = json.loads(line) if line else None
+        return bool(line)
 
     def run(self, what: str) -> None:
         self.process.stdin.write(what + "\n")
@@ -102,10 +104,28 @@ def repeated(work, *arguments):
     return run
 
 
+def start_jax(python: str, rollout: Rollout, x, box) -> dict[tuple[str, int], JaxRollout]:
+    """Processes of JAX-MD for precisions and numbers of cores; none if it does not work."""
+    runs, usable = {}, sorted(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory() as folder:
+        for precision, kind, use in [
+            ("double", np.float64, usable[:1]), ("single", np.float32, usable[-1:]), ("double", np.float64, usable),
+        ]:  # fmt: skip
+            file = Path(folder) / f"{precision}.npz"
+            np.savez(file, x=x.numpy().astype(kind), v=rollout.state[0, :, 0].numpy().astype(kind), edge=box[0, 0].item(),
+                     dt=DT, kT=KT, mass=MASS, steps=rollout.steps, friction=FRICTION)  # fmt: skip
+            if (precision, len(use)) not in runs:
+                runs[precision, len(use)] = JaxRollout(python, file, precision, use)
+        if not all([run.wait() for run in runs.values()]):
+            print(f"JAX-MD does not work with {python}; it is left out")
+            return {}
+    return runs
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jax-python", default=sys.executable, help="interpreter that has jax and jax-md")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--quick", action="store_true", help="few steps and no JAX-MD, to see that it works")
     options = parser.parse_args()
     beads, steps, long, plain, repeats, seconds, length = 343, 40, 320, 3, options.repeats, 0.4, 5.0
@@ -118,29 +138,13 @@ def main() -> None:
     one = Rollout(spec, theta, x, box, 0, 1, steps)
     counts = sorted({1, cores()})
 
-    jax_runs = {}
-    if not options.quick:
-        file = Path(tempfile.mkdtemp()) / "mw.npz"
-        for number in counts:
-            for precision in ("double", "single"):
-                jax_runs[precision, number] = None
-        kind = {"double": np.float64, "single": np.float32}
-        for precision, number in jax_runs:
-            path = file.with_name(f"{precision}.npz")
-            np.savez(path, x=x.numpy().astype(kind[precision]), v=one.state[0, :, 0].numpy().astype(kind[precision]),
-                     edge=box[0, 0].item(), dt=DT, kT=KT, mass=MASS, steps=steps, friction=FRICTION)  # fmt: skip
-            # One at a time, so that they do not wait for each other's compilation.
-            jax_runs[precision, number] = JaxRollout(options.jax_python, str(path), precision, number == 1)
-            said = jax_runs[precision, number].ready()
-            if said is None:
-                print(f"JAX-MD does not work with {options.jax_python}; it is left out")
-                jax_runs = {}
-                break
-            if (precision, number) == ("double", 1):
-                ours = Potential(spec, theta, one.types)(x, box).item()
-                print(f"JAX-MD    {said['versions']}; room for {said['neighbors']} neighbours, "
-                      f"overflow: {said['overflow']}; its gradients that are not numbers: {', '.join(said['not_finite']) or 'none'}")  # fmt: skip
-                print(f"energy    {said['energy']:.4f} kJ/mol in JAX-MD, {ours:.4f} here")
+    jax_runs = {} if options.quick else start_jax(options.jax_python, one, x, box)
+    if jax_runs:
+        ours = Potential(spec, theta, one.types)(x, box).item()
+        said = jax_runs["double", 1].said
+        print(f"JAX-MD    {said['versions']}; room for {said['neighbors']} neighbours, overflow: {said['overflow']}; "
+              f"its gradients that are not numbers: {', '.join(said['not_finite']) or 'none'}")  # fmt: skip
+        print(f"energy    {said['energy']:.4f} kJ/mol in JAX-MD, {ours:.4f} here")
 
     cases = {}
     for what in ("forward", "gradient"):
