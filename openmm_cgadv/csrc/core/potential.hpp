@@ -285,7 +285,7 @@ class Evaluator {
     const int UNIT = 0, INVERSE = 3, G = 4, SLOPE = G + Q, H = SLOPE + Q, ACROSS = H + Q * D,
               SUM = ACROSS + 3, RECORD = SUM + SUMS;
     const PackBox<T> box(box_);
-    const V zero{}, last = broadcast<T>(T(spec_.n_basis3));
+    const V last = broadcast<T>(T(spec_.n_basis3));
     const V r_min = broadcast<T>(T(spec_.r_min3)),
             inverse_width = broadcast<T>(T(spec_.n_basis3 / (spec_.r_cut3 - spec_.r_min3)));
     const V cut2 = broadcast<T>(T(spec_.r_cut3 * spec_.r_cut3));
