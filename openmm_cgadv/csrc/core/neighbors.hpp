@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <numeric>
 #include <stdexcept>
 #include <string>
@@ -140,11 +141,14 @@ class Neighbors {
     sort_into_cells(n, pos, longest);
     // Distances below are in single precision: this much wider, the list misses nothing.
     const double slack = 1e-6 * (box.ax + box.by + box.cz + longest);
-    const double huge = 1e15;
+    const double huge = 1e15;  // its square is a finite float
     fill(n, all_pairs_ ? huge : r_cut_ + skin_ + slack,
          r_short_ <= 0 ? -1 : all_pairs_ ? huge : r_short_ + skin_ + slack);
   }
 
+  // Along the last axis, where a bead's cells follow one another in memory, cells are REACH times
+  // narrower than the list's radius; along the others as wide.
+  static constexpr int REACH = 8;
   int cells_[3] = {1, 1, 1};
 
   void sort_into_cells(int64_t n, Positions pos, double longest) {
@@ -157,13 +161,15 @@ class Neighbors {
     const double cross_bc = std::sqrt(bc[0] * bc[0] + bc[1] * bc[1] + bc[2] * bc[2]);
     const double height[3] = {volume / cross_bc, volume / cross_ac, volume / cross_ab};
     for (int c = 0; c < 3; ++c) {
-      cells_[c] = all_pairs_ ? 1 : int(std::min(height[c] / (longest + skin_) * 0.999999, 64.0));
-      if (cells_[c] < 3) cells_[c] = 1;
+      const int reach = c == 2 ? REACH : 1;
+      const double wanted = height[c] / (longest + skin_) * 0.999999 * reach;
+      cells_[c] = all_pairs_ ? 1 : int(std::min(wanted, 64.0 * reach));
+      if (cells_[c] < 2 * reach + 1) cells_[c] = 1;
     }
     // More cells than beads only cost time.
-    while (int64_t(cells_[0]) * cells_[1] * cells_[2] > 4 * n + 27)
+    while (int64_t(cells_[0]) * cells_[1] * cells_[2] > 4 * REACH * (n + 27))
       for (int c = 0; c < 3; ++c)
-        if (cells_[c] > 3) --cells_[c];
+        if (cells_[c] > (c == 2 ? 2 * REACH + 1 : 3)) --cells_[c];
 
     std::vector<double> w(3 * n);
     cell_.resize(n);
@@ -242,6 +248,7 @@ class Neighbors {
     constexpr int W = Simd<float>::W;
     part.half.clear(), part.pairs.clear();
     part.found.resize(n + 2 * ROW), part.found_near.resize(n + 2 * ROW);
+    const Pack<float> beyond = broadcast(std::numeric_limits<float>::infinity());
     int32_t *const found = part.found.data(), *const found_near = part.found_near.data();
     const int n1 = cells_[1], n2 = cells_[2];
     for (int p = from; p < to; ++p) {
@@ -251,11 +258,11 @@ class Neighbors {
         for (int q = std::max(first, p + 1); q < last; q += W) {
           Pack<float> dx = load(&fx_[q]) - x, dy = load(&fy_[q]) - y, dz = load(&fz_[q]) - z;
           box.nearest(dx, dy, dz, [](Pack<float> v) { return v; });
-          const Pack<float> r2 = dx * dx + dy * dy + dz * dz;
           const Index<float> place = lanes<float>() + q;
-          const Mask<float> valid = place < last;
-          m += append(found + m, place, (r2 <= half2) & valid);
-          m_near += append(found_near + m_near, place, (r2 <= near2) & valid);
+          Pack<float> r2 = dx * dx + dy * dy + dz * dz;
+          if (q + W > last) r2 = place < last ? r2 : beyond;
+          m += append(found + m, place, r2 <= half2);
+          m_near += append(found_near + m_near, place, r2 <= near2);
         }
       };
       const int cell = cell_[order[p]], k0 = cell / (n1 * n2), k1 = cell / n2 % n1, k2 = cell % n2;
@@ -268,9 +275,9 @@ class Neighbors {
           if (n2 == 1) {
             range(0, 0);
           } else {
-            range(std::max(k2 - 1, 0), std::min(k2 + 1, n2 - 1));
-            if (k2 == 0) range(n2 - 1, n2 - 1);
-            if (k2 == n2 - 1) range(0, 0);
+            range(std::max(k2 - REACH, 0), std::min(k2 + REACH, n2 - 1));
+            if (k2 < REACH) range(k2 - REACH + n2, n2 - 1);
+            if (k2 + REACH >= n2) range(0, k2 + REACH - n2);
           }
         }
       half_start[p] = int32_t(part.half.size()), half_count[p] = m;

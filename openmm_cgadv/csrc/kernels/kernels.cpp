@@ -12,7 +12,7 @@ namespace cgadv {
 inline namespace CGADV_ISA {
 namespace {
 
-constexpr double SKIN = 0.08;
+constexpr double SKIN = 0.1;
 
 Spec unpack(const PotentialArgs& a) { return Spec(a.ints, a.n_ints, a.floats, a.n_floats); }
 
