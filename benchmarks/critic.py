@@ -74,17 +74,18 @@ def main() -> None:
                 parts["the rest: generator's loss through the critic, Adam"] = whole - sum(parts.values())
                 for name, value in parts.items():
                     best[name] = min(best.get(name, value), value)
-            beads, steps = threads * molecules, training.frames[-1]
-            print(f"\nms, {threads} replica{'s' * (threads > 1)} of {molecules} beads, {steps} steps, {threads} "
+            beads, steps = adversarial.ROLLOUTS * molecules, training.frames[-1]
+            print(f"\nms, {adversarial.ROLLOUTS} replicas of {molecules} beads, {steps} steps, {threads} "
                   f"thread{'s' * (threads > 1)}; fastest of {iterations} for each part")  # fmt: skip
             table(best)
             learn = next(value for name, value in best.items() if name.startswith("critic"))
             table({"one critic step": learn / STEPS, "a whole iteration, fastest": min(seconds),
                    "a whole iteration, median": sorted(seconds)[len(seconds) // 2]})  # fmt: skip
-            forward, backward = best["rollout, forward"], best["rollout, backward"]
-            print(f"  rollout a bead and step: {1e9 * forward / beads / steps:.0f} ns forward, "
-                  f"{1e9 * backward / beads / steps:.0f} ns backward (of {threads} "
-                  f"thread{'s' * (threads > 1)})")  # fmt: skip
+            if "rollout, backward" in best:
+                forward, backward = best["rollout, forward"], best["rollout, backward"]
+                print(f"  rollout a bead and step: {1e9 * forward / beads / steps:.0f} ns forward, "
+                      f"{1e9 * backward / beads / steps:.0f} ns backward (of {threads} "
+                      f"thread{'s' * (threads > 1)})")  # fmt: skip
             print(f"SHARE of the critic's steps in an iteration: {100 * learn / min(seconds):.0f} %")
 
 

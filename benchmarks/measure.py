@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import sys
@@ -14,7 +15,8 @@ import numpy as np
 import torch
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+if importlib.util.find_spec("openmm_cgadv") is None:
+    sys.path.insert(0, str(ROOT))
 
 from openmm_cgadv import kernels  # noqa: E402
 from openmm_cgadv.dynamics import GeneralizedLangevin, propagator  # noqa: E402

@@ -74,7 +74,12 @@ def one_sentence(command):
     return wrapped
 
 
-def _project(experiment: Path | None, out: Path, overrides: list[str] | None):
+def _project(
+    experiment: Path | None,
+    out: Path,
+    overrides: list[str] | None,
+    compare: list[Path] | None = None,
+):
     """The project, checked, with threads set: before torch and OpenMM do anything."""
     kept = out / "experiment.yaml"
     if experiment is None:
@@ -87,10 +92,19 @@ def _project(experiment: Path | None, out: Path, overrides: list[str] | None):
     settings.check()
     set_threads(settings.training.threads)
 
+    from .export.system import choose_backend
+    from .production import find_platform
     from .progress import Reporter
     from .project import Project
     from .stages import STAGES
+    from .summary import trained_elsewhere
 
+    if settings.production.platform is not None:
+        find_platform(settings.production.platform)
+    if settings.production.backend is not None:
+        choose_backend(settings.production.backend)
+    for path in compare or ():
+        trained_elsewhere(path)
     reporter = Reporter()
     _forward_log(reporter)
     return Project(out, settings, STAGES, reporter)
@@ -143,7 +157,7 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Do every stage, from the reference to the report; goes on where it stopped."""
-    with _project(experiment, out, set_) as project:
+    with _project(experiment, out, set_, compare) as project:
         project.run(tuple(compare or ()))
         _where_to_look(project)
 
@@ -180,7 +194,7 @@ def report(
     debug: Debug = False,
 ) -> None:
     """Measure all runs and write report/index.html and report/metrics.json."""
-    with _project(experiment, out, set_) as project:
+    with _project(experiment, out, set_, compare) as project:
         project.run_one("report", tuple(compare or ()))
         _where_to_look(project)
 

@@ -160,6 +160,25 @@ def model_digest(model: Model) -> str:
     return digest.hexdigest()[:16]
 
 
+def find_platform(name: str) -> openmm.Platform:
+    """The OpenMM platform of a name.
+
+    Raises
+    ------
+    ValueError
+        There is none; the message names those that there are.
+    """
+    try:
+        return openmm.Platform.getPlatform(name)
+    except openmm.OpenMMException:
+        known = [
+            openmm.Platform.getPlatform(k).getName()
+            for k in range(openmm.Platform.getNumPlatforms())
+        ]
+        raise ValueError(f"platform: found {name!r}, expected one of {', '.join(known)}") from None
+
+
+
 class _Run:
     """One run under way: its Context, its files and how far it is."""
 
@@ -178,16 +197,7 @@ class _Run:
         self.every = max(1, round(STATE_INTERVAL / arguments["frame_interval"]))
         whole = arguments["equilibration"] + self.total * arguments["frame_interval"]
         self.report = lambda done: progress(done, whole) if progress is not None else None
-        try:
-            found = openmm.Platform.getPlatform(platform)
-        except openmm.OpenMMException:
-            known = [
-                openmm.Platform.getPlatform(k).getName()
-                for k in range(openmm.Platform.getNumPlatforms())
-            ]
-            raise ValueError(
-                f"platform: found {platform!r}, expected one of {', '.join(known)}"
-            ) from None
+        found = find_platform(platform)
         integrator = model.create_integrator(
             timestep=arguments["timestep"], seed=arguments["seed"] % (2**31 - 2) + 1
         )

@@ -79,8 +79,9 @@ def fit(project: Project, _) -> None:
     with BeadTrajectory.open(project.directory / BEADS) as trajectory:
         fit = fit_initial(trajectory, project.experiment.potential)
     fit.save(project.directory / "fit")
+    units = {"force_error": " kJ/mol/nm", "energy_error": " kJ/mol"}
     errors = ", ".join(
-        f"{name.replace('_', ' ')} {value:.4g}"
+        f"{name.replace('_', ' ')} {value:.4g}{units.get(name.removeprefix('held_out_'), '')}"
         for name, value in fit.report.items()
         if isinstance(value, float)
     )

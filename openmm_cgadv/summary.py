@@ -68,8 +68,13 @@ def report(project: Project, compare: tuple[Path, ...]) -> dict:
             ),
         )
     others = [run for name, run in runs.items() if name not in ("initial", "trained")]
+    taken = {"all-atom", *(run.label for run in runs.values())}
     for path in compare:
-        others.append(_other(path, {"all-atom", *(run.label for run in runs.values())}))
+        label = path.name
+        while label in taken:
+            label += "'"
+        taken.add(label)
+        others.append(Run(label, trained_elsewhere(path)))
     speeds = {name: project.stamps[name].get("ns_per_day") for name in ("reference", "simulate")}
     if speeds["reference"] is None:
         reasons["timings"] = "the all-atom trajectory was not made here, so its speed is not known"
@@ -107,21 +112,24 @@ def report(project: Project, compare: tuple[Path, ...]) -> dict:
     return {"compare": [str(path) for path in compare]}
 
 
-def _other(path: Path, taken: set[str]) -> Run:
-    """The trained model of another experiment, as its report has it."""
+def trained_elsewhere(path: Path) -> dict:
+    """Figures of the trained model of another experiment, as its report has them.
+
+    Raises
+    ------
+    StageError
+        There is no such report.
+    """
     source = path / "report" / "metrics.json"
     try:
-        content = json.loads(source.read_text())
-        label, found = path.name, content["trained"]
+        found = json.loads(source.read_text())["trained"]
     except (OSError, ValueError, KeyError) as error:
         raise StageError(
             f"--compare: found no report in {path}, expected {source} of a finished experiment"
         ) from error
     if found is None:
         raise StageError(f"--compare: found no trained model in {source}")
-    while label in taken:
-        label += "'"
-    return Run(label, found)
+    return found
 
 
 def pair_potentials(initial: Model, trained: Model) -> list[PairPotential]:

@@ -50,6 +50,20 @@ def finished(tmp_path_factory):
     return out, command, run
 
 
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (["--set", "production.platform=Foo"], "platform: found 'Foo', expected one of Reference"),
+        (["--compare", "elsewhere"], "--compare: found no report in elsewhere"),
+    ],
+)
+def test_what_the_last_stages_need_is_checked_before_the_first(tmp_path, arguments, sentence):
+    (tmp_path / "water.yaml").write_text(WATER)
+    run = cgadv("run", tmp_path / "water.yaml", "--out", tmp_path / "out", *arguments)
+    assert run.exit_code == 1 and sentence in run.output
+    assert not (tmp_path / "out").exists()
+
+
 def test_quick_run_makes_every_promised_file(finished):
     out, _, run = finished
     for name in (

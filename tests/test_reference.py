@@ -309,6 +309,11 @@ def test_damaged_and_foreign_input_is_named(tmp_path, topology_file):
     cut.write_bytes(good.read_bytes()[:-20])
     with pytest.raises(ValueError, match="cut.xtc can't be read: it may be damaged"):
         read(tmp_path, topology_file, cut)
+    whole = save(tmp_path / "whole.dcd", topology, x, boxes)
+    cut = tmp_path / "cut.dcd"
+    cut.write_bytes(whole.read_bytes()[: 2 * whole.stat().st_size // 3])
+    with pytest.raises(ValueError, match="cut.dcd is truncated: its header announces 40 frames, and it holds 2"):
+        read(tmp_path, topology_file, cut)
     with pytest.raises(ValueError, match="none.xtc does not exist"):
         read(tmp_path, topology_file, tmp_path / "none.xtc")
     (tmp_path / "a.foo").write_text("foo")
@@ -323,6 +328,21 @@ def test_damaged_and_foreign_input_is_named(tmp_path, topology_file):
     one = save(tmp_path / "one.xtc", topology, x[:1], boxes[:1])
     with pytest.raises(ValueError, match="one.xtc holds a single frame"):
         read(tmp_path, topology_file, one)
+
+
+@pytest.mark.parametrize("shrink", [0.9, 0.95])
+def test_a_box_that_is_too_small_for_its_beads_is_refused(tmp_path, shrink):
+    side, spacing = 7, 0.31
+    boxes = np.repeat(side * spacing * np.eye(3)[None], 5, axis=0)
+    topology = all_atom(1, molecules=side**3)[0]
+    lattice = spacing * np.stack(np.meshgrid(*[np.arange(side)] * 3), -1).reshape(1, -1, 1, 3)
+    noise = np.random.default_rng(0).uniform(-0.05, 0.05, (1, side**3, 1, 3))
+    x = np.broadcast_to(lattice + noise, (5, side**3, 3, 3)).reshape(5, -1, 3)
+    top = save(tmp_path / "top.pdb", topology, x[:1], boxes[:1])
+    read(tmp_path, top, save(tmp_path / "right.trr", topology, x, boxes)).close()
+    wrong = save(tmp_path / "wrong.trr", topology, x, shrink * boxes)
+    with pytest.raises(ValueError, match="wrong.trr: in the first frame .* does its box of .* belong to it?"):
+        read_trajectory(tmp_path / "b.h5", topology=top, files=wrong, frame_interval=INTERVAL, temperature=300.0)
 
 
 def test_a_frame_without_a_number_or_a_box_is_named(tmp_path, topology_file, monkeypatch):

@@ -66,10 +66,27 @@ def check_atoms(file, topology, topology_file):
         return
     with _explained(file), mdtraj.open(str(file)) as opened:
         first = opened.read(n_frames=1)
+    _check_frame_count(file)
     positions = first[0] if isinstance(first, tuple) else first
     if positions.shape[1] != topology.n_atoms:
         raise ValueError(f"{file} holds {positions.shape[1]} atoms, but its topology "
                          f"{topology_file} has {topology.n_atoms}")
+
+
+def _check_frame_count(file):
+    """Raise ValueError if a DCD file holds fewer frames than its header announces.
+
+    Of the formats here, DCD alone is read by MDTraj without a word when it was cut.
+    """
+    if Path(file).suffix.lower() != ".dcd":
+        return
+    with open(file, "rb") as opened:
+        head = opened.read(12)
+    order = "<" if head[:4] == (84).to_bytes(4, "little") else ">"
+    announced, found = int(np.frombuffer(head[8:12], f"{order}i4")[0]), count_frames(file)
+    if found is not None and found < announced:
+        raise ValueError(f"{file} is truncated: its header announces {announced} frames, and it "
+                         f"holds {found}")
 
 
 def read_frames(file, topology):

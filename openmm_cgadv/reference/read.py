@@ -6,6 +6,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from ..mapping import Mapping
 from ..trajectory import BeadWriter
@@ -16,6 +17,9 @@ from .atoms import check_atoms, count_frames, load_topology, read_frames
 LARGEST_STEP = 0.15
 """Largest rms displacement of beads between frames, as a fraction of the box's smallest width: of
 Gaussian displacements, fewer than one in 10^8 then leaves the nearest image."""
+OVERLAP = 0.15
+"""Distance (nm) below which two beads overlap, and OVERLAPPING is the fraction of the beads that may."""
+OVERLAPPING = 0.01
 JUMP = 5.0
 """Displacement from one file to the next, against that from frame to frame, that no motion is."""
 
@@ -119,6 +123,7 @@ def read_trajectory(path, *, topology, files, frame_interval, temperature, selec
                 continue
             beads["positions"] = unwrapper.follow(file, beads["positions"], beads["box"])
             if writer is None:
+                _check_overlap(file, beads["positions"][0], beads["box"][0])
                 fields = beads.keys()
                 writer = BeadWriter(partial, mapping.masses, mapping.types, mapping.type_names,
                                     temperature, interval, {"arguments": arguments},
@@ -158,6 +163,19 @@ def _map(mapping, frames, file):
             raise ValueError(f"{file}: the {name} of frame {frames.first + np.argmin(finite)} hold "
                              "a value that is not a finite number")
     return beads
+
+
+def _check_overlap(file, beads, box):
+    """Raise ValueError if beads lie on each other, as they do in a box that is too small for them."""
+    wrapped = (beads @ np.linalg.inv(box) % 1.0) @ box
+    shifts = np.array(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij")).reshape(3, -1).T @ box
+    images = cKDTree((wrapped[None] + shifts[:, None]).reshape(-1, 3))
+    distance, _ = images.query(wrapped, k=2, distance_upper_bound=OVERLAP)
+    found = np.isfinite(distance[:, 1]).sum()
+    if found > max(2, OVERLAPPING * len(beads)):
+        raise ValueError(f"{file}: in the first frame {found} of {len(beads)} beads are less than "
+                         f"{OVERLAP} nm from another, expected hardly any; does its box of "
+                         f"{box[0, 0]:.4g} x {box[1, 1]:.4g} x {box[2, 2]:.4g} nm belong to it?")
 
 
 def _digest(mapping):

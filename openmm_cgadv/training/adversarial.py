@@ -338,7 +338,7 @@ def train(
                "structure_margin", "validation_diffusion", "validation_diffusion_stderr", "validation_rdf_l1",
                "validation_adf_l1", "validation_temperature"]  # fmt: skip
     log = TrainingLog(directory, columns, training.iteration)
-    begun = time.monotonic()
+    begun = time.monotonic() - log.seconds
     good = (training.iteration, _copy(training.state_dict()))
     try:
         while training.iteration < settings.iterations:

@@ -17,6 +17,11 @@ class TrainingLog:
     columns : list of str
     iteration : int
         Rows after this iteration, left by an interrupted run, are dropped.
+
+    Attributes
+    ----------
+    seconds : float
+        Time spent up to the last row that was kept.
     """
 
     def __init__(self, directory: Path, columns: list[str], iteration: int):
@@ -28,6 +33,7 @@ class TrainingLog:
         if self.path.exists() and iteration > 0:
             with open(self.path, newline="") as file:
                 kept = [row for row in csv.DictReader(file) if int(row["iteration"]) <= iteration]
+        self.seconds = float(kept[-1].get("seconds") or 0.0) if kept else 0.0
         self.columns = ["iteration", *columns]
         self._file = open(self.path, "w", newline="")
         self._writer = csv.DictWriter(self._file, self.columns, restval="", extrasaction="ignore")
