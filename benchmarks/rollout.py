@@ -29,7 +29,7 @@ from openmm_cgadv.potentials.stillinger_weber import mw_water
 
 DT = 0.005
 PROTOTYPE = {"forward": 0.127, "gradient": 0.253 + 0.127}
-"""Seconds that the prototype of part two took on this project's machine, one thread, double precision."""
+"""Seconds that the project's first prototype took on the same machine, one thread, double precision."""
 
 
 class JaxRollout:

@@ -253,7 +253,14 @@ def training(panels: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]) -> str
             axis.set_title(title, loc="left")
             axis.set_xlabel("iteration")
             axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-            axis.legend(fontsize=7.5, ncol=1 if len(curves) < 5 else 2)
+            if len(curves) < 5:
+                axis.legend(fontsize=7.5)
+                continue
+            # Many names need room of their own above the curves.
+            bottom, top = axis.get_ylim()
+            room = (top / bottom) ** 0.6 if axis.get_yscale() == "log" else 1 + 0.6 * (1 - bottom / top)
+            axis.set_ylim(bottom, top * room)
+            axis.legend(fontsize=7, ncol=3, loc="upper center", columnspacing=1.0, handlelength=1.2)
         for axis in axes[len(panels):]:
             axis.set_visible(False)
         return _svg(figure)

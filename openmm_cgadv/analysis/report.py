@@ -23,7 +23,7 @@ LOG_POINTS = 1500
 TRAINING_PANELS = (
     ("losses", ("loss", "penalty")),
     ("margins: mean logit of real minus generated", ("margin",)),
-    ("friction and memory", ("friction", "memory", "gamma", "alpha", "coupling", "rotation")),
+    ("friction and memory / ps⁻¹", ("friction", "memory", "gamma", "alpha", "coupling", "rotation")),
     ("potential", ("potential", "structure", "theta", "coefficient")),
 )
 NOT_DRAWN = ("seconds", "seed", "rate")
