@@ -1,6 +1,7 @@
 """A model keeps its energy, forces and dynamics on the way into OpenMM and through its bundle."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -221,11 +222,13 @@ def test_potential_runs_in_torchforce_without_this_package(tmp_path, platform):
             }
         )
     )
+    library = torchforce.nvrtc()
     run = subprocess.run(
         [sys.executable, "-I", "-c", FOREIGN, str(path), platform],
         capture_output=True,
         text=True,
         cwd=tmp_path,
+        env=dict(os.environ) | ({"LD_LIBRARY_PATH": str(library.parent)} if library else {}),
     )
     assert run.returncode == 0, run.stderr
     for found, positions in zip(json.loads(run.stdout), cases, strict=True):

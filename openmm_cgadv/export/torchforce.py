@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import re
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import openmm
@@ -60,6 +63,9 @@ def _openmmtorch():
     OpenMM loads all plugins when it is imported. Those of OpenMM-Torch find the libraries of torch
     only if torch was imported before, so they get a second chance here.
     """
+    library = nvrtc()
+    if library is not None:
+        ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
     disabled = logging.root.manager.disable
     # It imports OpenMM under its former name, which warns.
     logging.disable(logging.WARNING)
@@ -77,6 +83,19 @@ def _openmmtorch():
                 # That of a GPU, on a machine without one.
                 continue
     return openmmtorch
+
+
+def nvrtc() -> Path | None:
+    """NVIDIA's run-time compiler of CUDA 13, where a package has brought it.
+
+    The wheels of openmmtorch 1.5 for Python 3.10 and 3.13 are linked to it, those for 3.11 and 3.12 to that of
+    CUDA 12, which comes with torch 2.9. A program without this package finds it by LD_LIBRARY_PATH.
+    """
+    for package in getattr(find_spec("nvidia"), "submodule_search_locations", None) or ():
+        library = Path(package) / "cu13" / "lib" / "libnvrtc.so.13"
+        if library.exists():
+            return library
+    return None
 
 
 _loaded: set[str] = set()
