@@ -56,7 +56,7 @@ class Evaluator {
     int n_parts = 1;
 #ifdef _OPENMP
     // Below this a thread costs more than it brings.
-    n_parts = std::max(1, std::min(threads, n / 1024));
+    n_parts = std::max(1, std::min(threads, n / 256));
 #endif
     if (int(parts_.size()) < n_parts) parts_.resize(n_parts);
     if (n_parts == 1) {
