@@ -78,10 +78,12 @@ class TrainedParameters:
         return values
 
 
-def einstein_friction(windows: ReferenceWindows, kT: float) -> float:
-    """Half of kT/(m D), with D from the longest lag of the windows: an order of magnitude to start from (1/ps)."""
+def einstein_friction(windows: ReferenceWindows, displacement: Tensor, kT: float) -> float:
+    """Half of kT/(m D), an order of magnitude to start from (1/ps), with D from the longest lag of the windows.
+
+    ``displacement`` [n_types] is the root mean square one at that lag (nm).
+    """
     lag = float(windows.offsets[-1]) * windows.trajectory.frame_interval
-    displacement = windows.scale()[:, -1, 1]
     masses = torch.from_numpy(windows.trajectory.masses)
     kinds = torch.arange(len(displacement))
     mass = torch.stack([masses[windows.types == kind].mean() for kind in kinds])
@@ -104,6 +106,8 @@ class AdversarialTraining:
     def __init__(self, trajectory: BeadTrajectory, initial: InitialFit, experiment: Experiment):
         settings, motion = experiment.training, experiment.dynamics
         self.settings = settings
+        self.iteration = 0
+        self.recoveries = 0
         self.spec = initial.spec
         self.kT = KB * trajectory.temperature
         self.dt = motion.timestep
@@ -120,7 +124,8 @@ class AdversarialTraining:
         self.structure_frames = [self.frames.index(step) for step in structure]
 
         window = lags[-1] * trajectory.frame_interval
-        friction = motion.initial_friction_per_ps or einstein_friction(self.windows, self.kT)
+        scale = self.windows.scale()
+        friction = motion.initial_friction_per_ps or einstein_friction(self.windows, scale[:, -1, 1], self.kT)
         torch.manual_seed(settings.seed)
         self.motion = GeneralizedLangevin(
             len(trajectory.type_names), motion.memory, friction, floor=1.0 / window if motion.memory else 0.0
@@ -130,7 +135,7 @@ class AdversarialTraining:
         options = experiment.discriminator
         self.dynamics = Critic(
             DynamicsDiscriminator(
-                self.windows.scale(), options.scalars, options.vectors, options.heads, options.attention
+                scale, options.scalars, options.vectors, options.heads, options.attention
             ),
             DYNAMICS_CRITIC_RATE,
         )
@@ -154,8 +159,6 @@ class AdversarialTraining:
         self.chains = Chains(
             self.windows, settings.chains, self.masses, self.kT, motion.memory, self.random(-2)
         )
-        self.iteration = 0
-        self.recoveries = 0
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -164,7 +167,7 @@ class AdversarialTraining:
 
     def random(self, stream: int) -> torch.Generator:
         """A generator that depends on the seed, the stream and the number of recoveries alone."""
-        seed = (self.settings.seed * 1_000_003 + stream) * 1_009 + getattr(self, "recoveries", 0)
+        seed = (self.settings.seed * 1_000_003 + stream) * 1_009 + self.recoveries
         return torch.Generator().manual_seed(seed % 2**63)
 
     def averaged(self) -> TrainedParameters:
