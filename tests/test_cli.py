@@ -91,7 +91,8 @@ def test_quick_run_measures_what_it_says(finished):
     metrics = json.loads((out / "report" / "metrics.json").read_text())
     for name in ("reference", "initial", "trained"):
         m = metrics[name]
-        assert m["temperature_K"] == pytest.approx(298, abs=25)
+        # Five standard deviations of what a hundred molecules do in so short a run.
+        assert m["temperature_K"] == pytest.approx(298, abs=60)
         for figure in ("rdf_l1", "adf_l1", "diffusion_cm2_per_s", "msd_nm2", "vacf"):
             assert m[figure] is not None or m["reasons"][figure]
     assert metrics["trained"]["rdf_l1"] < 0.15

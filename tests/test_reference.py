@@ -30,7 +30,7 @@ def test_beads_have_the_temperature_of_the_water(water):
     v = water.velocities()
     n = water.n_beads
     kinetic = (water.masses[:, None] * v ** 2).sum(axis=(1, 2)).mean()
-    assert kinetic / (3 * (n - 1) * KB) == pytest.approx(320.0, abs=25)
+    assert kinetic / (3 * (n - 1) * KB) == pytest.approx(320.0, abs=50)  # 5 sd
     assert np.abs(water.masses @ v[0]).max() < 0.02 * (water.masses @ np.abs(v[0])).max()
 
 
