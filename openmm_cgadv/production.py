@@ -6,9 +6,11 @@ import csv
 import hashlib
 import json
 import os
+import struct
 import time
 import zipfile
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,13 +21,19 @@ from openmm import app, unit
 
 from .export import Model
 from .export.system import choose_backend
-from .trajectory import BeadTrajectory, BeadWriter
+from .trajectory import BeadWriter
 from .units import KB, plain
 
 CHECKPOINT_SECONDS = 30.0
 """Wall time between checkpoints of an unfinished run."""
-STATE_INTERVAL = 1.0
-"""Time between rows of the state log and between frames of the DCD file (ps)."""
+REPORT_INTERVAL = 1.0
+"""Usual time between rows of the state log and between frames of the viewer's trajectory (ps)."""
+FORMATS = ("dcd", "xtc")
+"""Of the viewer's trajectory."""
+BLOCK = 100
+"""Steps between two calls into Python, where progress is told and an interruption is noticed."""
+MINIMIZATIONS = 200
+"""Steps of the minimizer, enough to take overlaps away."""
 HOT = 5.0
 """A kinetic temperature that many times too high means that the run explodes."""
 SMALL = 2000
@@ -43,8 +51,10 @@ class ProductionRun:
 
     Attributes
     ----------
-    beads : Path
-        Its frames, an H5MD file.
+    trajectory : Path
+        Wrapped positions for viewers, beside ``topology.pdb``.
+    beads : Path or None
+        Unwrapped positions and velocities, an H5MD file.
     ns_per_day : float
         Speed of the part after the equilibration, writing of frames included.
     seconds : float
@@ -53,7 +63,8 @@ class ProductionRun:
     threads : int
     """
 
-    beads: Path
+    trajectory: Path
+    beads: Path | None
     ns_per_day: float
     seconds: float
     platform: str
@@ -67,7 +78,10 @@ def run_production(
     *,
     length,
     frame_interval=0.02,
+    report_interval=None,
+    trajectory_format: str = "dcd",
     timestep=None,
+    minimize: bool = False,
     equilibration=20.0,
     seed: int = 1,
     platform: str | None = None,
@@ -76,10 +90,11 @@ def run_production(
 ) -> ProductionRun:
     """Run a model from its configuration and write what it does.
 
-    The directory gets ``beads.h5`` (unwrapped positions and velocities, every frame),
-    ``trajectory.dcd`` and ``topology.pdb`` (wrapped, every ps, for VMD and MDTraj), ``state.csv``
-    and ``production.json``. Called again with the same arguments, a finished run returns at once
-    and an interrupted one goes on from its last checkpoint.
+    The directory gets ``beads.h5`` (unwrapped positions and velocities, every frame interval),
+    ``trajectory.dcd`` and ``topology.pdb`` (wrapped, every report interval, for VMD and MDTraj),
+    ``state.csv`` (every report interval) and ``production.json``. Called again with the same
+    arguments, a finished run returns at once and an interrupted one goes on from its last
+    checkpoint.
 
     Parameters
     ----------
@@ -87,10 +102,16 @@ def run_production(
     directory : path
     length : float or Quantity
         Of the part that is kept (ps).
-    frame_interval : float or Quantity
-        A multiple of the time step (ps).
+    frame_interval : float or Quantity or None
+        A multiple of the time step (ps); None for a run without ``beads.h5``.
+    report_interval : float or Quantity, optional
+        A multiple of the frame interval, or of the time step where there is none (ps); about 1 ps
+        by default.
+    trajectory_format : {"dcd", "xtc"}
     timestep : float or Quantity, optional
         (ps); that of the training by default.
+    minimize : bool
+        Whether the energy is minimized first, to take overlaps away.
     equilibration : float or Quantity
         Time before the first frame (ps).
     seed : int
@@ -111,28 +132,34 @@ def run_production(
         The positions or the temperature left all bounds.
     """
     directory = Path(directory)
+    timestep = float(model.timestep if timestep is None else plain(timestep, unit.picosecond))
     arguments = {
         "length": float(plain(length, unit.picosecond)),
-        "frame_interval": float(plain(frame_interval, unit.picosecond)),
-        "timestep": float(model.timestep if timestep is None else plain(timestep, unit.picosecond)),
+        "timestep": timestep,
+        "frame_interval": _optional(frame_interval),
+        "report_interval": _optional(report_interval),
+        "trajectory_format": trajectory_format,
+        "minimize": bool(minimize),
         "equilibration": float(plain(equilibration, unit.picosecond)),
         "seed": int(seed),
         "model": model_digest(model),
     }
-    for name in ("length", "frame_interval", "timestep"):
-        if not arguments[name] > 0:
+    for name in ("length", "timestep", "frame_interval", "report_interval"):
+        if arguments[name] is not None and not arguments[name] > 0:
             raise ValueError(f"{name}: found {arguments[name]:g} ps, expected more than 0")
-    ratio = arguments["frame_interval"] / arguments["timestep"]
-    steps = round(ratio)
-    if steps < 1 or abs(ratio - steps) > 1e-6:
+    if not arguments["equilibration"] >= 0:
         raise ValueError(
-            f"frame_interval: found {arguments['frame_interval']:g} ps, expected a multiple of the "
-            f"time step of {arguments['timestep']:g} ps"
+            f"equilibration: found {arguments['equilibration']:g} ps, expected 0 or more"
         )
-    if arguments["length"] < 2 * arguments["frame_interval"]:
+    if trajectory_format not in FORMATS:
         raise ValueError(
-            f"length: found {arguments['length']:g} ps, expected at least two frame intervals of "
-            f"{arguments['frame_interval']:g} ps"
+            f"trajectory_format: found {trajectory_format!r}, expected one of {', '.join(FORMATS)}"
+        )
+    steps, every = _intervals(arguments)
+    if arguments["length"] < steps * timestep * (1 - 1e-6):
+        raise ValueError(
+            f"length: found {arguments['length']:g} ps, expected at least the "
+            f"{steps * timestep:g} ps between frames"
         )
     record = directory / "production.json"
     finished = _finished(record, arguments)
@@ -141,11 +168,13 @@ def run_production(
     directory.mkdir(parents=True, exist_ok=True)
     platform = platform or ("Reference" if len(model.types) <= SMALL else "CPU")
     backend = choose_backend(backend)
-    run = _Run(model, directory, arguments, steps, platform, backend, progress)
+    run = _Run(model, directory, arguments, steps, every, platform, backend, progress)
     run.start()
     run.produce()
     result = run.finish()
-    content = {"arguments": arguments, **asdict(result), "beads": result.beads.name}
+    content = {"arguments": arguments, **asdict(result)}
+    for name in ("trajectory", "beads"):
+        content[name] = content[name] and content[name].name
     content |= {"openmm": openmm.version.version, "torch": torch.__version__}
     _write_whole(record, json.dumps(content, indent=2).encode())
     return result
@@ -179,23 +208,51 @@ def find_platform(name: str) -> openmm.Platform:
 
 
 
+def _optional(value) -> float | None:
+    return None if value is None else float(plain(value, unit.picosecond))
+
+
+def _intervals(arguments: dict) -> tuple[int, int]:
+    """Time steps from one frame to the next, and frames from one report to the next."""
+    timestep, frame, report = (
+        arguments[name] for name in ("timestep", "frame_interval", "report_interval")
+    )
+    of = f"the time step of {timestep:g} ps"
+    steps = 1 if frame is None else _multiple("frame_interval", frame, timestep, of)
+    if frame is not None:
+        of = f"the frame interval of {frame:g} ps"
+    if report is None:
+        every = max(1, round(min(REPORT_INTERVAL, arguments["length"]) / (steps * timestep)))
+    else:
+        every = _multiple("report_interval", report, steps * timestep, of)
+    return (every, 1) if frame is None else (steps, every)
+
+
+def _multiple(name: str, value: float, part: float, of: str) -> int:
+    count = round(value / part)
+    if count < 1 or abs(value / part - count) > 1e-6:
+        raise ValueError(f"{name}: found {value:g} ps, expected a multiple of {of}")
+    return count
+
+
 class _Run:
     """One run under way: its Context, its files and how far it is."""
 
-    def __init__(self, model, directory, arguments, steps, platform, backend, progress):
+    def __init__(self, model, directory, arguments, steps, every, platform, backend, progress):
         self.model = model
         self.directory = directory
         self.arguments = arguments
         self.steps = steps
+        self.every = every
+        self.interval = steps * arguments["timestep"]
         self.backend = backend
         self.threads = torch.get_num_threads()
         self.checkpoint = directory / "checkpoint.npz"
         self.frames = 0
-        self.total = int(arguments["length"] / arguments["frame_interval"] + 1e-6)
+        self.total = int(arguments["length"] / self.interval + 1e-6)
         self.seconds = {"equilibration": 0.0, "production": 0.0}
         self.masses = model.masses[model.types]
-        self.every = max(1, round(STATE_INTERVAL / arguments["frame_interval"]))
-        whole = arguments["equilibration"] + self.total * arguments["frame_interval"]
+        whole = arguments["equilibration"] + self.total * self.interval
         self.report = lambda done: progress(done, whole) if progress is not None else None
         found = find_platform(platform)
         integrator = model.create_integrator(
@@ -209,50 +266,47 @@ class _Run:
             {"Threads": str(self.threads)} if platform == "CPU" else {},
         )
         self.context = self.simulation.context
-        self.writer = None
+        self.trajectory = directory / f"trajectory.{arguments['trajectory_format']}"
+        self.kept = 0
 
     def start(self) -> None:
         """Equilibrate, or restore an interrupted run."""
         if self.checkpoint.exists():
             self._restore()
-            self._open_writer()
-            self.writer.truncate(self.frames)
             return
         for leftover in ("beads.h5", "state.csv"):
             (self.directory / leftover).unlink(missing_ok=True)
         self.context.setPositions(self.model.positions)
+        begun = time.monotonic()
+        if self.arguments["minimize"]:
+            self.simulation.minimizeEnergy(maxIterations=MINIMIZATIONS)
         seed = self.arguments["seed"] % (2**31 - 2) + 1
         self.context.setVelocitiesToTemperature(self.model.temperature, seed)
-        begun = time.monotonic()
-        count = round(self.arguments["equilibration"] / self.arguments["frame_interval"])
-        for frame in range(1, count + 1):
-            self._advance((frame - 1) * self.arguments["frame_interval"])
-            self.report(frame * self.arguments["frame_interval"])
+        for frame in range(round(self.arguments["equilibration"] / self.interval)):
+            self._advance(frame * self.interval)
         self.seconds["equilibration"] = time.monotonic() - begun
-        self._open_writer()
+        with open(self.directory / "topology.pdb", "w") as file:
+            first = wrapped(*self._configuration(self.context.getState(positions=True)))
+            app.PDBFile.writeFile(self.model.topology, first * unit.nanometer, file)
         self._save()
 
     def produce(self) -> None:
-        """Run to the end, and append every frame."""
+        """Run to the end, and write every frame."""
         begun = saved = time.monotonic()
         before = self.seconds["production"]
-        rows = self._kept_rows()
-        with open(self.directory / "state.csv", "w", newline="") as file, self.writer:
-            log = csv.writer(file)
-            log.writerows([STATE_COLUMNS, *rows])
+        with self._log() as log, self._viewer() as viewer, self._beads() as beads:
             while self.frames < self.total:
                 state, temperature = self._advance(self.arguments["equilibration"] + self._time())
-                self.writer.append(
-                    state.getPositions(asNumpy=True)._value,
-                    state.getPeriodicBoxVectors(asNumpy=True)._value,
-                    state.getVelocities(asNumpy=True)._value,
-                )
+                positions, box = self._configuration(state)
+                if beads is not None:
+                    beads.append(positions, box, state.getVelocities(asNumpy=True)._value)
                 self.frames += 1
                 now = time.monotonic()
                 self.seconds["production"] = before + now - begun
                 if self.frames % self.every == 0:
+                    viewer.append(wrapped(positions, box), box)
                     energy = self.context.getState(energy=True).getPotentialEnergy()._value
-                    log.writerow(
+                    log(
                         [
                             f"{self._time():.6g}",
                             f"{energy:.8g}",
@@ -260,21 +314,21 @@ class _Run:
                             f"{self._speed():.5g}",
                         ]
                     )
-                    file.flush()
                 if now - saved > CHECKPOINT_SECONDS:
-                    self.writer.flush()
+                    if beads is not None:
+                        beads.flush()
+                    self.kept = viewer.size
                     self._save()
                     saved = now
-                self.report(self.arguments["equilibration"] + self._time())
-            self.writer.finish()
+            if beads is not None:
+                beads.finish()
 
     def finish(self) -> ProductionRun:
-        """Write the trajectory for viewers and say how fast the run was."""
-        beads = self.directory / "beads.h5"
-        write_dcd(beads, self.directory, self.model.topology, self.every)
+        """Say how fast the run was."""
         self.checkpoint.unlink(missing_ok=True)
         return ProductionRun(
-            beads,
+            self.trajectory,
+            None if self.arguments["frame_interval"] is None else self.directory / "beads.h5",
             self._speed(),
             sum(self.seconds.values()),
             self.context.getPlatform().getName(),
@@ -283,17 +337,20 @@ class _Run:
         )
 
     def _time(self) -> float:
-        return self.frames * self.arguments["frame_interval"]
+        return self.frames * self.interval
 
     def _speed(self) -> float:
         """Nanoseconds a day."""
         return self._time() * 1e-3 / max(self.seconds["production"], 1e-9) * 86400
 
     def _advance(self, begun: float):
-        """One frame interval from a time (ps); the State and its kinetic temperature (K)."""
+        """From a time (ps) to the next frame; the State and its kinetic temperature (K)."""
         cause = ""
         try:
-            self.simulation.integrator.step(self.steps)
+            for done in range(0, self.steps, BLOCK):
+                block = min(BLOCK, self.steps - done)
+                self.simulation.integrator.step(block)
+                self.report(begun + (done + block) * self.arguments["timestep"])
         except openmm.OpenMMException as error:
             cause = str(error)
         state = self.context.getState(positions=True, velocities=True)
@@ -304,7 +361,7 @@ class _Run:
             if cause:
                 raise openmm.OpenMMException(cause)
             return state, temperature
-        when = f"{begun:.6g} to {begun + self.arguments['frame_interval']:.6g} ps after its start"
+        when = f"{begun:.6g} to {begun + self.interval:.6g} ps after its start"
         found = (
             f"the temperature rose to {temperature:.3g} K" if finite else "a position is not finite"
         )
@@ -314,26 +371,57 @@ class _Run:
             "potential is not trained yet"
         )
 
-    def _open_writer(self) -> None:
-        self.writer = BeadWriter(
+    def _configuration(self, state) -> tuple[np.ndarray, np.ndarray]:
+        """Unwrapped positions [N, 3] and box [3, 3] (nm)."""
+        positions = state.getPositions(asNumpy=True)._value
+        return positions, state.getPeriodicBoxVectors(asNumpy=True)._value
+
+    @contextmanager
+    def _beads(self):
+        """The writer of beads.h5 with the frames up to now, or None."""
+        if self.arguments["frame_interval"] is None:
+            yield None
+            return
+        with BeadWriter(
             self.directory / "beads.h5",
             self.masses,
             self.model.types,
             self.model.type_names,
             self.model.temperature,
-            self.arguments["frame_interval"],
+            self.interval,
             {"arguments": self.arguments},
             velocities=True,
+        ) as writer:
+            writer.truncate(self.frames)
+            yield writer
+
+    def _viewer(self) -> _Viewer:
+        return _Viewer(
+            self.trajectory,
+            self.model.topology,
+            self.arguments["timestep"],
+            self.steps * self.every,
+            self.frames // self.every,
+            self.kept,
         )
 
-    def _kept_rows(self) -> list[list[str]]:
-        path = self.directory / "state.csv"
-        if not path.exists():
-            return []
-        with open(path, newline="") as file:
-            rows = list(csv.reader(file))[1:]
+    @contextmanager
+    def _log(self):
+        """What appends a row to the state log, which holds the rows up to now."""
+        path, rows = self.directory / "state.csv", []
+        if path.exists():
+            with open(path, newline="") as file:
+                rows = list(csv.reader(file))[1:]
         whole = [row for row in rows if len(row) == len(STATE_COLUMNS)]
-        return whole[: self.frames // self.every]
+        with open(path, "w", newline="") as file:
+            log = csv.writer(file)
+            log.writerows([STATE_COLUMNS, *whole[: self.frames // self.every]])
+
+            def write(row):
+                log.writerow(row)
+                file.flush()
+
+            yield write
 
     def _save(self) -> None:
         partial = self.checkpoint.with_suffix(".partial")
@@ -342,6 +430,7 @@ class _Run:
                 file,
                 state=np.frombuffer(self.context.createCheckpoint(), np.uint8),
                 frames=self.frames,
+                kept=self.kept,
                 about=json.dumps([self.arguments, self.seconds]),
             )
         os.replace(partial, self.checkpoint)
@@ -350,7 +439,7 @@ class _Run:
         try:
             with np.load(self.checkpoint, allow_pickle=False) as file:
                 arguments, self.seconds = json.loads(str(file["about"]))
-                self.frames = int(file["frames"])
+                self.frames, self.kept = int(file["frames"]), int(file["kept"])
                 state = file["state"].tobytes()
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise ValueError(
@@ -366,23 +455,60 @@ class _Run:
             ) from error
 
 
-def write_dcd(beads: Path, directory: Path, topology: app.Topology, every: int) -> None:
-    """Write every n-th frame of a bead trajectory as ``trajectory.dcd`` with ``topology.pdb``.
+class _Viewer:
+    """A DCD or XTC file that can be cut back to what it was at a checkpoint; a context manager.
 
-    Beads are wrapped into the box, as viewers expect.
+    Parameters
+    ----------
+    path : Path
+    topology : openmm.app.Topology
+    timestep : float
+        (ps)
+    interval : int
+        Time steps between frames.
+    frames, size : int
+        Frames and bytes of the file that are kept.
     """
-    partial = directory / "trajectory.dcd.partial"
-    with BeadTrajectory.open(beads) as trajectory, open(partial, "w+b") as file:
-        interval = trajectory.frame_interval * every
-        dcd = app.DCDFile(file, topology, interval * unit.picosecond)
-        for frame in range(every - 1, trajectory.n_frames, every):
-            box = trajectory.boxes([frame])[0]
-            positions = wrapped(trajectory.positions([frame])[0], box)
-            dcd.writeModel(positions * unit.nanometer, periodicBoxVectors=box * unit.nanometer)
-        first = wrapped(trajectory.positions([0])[0], trajectory.boxes([0])[0])
-    os.replace(partial, directory / "trajectory.dcd")
-    with open(directory / "topology.pdb", "w") as file:
-        app.PDBFile.writeFile(topology, first * unit.nanometer, file)
+
+    def __init__(self, path, topology, timestep, interval, frames, size):
+        self.path = path
+        self.file = None
+        if not frames:
+            path.unlink(missing_ok=True)
+        elif not path.exists() or path.stat().st_size < size:
+            raise ValueError(
+                f"{path} has lost what it held when the run was interrupted: delete "
+                f"{path.parent}, and the run starts again"
+            )
+        else:
+            os.truncate(path, size)
+        more = (topology, timestep * unit.picosecond, interval, interval, frames > 0)
+        if path.suffix == ".xtc":
+            self.out = app.XTCFile(str(path), *more)
+            return
+        self.file = open(path, "r+b" if frames else "w+b")
+        if frames:
+            # The header counts the frames that were cut off too.
+            self.file.seek(8)
+            self.file.write(struct.pack("<i", frames))
+        self.out = app.DCDFile(self.file, *more)
+
+    def append(self, positions: np.ndarray, box: np.ndarray) -> None:
+        """Write a frame, positions [N, 3] and box [3, 3] (nm)."""
+        vectors = [openmm.Vec3(*row) for row in box] * unit.nanometer
+        self.out.writeModel(positions * unit.nanometer, periodicBoxVectors=vectors)
+
+    @property
+    def size(self) -> int:
+        """Bytes written."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        if self.file is not None:
+            self.file.close()
 
 
 def wrapped(positions: np.ndarray, box: np.ndarray) -> np.ndarray:
@@ -397,7 +523,8 @@ def _finished(record: Path, arguments: dict) -> ProductionRun | None:
         content = json.loads(record.read_text())
         found = content.pop("arguments")
         run = ProductionRun(
-            record.parent / content["beads"],
+            record.parent / content["trajectory"],
+            content["beads"] and record.parent / content["beads"],
             *(
                 content[name]
                 for name in ("ns_per_day", "seconds", "platform", "backend", "threads")
@@ -408,7 +535,7 @@ def _finished(record: Path, arguments: dict) -> ProductionRun | None:
             f"{record} is damaged: delete {record.parent}, and the run starts again"
         ) from error
     _check_same(record.parent, found, arguments)
-    return run if run.beads.exists() else None
+    return run if (run.beads or run.trajectory).exists() else None
 
 
 def _check_same(directory: Path, found: dict, expected: dict) -> None:

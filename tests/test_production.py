@@ -101,6 +101,69 @@ def test_interrupted_run_goes_on(tmp_path, monkeypatch):
     assert [float(row.split(",")[0]) for row in rows[1:]] == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("kind", ["dcd", "xtc"])
+def test_viewers_trajectory_alone_goes_on_where_it_was_cut(tmp_path, monkeypatch, kind):
+    model = quiet(make_model(n=64))
+    arguments = dict(
+        length=0.6, frame_interval=None, report_interval=0.05, equilibration=0.1, minimize=True
+    )
+    whole = run_production(model, tmp_path / "a", **arguments, trajectory_format=kind)
+    assert whole.beads is None and not (tmp_path / "a" / "beads.h5").exists()
+    assert whole.trajectory == tmp_path / "a" / f"trajectory.{kind}"
+
+    def stop(done, total):
+        # The frames written after this checkpoint are cut off when the run goes on.
+        monkeypatch.setattr(production, "CHECKPOINT_SECONDS", -1.0 if done < 0.24 else 1e6)
+        if done > 0.44:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_production(model, tmp_path / "b", **arguments, trajectory_format=kind, progress=stop)
+    cut = tmp_path / "b" / f"trajectory.{kind}"
+    seen = []
+    run_production(
+        model,
+        tmp_path / "b",
+        **arguments,
+        trajectory_format=kind,
+        progress=lambda done, _: seen.append(done),
+    )
+    assert seen[0] < 0.4
+    a, b = (mdtraj.load(path, top=tmp_path / "a/topology.pdb") for path in (whole.trajectory, cut))
+    assert a.n_frames == b.n_frames == 12
+    np.testing.assert_allclose(a.xyz[:8], b.xyz[:8], atol=2e-3)
+    if kind == "xtc":
+        np.testing.assert_allclose(b.time, 0.05 * np.arange(1, 13), atol=1e-5)
+    rows = (tmp_path / "b" / "state.csv").read_text().splitlines()
+    assert len(rows) == 13
+
+
+def test_lost_frames_are_named(tmp_path, monkeypatch):
+    model = quiet(make_model(n=64))
+    monkeypatch.setattr(production, "CHECKPOINT_SECONDS", -1.0)
+
+    def stop(done, total):
+        if done > 2.99:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_production(model, tmp_path, **SHORT, progress=stop)
+    (tmp_path / "trajectory.dcd").write_bytes(b"")
+    with pytest.raises(ValueError, match="trajectory.dcd has lost what it held"):
+        run_production(model, tmp_path, **SHORT)
+
+
+def test_minimization_takes_overlaps_away(tmp_path):
+    model = quiet(make_model(n=64))
+    positions = model.positions.copy()
+    positions[:8] = positions[8:16] + 0.02
+    overlapping = replace(model, positions=positions)
+    run = run_production(overlapping, tmp_path, **{**SHORT, "length": 0.5}, minimize=True)
+    rows = (tmp_path / "state.csv").read_text().splitlines()
+    assert len(rows) == 2 and run.trajectory.exists()
+    assert float(rows[1].split(",")[2]) < 2 * model.temperature
+
+
 def test_explosion_is_named_with_its_time_and_likely_cause(tmp_path):
     model = make_model(n=64)
     with pytest.raises(
@@ -116,7 +179,11 @@ def test_explosion_is_named_with_its_time_and_likely_cause(tmp_path):
             dict(frame_interval=0.012),
             "found 0.012 ps, expected a multiple of the time step of 0.005",
         ),
+        (dict(report_interval=0.03), "found 0.03 ps, expected a multiple of the frame interval"),
+        (dict(trajectory_format="trr"), "trajectory_format: found 'trr', expected one of dcd, xtc"),
         (dict(length=-1.0), "length: found -1 ps"),
+        (dict(length=0.01), "length: found 0.01 ps, expected at least the 0.02 ps"),
+        (dict(equilibration=-1.0), "equilibration: found -1 ps"),
         (dict(timestep=0.0), "timestep: found 0 ps"),
         (dict(platform="Quantum"), "platform: found 'Quantum', expected one of Reference, CPU"),
     ],
