@@ -57,12 +57,16 @@ class Trajectory(Section):
 
 
 class Reference(Section):
-    """Where the all-atom data come from: water made to order, or a trajectory of one's own."""
+    """Where the all-atom data come from: water made to order, or a trajectory of one's own.
+
+    `beads` is one that was mapped before, a bead file (H5MD) of this package.
+    """
 
     temperature_K: PositiveFloat
     water: Literal["spce", "tip3p", "tip4pew"] | None = None
     molecules: Annotated[int, Field(ge=20)] = 343
-    length_ps: PositiveFloat = 200.0
+    length_ps: PositiveFloat | None = None
+    """When null, 200 of water, and all there is of `beads`."""
     equilibration_ps: PositiveFloat | None = None
     """Length of the equilibration before the reference; chosen by the length of it when null."""
     timestep_fs: Annotated[float, Field(gt=0, le=4)] = 2.0
@@ -71,29 +75,32 @@ class Reference(Section):
     seed: Annotated[int, Field(ge=0)] = 1
     platform: str | None = None
     trajectory: Trajectory | None = None
+    beads: Path | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Reference:
-        if (self.water is None) == (self.trajectory is None):
-            found = "neither" if self.water is None else "both"
+        sources = ("water", "trajectory", "beads")
+        found = [name for name in sources if getattr(self, name) is not None]
+        if len(found) != 1:
+            given = " and ".join(f"`{name}`" for name in found) or "none"
             raise ValueError(
-                f"found {found} of `water` and `trajectory`, expected exactly one of them"
+                f"found {given} of `water`, `trajectory` and `beads`, expected exactly one of them"
             )
-        if self.trajectory is not None:
+        if self.water is None:
             made = {
                 "molecules",
-                "length_ps",
                 "equilibration_ps",
                 "timestep_fs",
                 "friction_per_ps",
-                "frame_interval_fs",
                 "seed",
                 "platform",
             }
+            if self.trajectory is not None:
+                made |= {"length_ps", "frame_interval_fs"}
             extra = sorted(made & self.model_fields_set)
             if extra:
                 raise ValueError(
-                    f"found `{extra[0]}` beside `trajectory`, expected it only with `water`"
+                    f"found `{extra[0]}` beside `{found[0]}`, expected it only with `water`"
                     + (
                         " (the frame interval of a trajectory is `trajectory.frame_interval_fs`)"
                         if extra[0] == "frame_interval_fs"
@@ -106,6 +113,11 @@ class Reference(Section):
                 f"timestep_fs {self.timestep_fs:g}"
             )
         return self
+
+    @property
+    def length(self) -> float | None:
+        """Length in ps, None for all there is."""
+        return 200.0 if self.water is not None and self.length_ps is None else self.length_ps
 
     @property
     def frame_interval(self) -> float:
@@ -240,12 +252,13 @@ class Experiment(Section):
                 f"training.window_ps: found {window:g}, expected at least four frames of the "
                 f"reference, {shortest:g} ps"
             )
+        length = self.reference.length
+        if length is not None and length < window:
+            raise ValueError(
+                f"reference.length_ps: found {length:g}, expected at least training.window_ps "
+                f"{window:g}"
+            )
         if self.reference.water is not None:
-            if self.reference.length_ps < window:
-                raise ValueError(
-                    f"reference.length_ps: found {self.reference.length_ps:g}, expected at least "
-                    f"training.window_ps {window:g}"
-                )
             half = 0.5 * (self.reference.molecules / WATER_DENSITY) ** (1 / 3)
             if self.potential.cutoff_nm > half:
                 needed = math.ceil((2 * self.potential.cutoff_nm) ** 3 * WATER_DENSITY)
@@ -266,6 +279,20 @@ class Experiment(Section):
         ConfigError
             With one sentence naming the field, what was found and what was expected.
         """
+        beads = self.reference.beads
+        if beads is not None:
+            from .reference.select import check_frames
+            from .trajectory import BeadTrajectory
+
+            if not beads.is_file():
+                raise ConfigError(f"reference.beads: found no file {beads}, expected a bead file")
+            with BeadTrajectory.open(beads) as source:
+                check_frames(
+                    source,
+                    self.reference.frame_interval,
+                    self.reference.temperature_K,
+                    self.reference.length,
+                )
         source = self.reference.trajectory
         if source is None:
             return
@@ -343,16 +370,17 @@ def load_experiment(path: str | os.PathLike, overrides: list[str] | None = None)
 
 
 def _resolve(experiment: Experiment, folder: Path) -> Experiment:
-    source = experiment.reference.trajectory
-    if source is None:
-        return experiment
-    source = source.model_copy(
-        update={
-            "topology": folder / source.topology,
-            "files": [folder / p for p in source.files],
-        }
-    )
-    reference = experiment.reference.model_copy(update={"trajectory": source})
+    reference = experiment.reference
+    if reference.beads is not None:
+        reference = reference.model_copy(update={"beads": folder / reference.beads})
+    elif reference.trajectory is not None:
+        source = reference.trajectory.model_copy(
+            update={
+                "topology": folder / reference.trajectory.topology,
+                "files": [folder / p for p in reference.trajectory.files],
+            }
+        )
+        reference = reference.model_copy(update={"trajectory": source})
     return experiment.model_copy(update={"reference": reference})
 
 

@@ -15,11 +15,10 @@ from .config import Experiment
 from .export import Model, load, save_bundle
 from .production import ProductionExploded, ProductionRun, run_production, wrapped
 from .project import Project, Stage
-from .reference import read_trajectory, run_water
+from .reference import read_trajectory, run_water, select_frames
 from .summary import BEADS, productions, report, versions
-from .training import TrainedParameters
+from .training import AdversarialTraining, TrainedParameters
 from .training import train as run_training
-from .training.adversarial import AdversarialTraining
 from .trajectory import BeadTrajectory
 from .validation import LiveValidation
 
@@ -43,12 +42,23 @@ def reference(project: Project, _) -> dict:
                 progress=update,
             )
         return {}
+    if settings.beads is not None:
+        with project.reporter.work("reference", "frames") as update:
+            select_frames(
+                path,
+                beads=settings.beads,
+                frame_interval=settings.frame_interval,
+                temperature=settings.temperature_K,
+                length=settings.length,
+                progress=update,
+            )
+        return {}
     marks: list[tuple[float, float]] = []
     with project.reporter.work("reference", "ps") as update:
 
         def progress(done, total):
             # Equilibration is another kind of work, so the speed is that of what follows it.
-            if done > total - settings.length_ps:
+            if done > total - settings.length:
                 marks[1:] = [(done, time.monotonic())]
                 if len(marks) == 1:
                     marks.append(marks[0])
@@ -59,7 +69,7 @@ def reference(project: Project, _) -> dict:
             water=settings.water,
             molecules=settings.molecules,
             temperature=settings.temperature_K,
-            length=settings.length_ps,
+            length=settings.length,
             frame_interval=settings.frame_interval,
             timestep=settings.timestep_fs * 1e-3,
             friction=settings.friction_per_ps,
@@ -95,11 +105,9 @@ def train(project: Project, _) -> None:
         project.reporter.work("train", "iterations") as update,
     ):
         fit = InitialFit.load(project.directory / "fit")
-        # Before its first iteration, training holds the friction that it starts from.
-        _save_parameters(
-            directory / "initial.npz",
-            AdversarialTraining(trajectory, fit, project.experiment).averaged(),
-        )
+        training = AdversarialTraining(trajectory, fit, project.experiment)
+        # Before its first iteration, it holds the friction that it starts from.
+        _save_parameters(directory / "initial.npz", training.averaged())
 
         def build(parameters: TrainedParameters) -> Model:
             return build_model(project.experiment, trajectory, fit, parameters)
@@ -119,9 +127,7 @@ def train(project: Project, _) -> None:
             update(iteration, total, detail=", ".join(seen))
 
         trained = run_training(
-            trajectory,
-            fit,
-            project.experiment,
+            training,
             directory,
             validate=validate,
             progress=progress,

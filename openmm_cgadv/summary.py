@@ -188,9 +188,10 @@ def processor() -> str:
 
 
 def _title(experiment: Experiment, model: Model) -> str:
-    if experiment.reference.water:
-        source = f"{experiment.reference.molecules} molecules of {experiment.reference.water}"
+    reference = experiment.reference
+    if reference.water:
+        source = f"{reference.molecules} molecules of {reference.water}"
     else:
-        source = experiment.reference.trajectory.files[0].name
+        source = (reference.beads or reference.trajectory.files[0]).name
     how = "generalized Langevin" if model.drift.shape[-1] > 1 else "Langevin"
     return f"{source} at {model.temperature:g} K, {how} dynamics"

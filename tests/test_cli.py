@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import mdtraj
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import openmm_cgadv as cg
 from openmm_cgadv import stages
 from openmm_cgadv.cli import app
+from openmm_cgadv.trajectory import BeadWriter
 
 NAMES = [stage.name for stage in stages.STAGES]
 ROOT = Path(__file__).parent.parent
@@ -215,6 +217,18 @@ class TestErrors:
         )
         message = self.fails("run", path, "--out", tmp_path / "out")
         assert "reference.trajectory.topology: found no file" in message
+
+    def test_beads_of_another_temperature(self, tmp_path):
+        with BeadWriter(tmp_path / "beads.h5", [18.0], [0], ["HOH"], 310.0, 0.02) as writer:
+            writer.append(np.zeros([4, 1, 3]), np.eye(3) * 2)
+            writer.finish()
+        path = tmp_path / "own.yaml"
+        path.write_text("reference: {temperature_K: 298, beads: beads.h5}\n")
+        message = self.fails("run", path, "--out", tmp_path / "out")
+        assert "temperature_K is 298, but" in message and "is one of 310 K" in message
+        (tmp_path / "beads.h5").unlink()
+        message = self.fails("run", path, "--out", tmp_path / "out")
+        assert "reference.beads: found no file" in message
 
     def test_stage_before_its_time(self, experiment, tmp_path):
         message = self.fails("train", experiment, "--out", tmp_path / "out")

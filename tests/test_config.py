@@ -83,10 +83,10 @@ def test_what_was_set_is_enough_to_make_it_again(tmp_path):
             "reference.water=spc",
             "reference.water: found 'spc', expected 'spce', 'tip3p' or 'tip4pew'",
         ),
-        ("reference.water=null", "reference: found neither of `water` and `trajectory`"),
+        ("reference.water=null", "reference: found none of `water`, `trajectory` and `beads`"),
         (
             "reference.trajectory={topology: a, files: b, frame_interval_fs: 20}",
-            "reference: found both of `water` and `trajectory`",
+            "reference: found `water` and `trajectory` of `water`, `trajectory` and `beads`",
         ),
         ("reference.temperature_K=null", "reference.temperature_K: found None, expected a number"),
         ("reference.temperature_K=-3", "reference.temperature_K: found -3, expected more than 0"),

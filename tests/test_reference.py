@@ -5,7 +5,7 @@ import pytest
 from mdtraj.formats import TRRTrajectoryFile
 
 from openmm_cgadv.mapping import Mapping
-from openmm_cgadv.reference import atoms, read_trajectory, run_water, simulate
+from openmm_cgadv.reference import atoms, read_trajectory, run_water, select_frames, simulate
 from openmm_cgadv.reference.systems import expected_density, volume_uncertainty
 from openmm_cgadv.trajectory import BeadTrajectory, BeadWriter
 from openmm_cgadv.units import KB
@@ -77,6 +77,29 @@ def stop_at(time):
         if done > time:
             raise Stop
     return progress
+
+
+def test_part_of_a_bead_trajectory_is_its_own_frames(water, tmp_path):
+    asked = dict(beads=water.path, frame_interval=0.1, temperature=320.0, length=4.0)
+    path = select_frames(tmp_path / "part.h5", **asked)
+    with BeadTrajectory.open(path) as part:
+        assert (part.n_frames, part.frame_interval, part.complete) == (40, 0.1, True)
+        for name in ("positions", "velocities", "forces", "boxes"):
+            assert np.array_equal(getattr(part, name)(), getattr(water, name)(slice(0, 200, 5)))
+        assert np.array_equal(part.masses, water.masses) and part.type_names == water.type_names
+    before = path.stat().st_mtime_ns
+    select_frames(path, **asked)
+    assert path.stat().st_mtime_ns == before
+    whole = select_frames(tmp_path / "whole.h5", **asked | {"length": None})
+    with BeadTrajectory.open(whole) as part:
+        assert part.n_frames == 60
+    for change, sentence in (
+        ({"frame_interval": 0.05}, "frame_interval_fs is 50, expected a multiple of 20"),
+        ({"temperature": 300.0}, "temperature_K is 300, but .*beads.h5 is one of 320 K"),
+        ({"length": 7.0}, "length_ps is 7, but .*beads.h5 is only 6 ps long"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            select_frames(tmp_path / "no.h5", **asked | change)
 
 
 def test_an_interrupted_run_ends_as_the_uninterrupted_one(tmp_path, monkeypatch):

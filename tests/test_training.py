@@ -11,7 +11,7 @@ from openmm_cgadv import config
 from openmm_cgadv.baselines import InitialFit
 from openmm_cgadv.dynamics import GeneralizedLangevin, Langevin
 from openmm_cgadv.potentials import PairSpec, PotentialSpec
-from openmm_cgadv.training import TrainingDiverged, adversarial, train
+from openmm_cgadv.training import AdversarialTraining, TrainingDiverged, adversarial, train
 from openmm_cgadv.training.checkpoint import load_checkpoint
 from openmm_cgadv.training.windows import ReferenceWindows, window_lags
 from openmm_cgadv.trajectory import BeadTrajectory, BeadWriter
@@ -80,7 +80,7 @@ def test_windows_are_those_of_the_trajectory(reference):
 def test_friction_of_free_beads_is_found_from_both_sides(tmp_path, start):
     trajectory = free_beads(tmp_path / "beads.h5", Langevin(1, 15.0), 1500)
     settings = experiment("langevin", start, iterations=130, seed=3, validate_every=1000, window_ps=0.32)
-    found = train(trajectory, FREE, settings, tmp_path / "train").friction.item()
+    found = train(AdversarialTraining(trajectory, FREE, settings), tmp_path / "train").friction.item()
     assert found == pytest.approx(15.0, rel=0.12)
 
 
@@ -96,11 +96,11 @@ def test_resumed_training_is_the_uninterrupted_one(reference, tmp_path, potentia
         if iteration == 5:
             raise KeyboardInterrupt
 
-    whole = train(reference, FREE, settings, tmp_path / "whole")
+    whole = train(AdversarialTraining(reference, FREE, settings), tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        train(reference, FREE, settings, tmp_path / "parts", progress=interrupt)
+        train(AdversarialTraining(reference, FREE, settings), tmp_path / "parts", progress=interrupt)
     assert load_checkpoint(tmp_path / "parts" / "checkpoints")["iteration"] == 4
-    resumed = train(reference, FREE, settings, tmp_path / "parts")
+    resumed = train(AdversarialTraining(reference, FREE, settings), tmp_path / "parts")
     assert torch.equal(parameters(whole), parameters(resumed))
 
     def curve(name):
@@ -114,7 +114,7 @@ def test_validation_is_logged(reference, tmp_path):
     def validate(parameters, iteration):
         return {"validation_diffusion": float(iteration)}
 
-    train(reference, FREE, experiment(iterations=4), tmp_path, validate=validate)
+    train(AdversarialTraining(reference, FREE, experiment(iterations=4)), tmp_path, validate=validate)
     with open(tmp_path / "log.csv", newline="") as file:
         assert [row["validation_diffusion"] for row in csv.DictReader(file)] == ["", "2", "", "4"]
 
@@ -129,7 +129,7 @@ def test_an_explosion_sends_training_back_to_its_last_good_state(reference, tmp_
         return original(*arguments, **options)
 
     monkeypatch.setattr(adversarial, "rollout", explode_once)
-    train(reference, FREE, experiment(iterations=5), tmp_path, warn=said.append)
+    train(AdversarialTraining(reference, FREE, experiment(iterations=5)), tmp_path, warn=said.append)
     assert said == ["rollout exploded at step 3 of 16 in replica 0; training went back to iteration 2"]
     assert load_checkpoint(tmp_path / "checkpoints")["iteration"] == 5
 
@@ -137,11 +137,11 @@ def test_an_explosion_sends_training_back_to_its_last_good_state(reference, tmp_
 def test_a_potential_that_always_explodes_is_given_up_with_a_reason(reference, tmp_path):
     wild = InitialFit(PotentialSpec(("A",), PairSpec((0.2,), 0.5, 6, (0.0,))), np.full(6, 1e9), np.zeros(6))
     with pytest.raises(TrainingDiverged, match="training diverged 6 times, last from iteration 0: .*exploded"):
-        train(reference, wild, experiment(iterations=5), tmp_path)
+        train(AdversarialTraining(reference, wild, experiment(iterations=5)), tmp_path)
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(reference, tmp_path):
-    train(reference, FREE, experiment(iterations=4), tmp_path)
+    train(AdversarialTraining(reference, FREE, experiment(iterations=4)), tmp_path)
     newest = max((tmp_path / "checkpoints").glob("*.pt"))
     newest.write_bytes(newest.read_bytes()[:1000])
     assert load_checkpoint(tmp_path / "checkpoints")["iteration"] == 2
@@ -149,4 +149,4 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(reference, tmp_path):
 
 def test_a_window_longer_than_the_reference_is_refused(reference, tmp_path):
     with pytest.raises(ValueError, match="training.window_ps: found a reference of 400 frames"):
-        train(reference, FREE, experiment(window_ps=100.0), tmp_path)
+        train(AdversarialTraining(reference, FREE, experiment(window_ps=100.0)), tmp_path)

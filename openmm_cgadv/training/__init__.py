@@ -1,5 +1,5 @@
 """Adversarial training of the potential, the friction and the memory."""
 
-from .adversarial import TrainedParameters, TrainingDiverged, train
+from .adversarial import AdversarialTraining, TrainedParameters, TrainingDiverged, train
 
-__all__ = ["TrainedParameters", "TrainingDiverged", "train"]
+__all__ = ["AdversarialTraining", "TrainedParameters", "TrainingDiverged", "train"]

@@ -23,7 +23,7 @@ from ..trajectory import BeadTrajectory
 from ..units import KB
 from .chains import Chains
 from .checkpoint import load_checkpoint, save_checkpoint
-from .game import BATCH, Critic, generator_loss, one_thread
+from .game import BATCH, Critic
 from .log import TrainingLog
 from .windows import ReferenceWindows, window_lags
 
@@ -226,7 +226,6 @@ class AdversarialTraining:
             forget=self.settings.forget_ps, seed=int(torch.randint(2**62, [1], generator=random)),
         )  # fmt: skip
         self.chains.put(chosen, positions, state)
-        log = {}
 
         critic = self.dynamics.module
         types = self.types.repeat(number)
@@ -237,11 +236,8 @@ class AdversarialTraining:
             sampled, kinds = self.windows.sample(BATCH, random)
             return critic.tokens(sampled, kinds), kinds
 
-        with one_thread():
-            log["dynamics_critic_loss"], log["dynamics_margin"] = self.dynamics.learn(real, (fake, types), random)
-            loss = generator_loss(critic(fake, types))
-            log["dynamics_generator_loss"] = loss.item()
-            (judged,) = torch.autograd.grad(loss, frames, retain_graph=self.structure is not None)
+        judged, values = self.dynamics.judge(real, (fake, types), frames, random)
+        log = {f"dynamics_{name}": value for name, value in values.items()}
         motion = list(self.motion.parameters())
         used = motion if self.structure is None else [*motion, self.phi]
         gradients = torch.autograd.grad(
@@ -257,7 +253,9 @@ class AdversarialTraining:
         if self.structure is None:
             self.phi.grad = entropy
         else:
-            self.phi.grad += self.judge_structure(frames[:, -1], boxes, random, log)
+            gradient, values = self.judge_structure(frames[:, -1], boxes, random)
+            self.phi.grad += gradient
+            log |= {f"structure_{name}": value for name, value in values.items()}
 
         for group, rate in zip(self.optimizer.param_groups, (FRICTION_RATE, POTENTIAL_RATE)):
             group["lr"] = rate * self.schedule()
@@ -272,7 +270,9 @@ class AdversarialTraining:
             log["friction"] = self.motion.effective_friction().mean().item()
         return log
 
-    def judge_structure(self, x: Tensor, boxes: Tensor, random: torch.Generator, log: dict) -> Tensor:
+    def judge_structure(
+        self, x: Tensor, boxes: Tensor, random: torch.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
         """Let the structural critic learn from the last frames; the gradient of its judgement to φ."""
         critic = self.structure.module
 
@@ -288,18 +288,12 @@ class AdversarialTraining:
             chosen = torch.randint(len(reference), [BATCH], generator=random)
             return reference[chosen], kinds[chosen]
 
-        with one_thread():
-            log["structure_critic_loss"], log["structure_margin"] = self.structure.learn(real, (fake, types), random)
-            loss = generator_loss(critic(fake, types))
-            log["structure_generator_loss"] = loss.item()
-            (judged,) = torch.autograd.grad(loss, x, retain_graph=True)
-        return torch.autograd.grad(x, self.phi, judged)[0]
+        judged, values = self.structure.judge(real, (fake, types), x, random)
+        return torch.autograd.grad(x, self.phi, judged)[0], values
 
 
 def train(
-    trajectory: BeadTrajectory,
-    initial: InitialFit,
-    experiment: Experiment,
+    training: AdversarialTraining,
     directory: Path,
     *,
     validate: Callable[[TrainedParameters, int], dict[str, float]] | None = None,
@@ -310,10 +304,7 @@ def train(
 
     Parameters
     ----------
-    trajectory : BeadTrajectory
-        The all-atom reference.
-    initial : InitialFit
-    experiment : Experiment
+    training : AdversarialTraining
     directory : Path
         Gets ``log.csv``, TensorBoard events and ``checkpoints/``.
     validate : callable, optional
@@ -328,14 +319,13 @@ def train(
     TrainingDiverged
         If that happened too often.
     """
-    settings = experiment.training
-    training = AdversarialTraining(trajectory, initial, experiment)
+    settings = training.settings
     checkpoints = directory / "checkpoints"
     saved = load_checkpoint(checkpoints)
     if saved is not None:
         training.load_state_dict(saved)
         training.iteration = saved["iteration"]
-    names = trajectory.type_names
+    names = training.spec.type_names
     columns = ["seconds", "friction", *training.averaged().named(names), "dynamics_critic_loss", "dynamics_generator_loss",
                "dynamics_margin", "structure_gradient", "structure_critic_loss", "structure_generator_loss",
                "structure_margin", "validation_diffusion", "validation_diffusion_stderr", "validation_rdf_l1",

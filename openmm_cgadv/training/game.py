@@ -89,6 +89,28 @@ class Critic:
             self.optimizer.step()
         return loss.item(), margin
 
+    def judge(
+        self,
+        real: Callable[[], tuple[Tensor, ...]],
+        fake: tuple[Tensor, ...],
+        x: Tensor,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Learn, then say how generated configurations x should change to be taken for real ones.
+
+        Returns
+        -------
+        Tensor
+            Gradient of the generator's loss with respect to ``x``, which ``fake`` was made from.
+        dict
+            Losses of the critic and of the generator, and the margin.
+        """
+        with one_thread():
+            critic, margin = self.learn(real, fake, generator)
+            loss = generator_loss(self.module(*fake))
+            (gradient,) = torch.autograd.grad(loss, x)
+        return gradient, {"critic_loss": critic, "generator_loss": loss.item(), "margin": margin}
+
     def state_dict(self) -> dict:
         return {
             "module": self.module.state_dict(),
