@@ -14,6 +14,7 @@ _PUBLIC = {
     "load": "openmm_cgadv.export.bundle",
     "Model": "openmm_cgadv.export.bundle",
     "save_bundle": "openmm_cgadv.export.bundle",
+    "bulk_model": "openmm_cgadv.bulk",
     "run_production": "openmm_cgadv.production",
     "load_experiment": "openmm_cgadv.config",
     "Experiment": "openmm_cgadv.config",
