@@ -1,4 +1,4 @@
-"""The command `cgadv`: an experiment from its file to its report, stage by stage."""
+"""The command `cgadv`: an experiment stage by stage, bulk runs of a bundle, trajectories to beads."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -52,6 +53,13 @@ Compare = Annotated[
         show_default=False,
     ),
 ]
+
+def _of_bundle(*names: str, help: str, default: str | bool, **more):
+    return typer.Option(
+        *names, help=help, show_default=default, rich_help_panel="Options of a bundle", **more
+    )
+
+
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
 
 
@@ -94,7 +102,6 @@ def _project(
 
     from .export.system import choose_backend
     from .production import find_platform
-    from .progress import Reporter
     from .project import Project
     from .stages import STAGES
     from .summary import trained_elsewhere
@@ -105,13 +112,14 @@ def _project(
         choose_backend(settings.production.backend)
     for path in compare or ():
         trained_elsewhere(path)
+    return Project(out, settings, STAGES, _reporter())
+
+
+def _reporter():
+    """A Reporter in which what the package logs appears among the other lines."""
+    from .progress import Reporter
+
     reporter = Reporter()
-    _forward_log(reporter)
-    return Project(out, settings, STAGES, reporter)
-
-
-def _forward_log(reporter) -> None:
-    """Let what the package logs appear among the other lines."""
 
     class Handler(logging.Handler):
         def emit(self, record):
@@ -121,6 +129,7 @@ def _forward_log(reporter) -> None:
     logger.handlers = [Handler()]
     logger.setLevel(logging.INFO)
     logger.propagate = False
+    return reporter
 
 
 def set_threads(threads: int | None = None) -> int:
@@ -133,6 +142,8 @@ def set_threads(threads: int | None = None) -> int:
     """
     import torch
 
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads: found {threads}, expected 1 or more")
     if threads is None:
         asked = os.environ.get("OMP_NUM_THREADS", "")
         threads = int(asked) if asked.isdigit() and int(asked) > 0 else available_cores()
@@ -181,7 +192,238 @@ _stage("reference", "Make or read the all-atom reference and map it to beads.")
 _stage("fit", "Fit the potential that training starts from.")
 _stage("train", "Train potential, friction and memory.")
 _stage("export", "Write the bundle model.cg.")
-_stage("simulate", "Run the trained and the initial model in OpenMM.")
+
+
+@app.command()
+@one_sentence
+def simulate(
+    context: typer.Context,
+    what: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[MODEL.cg|EXPERIMENT.yaml]",
+            help="A bundle, to be run as a bulk liquid; or an experiment, by default the one kept "
+            "in DIR, whose trained and initial model are run.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Directory of the experiment; or of the bundle's run, MODEL.run by default.",
+            show_default=False,
+        ),
+    ] = None,
+    set_: Set = None,
+    steps: Annotated[
+        int | None, _of_bundle(help="Time steps to run; required.", default=False)
+    ] = None,
+    molecules: Annotated[
+        int | None, _of_bundle(help="How many beads.", default="as many as in the bundle")
+    ] = None,
+    box: Annotated[
+        str | None,
+        _of_bundle(
+            help="Edge of a cubic box, or three of a rectangular one, filled at the bundle's "
+            "density.",
+            default=False,
+            metavar="NM[,NM,NM]",
+        ),
+    ] = None,
+    timestep_fs: Annotated[
+        float | None, _of_bundle(help="Time step, fs.", default="that of the training")
+    ] = None,
+    temperature: Annotated[
+        float | None, _of_bundle(help="Temperature, K.", default="that of the training")
+    ] = None,
+    equilibration_ps: Annotated[
+        float,
+        _of_bundle(help="Time between minimization and the run itself, ps.", default=True),
+    ] = 20.0,
+    report_interval: Annotated[
+        int | None,
+        _of_bundle(help="Steps between frames and between rows of the log.", default="about 1 ps"),
+    ] = None,
+    format_: Annotated[
+        str, _of_bundle("--format", help="Of the trajectory: dcd or xtc.", default=True)
+    ] = "dcd",
+    backend: Annotated[
+        str | None,
+        _of_bundle(help="What computes the energy in OpenMM.", default="the first that loads"),
+    ] = None,
+    platform: Annotated[
+        str | None, _of_bundle(help="OpenMM platform.", default="by the number of beads")
+    ] = None,
+    threads: Annotated[int | None, _of_bundle(help="Threads.", default="all cores")] = None,
+    seed: Annotated[int, _of_bundle(help="Of velocities and noise.", default=True)] = 1,
+    debug: Debug = False,
+) -> None:
+    """Run a bundle as a bulk liquid of any size, or the models of an experiment.
+
+    The same command goes on where it stopped.
+    """
+    options = dict(context.params)
+    for name in ("what", "out", "set_", "debug"):
+        options.pop(name, None)
+    if what is not None and (what.is_dir() or what.suffix == ".cg"):
+        if set_:
+            raise ValueError("--set: found with a bundle, expected with an experiment alone")
+        _simulate_bundle(what, out or Path(f"{what.resolve().stem}.run"), **options)
+        return
+    for name in options:
+        if context.get_parameter_source(name).name == "COMMANDLINE":
+            option = "--" + name.strip("_").replace("_", "-")
+            raise ValueError(f"{option}: found with an experiment, expected with a bundle alone")
+    if out is None:
+        raise ValueError("--out: found none, expected the directory of the experiment")
+    with _project(what, out, set_) as project:
+        project.run_one("simulate")
+
+
+def _simulate_bundle(
+    path: Path,
+    out: Path,
+    *,
+    steps,
+    molecules,
+    box,
+    timestep_fs,
+    temperature,
+    equilibration_ps,
+    report_interval,
+    format_,
+    backend,
+    platform,
+    threads,
+    seed,
+) -> None:
+    threads = set_threads(threads)
+
+    from .bulk import bulk_model
+    from .export import load
+    from .export.system import choose_backend
+    from .production import find_platform, run_production
+    from .project import locked
+    from .stages import speed
+
+    model = load(path)
+    if steps is None or steps < 1:
+        found = "none" if steps is None else steps
+        raise ValueError(f"--steps: found {found}, expected the number of time steps to run")
+    if temperature is not None:
+        model = replace(model, temperature=temperature)
+    if molecules is not None or box is not None:
+        model = bulk_model(model, molecules, _edges(box))
+    timestep = model.timestep if timestep_fs is None else timestep_fs * 1e-3
+    if not timestep > 0:
+        raise ValueError(f"--timestep-fs: found {timestep_fs:g}, expected more than 0")
+    interval = _report_interval(steps, report_interval, timestep)
+    if platform is not None:
+        find_platform(platform)
+    reporter = _reporter()
+    backend = choose_backend(backend)
+    arguments = dict(
+        length=steps * timestep,
+        frame_interval=None,
+        report_interval=interval * timestep,
+        trajectory_format=format_,
+        timestep=timestep,
+        minimize=True,
+        equilibration=equilibration_ps,
+        seed=seed,
+        platform=platform,
+        backend=backend,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out):
+        before = (out / "production.json").exists()
+        edges = " x ".join(f"{edge:.4g}" for edge in model.box.diagonal())
+        reporter.say(
+            f"simulate: {len(model.types)} beads in {edges} nm, {steps} steps of "
+            f"{timestep * 1e3:g} fs, {interval} from frame to frame"
+        )
+        with reporter.work("simulate", "ps") as update:
+            run = run_production(model, out, **arguments, progress=update)
+        state = "done before" if before else speed(run)
+        reporter.say(f"simulate: {state}; {run.trajectory}, topology.pdb and state.csv")
+
+
+def _edges(box: str | None) -> list[float] | float | None:
+    if box is None:
+        return None
+    try:
+        edges = [float(edge) for edge in box.split(",")]
+    except ValueError:
+        raise ValueError(f"--box: found {box}, expected one length or three, in nm") from None
+    return edges[0] if len(edges) == 1 else edges
+
+
+def _report_interval(steps: int, asked: int | None, timestep: float) -> int:
+    """Steps from frame to frame: those asked for, or the divisor of all that is closest to 1 ps."""
+    if asked is not None:
+        if asked < 1 or steps % asked:
+            raise ValueError(
+                f"--report-interval: found {asked}, expected a divisor of the {steps} steps"
+            )
+        return asked
+    usual = min(steps, max(1, round(1 / timestep)))
+    found = next(number for number in range(usual, 0, -1) if steps % number == 0)
+    if found < usual / 2:
+        raise ValueError(
+            f"--steps: found {steps}, expected a multiple of the {usual} steps from frame to frame"
+        )
+    return found
+
+
+@app.command("map")
+@one_sentence
+def map_(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="TRAJECTORY...",
+            help="Files of any format that MDTraj reads, in the order of time.",
+            show_default=False,
+        ),
+    ],
+    top: Annotated[
+        Path, typer.Option("--top", help="Topology: gro, pdb, prmtop, …", show_default=False)
+    ],
+    interval_fs: Annotated[float, typer.Option(help="Time between frames.", show_default=False)],
+    temperature: Annotated[float, typer.Option(help="K.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="H5MD file to be written.")
+    ] = Path("beads.h5"),
+    selection: Annotated[
+        str | None,
+        typer.Option(
+            help="MDTraj selection of the atoms that are mapped; all by default.",
+            show_default=False,
+        ),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Turn an all-atom trajectory into beads, one for each residue, in an H5MD file."""
+    from .reference import read_trajectory
+    from .trajectory import BeadTrajectory
+
+    reporter = _reporter()
+    before = out.exists()
+    with reporter.work("map", "frames") as update:
+        read_trajectory(
+            out,
+            topology=top,
+            files=files,
+            frame_interval=interval_fs * 1e-3,
+            temperature=temperature,
+            selection=selection,
+            progress=update,
+        )
+    with BeadTrajectory.open(out) as beads:
+        found = f"{beads.n_frames} frames of {beads.n_beads} beads ({', '.join(beads.type_names)})"
+    reporter.say(f"map: {'done before, ' if before else ''}{found} in {out}")
 
 
 @app.command()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import IO
 
 import yaml
 
@@ -82,14 +83,13 @@ class Project:
         self.stamps_path = self.directory / "stages.json"
         self.directory.mkdir(parents=True, exist_ok=True)
         self.stamps = self._read_stamps()
-        self._lock = _locked(self.directory)
+        self._lock = locked(self.directory)
 
     def __enter__(self) -> Project:
         return self
 
     def __exit__(self, *exc) -> None:
-        if self._lock is not None:
-            self._lock.close()
+        self._lock.close()
 
     def run(self, compare: tuple[Path, ...] = ()) -> None:
         """Do every stage that is not done yet.
@@ -218,22 +218,25 @@ def _differences(before: dict, now: dict, prefix: str = ""):
             yield f"{prefix}{name}", a, b
 
 
-def _locked(directory: Path):
-    """An open file that keeps other processes from working on a directory; None where impossible."""
-    try:
-        import fcntl
-    except ImportError:
-        return None
+def locked(directory: Path) -> IO:
+    """An open file that keeps other processes from working on a directory, where locks are known.
+
+    Raises
+    ------
+    StageError
+        Another process works there.
+    """
     file = open(directory / ".lock", "w")
     try:
+        import fcntl
+
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
         raise StageError(f"{directory}: another cgadv works there, expected to be alone") from None
-    except OSError:
-        # A file system without locks.
-        file.close()
-        return None
+    except (ImportError, OSError):
+        # A system or a file system without locks.
+        pass
     return file
 
 

@@ -225,13 +225,14 @@ def simulate(project: Project, _) -> dict:
                 project.reporter.say(f"simulate: {error}")
                 stamp["initial"] = str(error)
                 continue
-        project.reporter.say(f"simulate {name}: {_speed(run)}")
+        project.reporter.say(f"simulate {name}: {speed(run)}")
         if name == "trained":
             stamp["ns_per_day"] = run.ns_per_day
     return stamp
 
 
-def _speed(run: ProductionRun) -> str:
+def speed(run: ProductionRun) -> str:
+    """Speed of a run, and what it was run with, for a person."""
     threads = f"{run.threads} thread{'s' * (run.threads != 1)}"
     return f"{run.ns_per_day:,.0f} ns/day ({run.backend}, {run.platform} platform, {threads})"
 
