@@ -15,6 +15,8 @@ _PUBLIC = {
     "Model": "openmm_cgadv.export.bundle",
     "save_bundle": "openmm_cgadv.export.bundle",
     "bulk_model": "openmm_cgadv.bulk",
+    "H5MDReporter": "openmm_cgadv.reporters",
+    "AnalysisReporter": "openmm_cgadv.reporters",
     "run_production": "openmm_cgadv.production",
     "load_experiment": "openmm_cgadv.config",
     "Experiment": "openmm_cgadv.config",

@@ -135,12 +135,12 @@ def rdf(trajectory, *, r_max: float | None = None, bin_width: float = BIN_WIDTH,
     """
     order, bounds, names = _by_type(trajectory)
     frames = _frames(trajectory, start, stop, max_frames)
-    half_width = min(_half_width(b) for b in _boxes(trajectory, frames))
+    narrowest = min(half_width(b) for b in _boxes(trajectory, frames))
     if r_max is None:
-        r_max = min(R_MAX, half_width)
-    elif r_max > half_width + 1e-6:
+        r_max = min(R_MAX, narrowest)
+    elif r_max > narrowest + 1e-6:
         raise Unmeasurable(f"g(r) up to {r_max:g} nm needs a box at least {2 * r_max:g} nm wide, "
-                           f"this one is {2 * half_width:.3f} nm wide")
+                           f"this one is {2 * narrowest:.3f} nm wide")
     n_bins = int(r_max / bin_width + 1e-6)
     if n_bins < 1:
         raise Unmeasurable(f"a range of {r_max:g} nm holds no bin of {bin_width:g} nm")
@@ -245,7 +245,7 @@ def adf(trajectory, radii: dict[tuple[str, str], float], *, start: int = 0,
     order, bounds, names = _by_type(trajectory)
     frames = _frames(trajectory, start, stop, max_frames)
     widest = max(radii.values())
-    if widest > min(_half_width(b) for b in _boxes(trajectory, frames)):
+    if widest > min(half_width(b) for b in _boxes(trajectory, frames)):
         raise Unmeasurable(f"a first shell of {widest:.3f} nm is above half the box")
     kind = np.asarray(trajectory.types)[order]
     limits = np.zeros((len(trajectory.type_names),) * 2, dtype=np.float32)
@@ -372,6 +372,6 @@ def _squared_distances(fraction, rows, box):
     return r2, sides
 
 
-def _half_width(box):
+def half_width(box):
     """Half the smallest distance between opposite faces of a box [3, 3], nm."""
     return 0.5 / np.linalg.norm(np.linalg.inv(box), axis=0).max()

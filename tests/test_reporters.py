@@ -1,0 +1,203 @@
+"""Reporters write what the simulation did, go on after a checkpoint, and measure as `analysis` does."""
+
+import json
+
+import h5py
+import numpy as np
+import openmm
+import pytest
+from openmm import app, unit
+from test_export import make_model, quiet
+
+from openmm_cgadv import AnalysisReporter, BeadTrajectory, H5MDReporter
+from openmm_cgadv.analysis import dynamics, structure
+
+
+def simulation_of(model, seed=3, timestep=None):
+    simulation = app.Simulation(
+        model.topology,
+        model.create_system(backend="pythonforce"),
+        model.create_integrator(timestep=timestep, seed=seed),
+        openmm.Platform.getPlatform("Reference"),
+    )
+    simulation.context.setPositions(model.positions)
+    simulation.context.setVelocitiesToTemperature(model.temperature, seed)
+    return simulation
+
+
+@pytest.fixture(scope="module")
+def model():
+    return quiet(make_model(n_types=2, n=64))
+
+
+class Keep:
+    """Every state, in memory."""
+
+    def __init__(self, interval):
+        self.interval, self.positions, self.velocities = interval, [], []
+
+    def describeNextReport(self, simulation):
+        steps = self.interval - simulation.currentStep % self.interval
+        return {"steps": steps, "periodic": False, "include": ["positions", "velocities"]}
+
+    def report(self, simulation, state):
+        self.positions.append(state.getPositions(asNumpy=True)._value)
+        self.velocities.append(state.getVelocities(asNumpy=True)._value)
+
+
+class TestH5MD:
+    def test_every_frame_is_written_unwrapped_beside_other_reporters(self, model, tmp_path):
+        simulation = simulation_of(model)
+        kept = Keep(4)
+        h5md = H5MDReporter(tmp_path / "beads.h5", 4, model, velocities=True)
+        dcd = app.DCDReporter(str(tmp_path / "a.dcd"), 8)
+        simulation.reporters += [dcd, h5md, kept]
+        simulation.step(2402)
+        h5md.close()
+        with BeadTrajectory.open(tmp_path / "beads.h5") as beads:
+            assert beads.n_frames == 600 and beads.frame_interval == pytest.approx(0.02)
+            assert beads.temperature == model.temperature
+            assert beads.type_names == model.type_names
+            np.testing.assert_array_equal(beads.types, model.types)
+            np.testing.assert_array_equal(beads.masses, model.masses[model.types])
+            np.testing.assert_allclose(beads.positions(), kept.positions, atol=1e-6)
+            np.testing.assert_allclose(beads.velocities(), kept.velocities, atol=1e-5)
+            np.testing.assert_allclose(beads.boxes()[-1], model.box)
+            assert np.abs(np.diff(beads.positions(), axis=0)).max() < 0.2
+            assert np.abs(beads.positions() - model.positions).max() > 0.5 * model.box[0, 0]
+
+    def test_goes_on_from_a_checkpoint_without_the_frames_after_it(self, model, tmp_path):
+        whole = simulation_of(model)
+        whole.reporters.append(H5MDReporter(tmp_path / "whole.h5", 5, model))
+        whole.step(100)
+        whole.reporters[0].close()
+
+        path = tmp_path / "parts.h5"
+        first = simulation_of(model)
+        first.reporters.append(H5MDReporter(path, 5, model))
+        first.step(40)
+        first.saveCheckpoint(str(tmp_path / "checkpoint"))
+        first.step(33)
+        del first
+        second = simulation_of(model)
+        second.loadCheckpoint(str(tmp_path / "checkpoint"))
+        second.reporters.append(H5MDReporter(path, 5, model, append=True))
+        second.step(60)
+        second.reporters[0].close()
+        with BeadTrajectory.open(path) as a, BeadTrajectory.open(tmp_path / "whole.h5") as b:
+            assert a.n_frames == b.n_frames == 20
+            np.testing.assert_allclose(a.positions(), b.positions(), atol=1e-6)
+        # A simulation that has not loaded the checkpoint would leave a hole or a jump.
+        for step in (0, 200):
+            third = simulation_of(model)
+            third.context.setStepCount(step)
+            third.reporters.append(H5MDReporter(path, 5, model, append=True))
+            with pytest.raises(ValueError, match=f"20 frames from step 5 on, so it can't be contin"
+                                                 f"ued with step {step + 5}: load the checkpoint"):
+                third.step(5)
+        # Without `append` it is written anew.
+        fourth = simulation_of(model)
+        fourth.reporters.append(H5MDReporter(path, 5, model))
+        fourth.step(5)
+        del fourth
+        with BeadTrajectory.open(path) as beads:
+            assert beads.n_frames == 1
+
+    def test_file_is_whole_while_the_simulation_runs(self, model, tmp_path, monkeypatch):
+        monkeypatch.setattr("openmm_cgadv.reporters.FLUSH_SECONDS", 0.0)
+        simulation = simulation_of(model)
+        simulation.reporters.append(H5MDReporter(tmp_path / "beads.h5", 5, model))
+        for frames in (1, 2, 3):
+            simulation.step(5)
+            with h5py.File(tmp_path / "beads.h5") as file:
+                assert len(file["particles/beads/position/value"]) == frames
+
+    def test_other_beads_are_refused(self, model, tmp_path):
+        other = quiet(make_model(n_types=3, n=64))
+        simulation = simulation_of(other)
+        simulation.reporters.append(H5MDReporter(tmp_path / "beads.h5", 5, model))
+        with pytest.raises(ValueError, match="topology: found residue T2 3, expected one of the"):
+            simulation.step(5)
+
+    def test_wrong_arguments_are_refused_in_one_sentence(self, model, tmp_path):
+        with pytest.raises(ValueError, match="interval: found 0, expected a whole number of steps"):
+            H5MDReporter(tmp_path / "beads.h5", 0, model)
+        with pytest.raises(ValueError, match="found no such file, expected one to append to"):
+            H5MDReporter(tmp_path / "beads.h5", 5, model, append=True)
+
+
+class TestAnalysis:
+    def test_figures_are_those_of_the_written_trajectory(self, model, tmp_path):
+        """Windows as long as a trajectory measure what `analysis` finds in that trajectory."""
+        simulation = simulation_of(model, timestep=0.01)
+        simulation.step(50)
+        reporter = AnalysisReporter(tmp_path / "figures.json", 10, model, window=200)
+        h5md = H5MDReporter(tmp_path / "beads.h5", 10, model)
+        simulation.reporters += [reporter, h5md]
+        simulation.step(1999)
+        assert reporter.msd is None and not (tmp_path / "figures.json").exists()
+        assert reporter.reasons["msd"] == "no window of 200 reports is full yet"
+        simulation.step(2002)
+        h5md.close()
+        with BeadTrajectory.open(tmp_path / "beads.h5") as beads:
+            assert beads.n_frames == 400
+            parts = [dynamics.msd(beads, reporter.msd.lags, start=s, stop=s + 200) for s in (0, 200)]
+            expected = np.mean([part.blocks.mean(0) for part in parts], axis=0)
+            r_max = reporter.rdf.edges[-1]
+            counts = [
+                structure.rdf(beads, r_max=r_max, start=k, stop=k + 1).observed[0]
+                for k in range(0, 400, 20)
+            ]
+        np.testing.assert_allclose(reporter.msd.blocks.mean(0), expected, rtol=1e-4)
+        np.testing.assert_allclose(reporter.rdf.observed.sum(0), np.sum(counts, axis=0))
+        assert r_max == pytest.approx(0.9 * model.box[0, 0] / 2, abs=0.005)
+        assert reporter.diffusion.fit_range == (2.0, 4.0)
+        slope = np.polyfit(*[a[reporter.msd.lags > 1.99] for a in
+                             (reporter.msd.lags, reporter.msd.values())], 1)[0]
+        assert reporter.diffusion.value == pytest.approx(slope * 1e-2 / 6, rel=1e-6)
+        assert reporter.diffusion.stderr > 0 and reporter.reasons == {}
+
+        written = json.loads((tmp_path / "figures.json").read_text())
+        assert written["windows"] == 2 and written["length_ps"] == pytest.approx(40.0)
+        assert written["diffusion_cm2_per_s"] == pytest.approx(reporter.diffusion.value, rel=1e-6)
+        assert [curve["types"] for curve in written["rdf"]] == [["T0", "T0"], ["T0", "T1"], ["T1", "T1"]]
+        assert written["msd_nm2"][0] == pytest.approx(
+            [0.1, reporter.msd.values()[0], reporter.msd.stderr[0]], rel=1e-6
+        )
+
+    def test_short_windows_say_what_they_cannot_measure(self, model, tmp_path):
+        simulation = simulation_of(model)
+        simulation.reporters.append(AnalysisReporter(tmp_path / "a.json", 4, model, window=10))
+        simulation.step(40)
+        written = json.loads((tmp_path / "a.json").read_text())
+        assert written["diffusion_cm2_per_s"] is None
+        assert "needs 16 ps of trajectory; this one has 0.2 ps" in written["reasons"]["diffusion"]
+        assert written["msd_nm2"][0][2] is None and written["msd_nm2"][0][1] > 0
+
+    def test_displacements_begin_anew_after_a_jump(self, model):
+        simulation = simulation_of(model)
+        reporter = AnalysisReporter(None, 4, model, window=20)
+        simulation.reporters.append(reporter)
+        simulation.step(44)
+        simulation.context.setStepCount(0)
+        simulation.context.setPositions(model.positions + 50.0)
+        simulation.step(79)
+        assert reporter.msd is None
+        simulation.step(1)
+        assert reporter.msd.values().max() < 1.0
+
+    def test_memory_holds_one_window(self, model, monkeypatch):
+        monkeypatch.setattr(dynamics, "MAX_BEADS", 10)
+        simulation = simulation_of(model)
+        reporter = AnalysisReporter(None, 2, model, window=10)
+        simulation.reporters.append(reporter)
+        simulation.step(2 * 10 * 3 + 2 * 9)
+        assert np.array(reporter._frames).shape == (9, 10, 3)
+        assert reporter._frames[0].dtype == np.float32
+        assert reporter.msd.n_beads.sum() == 10 and reporter.msd.n_blocks == 3
+
+    def test_wrong_arguments_are_refused_in_one_sentence(self, model):
+        with pytest.raises(ValueError, match="window: found 5, expected a whole number of 10"):
+            AnalysisReporter(None, 5, model, window=5)
+        with pytest.raises(ValueError, match="interval: found 0.5, expected a whole number"):
+            AnalysisReporter(None, 0.5, model)
