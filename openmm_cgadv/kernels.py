@@ -7,6 +7,7 @@ Lengths are in nm, times in ps, energies in kJ/mol, masses in dalton; all tensor
 """
 
 import ctypes
+import json
 import math
 from functools import lru_cache
 from pathlib import Path
@@ -45,6 +46,13 @@ def instruction_set() -> str:
     lib = ctypes.CDLL(str(_LIBRARY))
     lib.cgadv_instruction_set.restype = ctypes.c_char_p
     return lib.cgadv_instruction_set().decode()
+
+
+def compiler() -> str:
+    """Name and version of the compiler that built the library."""
+    lib = ctypes.CDLL(str(_LIBRARY))
+    lib.cgadv_compiler.restype = ctypes.c_char_p
+    return lib.cgadv_compiler().decode()
 
 
 _WHY_NOT = _load()
@@ -484,6 +492,7 @@ class FusedPotential(torch.nn.Module):
         self.register_buffer("types", types.to(torch.int64).clone())
         self.register_buffer("ispec", ispec)
         self.register_buffer("fspec", fspec)
+        self.description: str = json.dumps(spec.to_dict())
         self.single: bool = _single(precision)
         self.threads: int = threads if threads > 0 else torch.get_num_threads()
 

@@ -26,7 +26,15 @@ from openmm_cgadv.units import KB
 needs_torchforce = pytest.mark.skipif(
     torchforce.why_not() is not None, reason=f"torchforce: {torchforce.why_not()}"
 )
-BACKENDS = [pytest.param("torchforce", marks=needs_torchforce), "pythonforce"]
+BACKENDS = [
+    pytest.param(
+        name,
+        marks=pytest.mark.skipif(
+            module.why_not() is not None, reason=f"{name}: {module.why_not()}"
+        ),
+    )
+    for name, module in systems.BACKENDS.items()
+]
 PLATFORMS = ["Reference", "CPU"]
 
 

@@ -246,6 +246,35 @@ class Model:
             return langevin_integrator(float(friction[0]), temperature, timestep, seed)
         return memory_integrator(self.drift, types, temperature, timestep, seed)
 
+    def update_context(self, context: openmm.Context) -> None:
+        """Put the parameters of this model into a running Context.
+
+        The Context is one of a System from :meth:`create_system`, of a model with the same bead
+        types and shape of the potential. Its positions, velocities, auxiliary variables, time and
+        neighbour lists stay as they are. Friction and memory are set as well, at the time step
+        that it runs with, where its integrator is from :meth:`create_integrator`; another
+        integrator is left alone. The energy is evaluated once; with 512 beads all of it takes 4 ms
+        (`torchforce`) or 2 ms (`pythonforce`), a new Context 15 or 7 ms.
+
+        Whether other Contexts of the same System follow, and those made of it later, depends on the
+        backend: give each a System of its own, from :meth:`create_system` of the new model.
+
+        Parameters
+        ----------
+        context : openmm.Context
+            With positions.
+
+        Raises
+        ------
+        ValueError
+            The System has no force from this package, or one of other bead types or another
+            potential; the integrator has another temperature or number of auxiliary variables, or
+            one friction where the bead types of the model differ in theirs.
+        """
+        from .system import update_context
+
+        update_context(self, context)
+
     def save(self, path: str | os.PathLike) -> Path:
         """Write the bundle; see :func:`save_bundle`."""
         return save_bundle(self, path)

@@ -54,8 +54,8 @@ def memory_integrator(
     symbol    meaning                                               in the integrator
     ========  ====================================================  =======================
     z_k       auxiliary variables (nm/ps)                           per-dof ``z1`` … ``zK``
-    E         ``exp(−A Δt)``                                        numbers, or per-dof
-    S         lower triangular, ``S Sᵀ = 1 − E Eᵀ``                 numbers, or per-dof
+    E         ``exp(−A Δt)``                                        global, or per-dof
+    S         lower triangular, ``S Sᵀ = 1 − E Eᵀ``                 global, or per-dof
     ========  ====================================================  =======================
 
     With ``S = P D``, P unit lower triangular and D diagonal, the middle part is
@@ -84,13 +84,9 @@ def memory_integrator(
     -------
     openmm.CustomIntegrator
     """
-    drift = np.asarray(drift, dtype=np.float64)
     types = np.asarray(types, dtype=np.int64)
-    size = drift.shape[-1]
-    e, s = (m.numpy() for m in propagator(torch.as_tensor(drift), timestep))
-    diagonal = np.diagonal(s, axis1=1, axis2=2)
-    p = s / diagonal[:, None, :]
-    f = np.linalg.solve(p, e)
+    matrices = _step_matrices(drift, timestep)
+    size = matrices["F"].shape[-1]
 
     integrator = openmm.CustomIntegrator(timestep * unit.picosecond)
     if seed is not None:
@@ -103,24 +99,20 @@ def memory_integrator(
 
     uniform = len(np.unique(types)) == 1
 
-    def matrix_entry(name: str, matrix: np.ndarray, row: int, column: int) -> str:
-        """The entry as a number, or as a per-dof variable where types differ."""
-        values = matrix[:, row, column]
-        if uniform:
-            return f"({float(values[types[0]])!r})"
+    def matrix_entry(name: str, row: int, column: int) -> str:
+        """The name of an entry: a global variable, or a per-dof one where types differ."""
         variable = f"{name}{row}{column}"
-        integrator.addPerDofVariable(variable, 0.0)
-        integrator.setPerDofVariableByName(variable, np.repeat(values[types][:, None], 3, axis=1))
+        add = integrator.addGlobalVariable if uniform else integrator.addPerDofVariable
+        add(variable, 0.0)
         return variable
 
-    def product(name: str, matrix: np.ndarray, row: int, factors: list[str]) -> str:
+    def product(name: str, row: int, factors: list[str]) -> str:
         return " + ".join(
-            f"{matrix_entry(name, matrix, row, column)}*{factor}"
-            for column, factor in enumerate(factors)
+            f"{matrix_entry(name, row, column)}*{factor}" for column, factor in enumerate(factors)
         )
 
     def noise(row: int) -> str:
-        scale = matrix_entry("D", s, row, row)
+        scale = matrix_entry("D", row, row)
         if not replay_noise:
             return f"{scale}*sqrt(kT/m)*gaussian"
         integrator.addPerDofVariable(f"xi{row}", 0.0)
@@ -137,10 +129,101 @@ def memory_integrator(
     # Each computation costs as much as a random number, so both drifts of x are made in one.
     integrator.addComputePerDof("kicked", "v + dt*f/m")
     for row in reversed(range(size)):
-        before = product("F", f, row, ["kicked", *state[1:]])
+        before = product("F", row, ["kicked", *state[1:]])
         integrator.addComputePerDof(middle[row], f"{before} + {noise(row)}")
     for row in range(1, size):
-        below = product("P", p, row, middle[:row])
+        below = product("P", row, middle[:row])
         integrator.addComputePerDof(state[row], f"{middle[row]} + {below}")
     integrator.addComputePerDof("x", "x + 0.5*dt*(kicked + v)")
+    _set_entries(integrator, matrices, types)
     return integrator
+
+
+def update_integrator(
+    integrator: openmm.Integrator, drift: np.ndarray, types: np.ndarray, temperature: float
+) -> None:
+    """Give new friction and memory to an integrator that this module made, in a Context or not.
+
+    Other integrators are left alone, among them a LangevinMiddleIntegrator where the new model has
+    memory. Auxiliary variables keep their values.
+
+    Parameters
+    ----------
+    integrator : openmm.Integrator
+    drift : ndarray [n_types, K + 1, K + 1]
+        Matrices A (1/ps).
+    types : ndarray [N] of int
+        Bead types.
+    temperature : float
+        That of the model (K).
+
+    Raises
+    ------
+    ValueError
+        The integrator has another temperature or number of auxiliary variables, or one friction
+        where bead types differ in theirs.
+    """
+    drift = np.asarray(drift, dtype=np.float64)
+    size = drift.shape[-1]
+    if isinstance(integrator, openmm.LangevinMiddleIntegrator):
+        if size > 1:
+            return
+        _check_temperature(integrator.getTemperature().value_in_unit(unit.kelvin), temperature)
+        friction = drift[np.unique(types), 0, 0]
+        if np.ptp(friction) > 0:
+            raise ValueError(
+                "integrator: found a LangevinMiddleIntegrator, which has one friction, expected "
+                "that of a model whose bead types have different friction (model.create_integrator)"
+            )
+        integrator.setFriction(friction[0] / unit.picosecond)
+    elif "kicked" in (names := _per_dof_names(integrator)):
+        _check_temperature(integrator.getGlobalVariableByName("kT") / KB, temperature)
+        found = sum(f"z{k}" in names for k in range(1, len(names)))
+        if found != size - 1:
+            raise ValueError(
+                f"integrator: found {found} auxiliary variables, expected {size - 1} as in the model"
+            )
+        timestep = integrator.getStepSize().value_in_unit(unit.picosecond)
+        _set_entries(integrator, _step_matrices(drift, timestep), types)
+
+
+def _per_dof_names(integrator: openmm.Integrator) -> list[str]:
+    if not isinstance(integrator, openmm.CustomIntegrator):
+        return []
+    count = integrator.getNumPerDofVariables()
+    return [integrator.getPerDofVariableName(k) for k in range(count)]
+
+
+def _check_temperature(found: float, expected: float) -> None:
+    if not np.isclose(found, expected, rtol=1e-9):
+        raise ValueError(
+            f"integrator: found a temperature of {found:.6g} K, expected {expected:.6g} K, for "
+            "which the model was made"
+        )
+
+
+def _step_matrices(drift: np.ndarray, timestep: float) -> dict[str, np.ndarray]:
+    """F = P⁻¹ E, P and D of each bead type [n_types, K + 1, K + 1]."""
+    drift = torch.as_tensor(np.asarray(drift, dtype=np.float64))
+    e, s = (m.numpy() for m in propagator(drift, timestep))
+    p = s / np.diagonal(s, axis1=1, axis2=2)[:, None, :]
+    return {"F": np.linalg.solve(p, e), "P": p, "D": s}
+
+
+def _set_entries(
+    integrator: openmm.CustomIntegrator, matrices: dict[str, np.ndarray], types: np.ndarray
+) -> None:
+    several = "D00" in _per_dof_names(integrator)
+    size = matrices["F"].shape[-1]
+    for name, rows, columns in (
+        ("F", *np.indices([size, size]).reshape(2, -1)),
+        ("P", *np.tril_indices(size, -1)),
+        ("D", *np.diag_indices(size)),
+    ):
+        for row, column in zip(rows, columns):
+            values = matrices[name][types, row, column]
+            variable = f"{name}{row}{column}"
+            if several:
+                integrator.setPerDofVariableByName(variable, np.repeat(values[:, None], 3, axis=1))
+            else:
+                integrator.setGlobalVariableByName(variable, float(values[0]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -13,19 +14,22 @@ from openmm import app, unit
 
 from ..mapping import bead_topology
 from . import pythonforce, torchforce
+from .backend import Backend
+from .integrators import update_integrator
 
 if TYPE_CHECKING:
     from .bundle import Model
 
 log = logging.getLogger(__name__)
 
-BACKENDS = {"torchforce": torchforce, "pythonforce": pythonforce}
-"""In the order of preference. Each offers `why_not()` and
-`create_force(spec, theta, types, plain)`."""
+BACKENDS: dict[str, Backend] = {"torchforce": torchforce, "pythonforce": pythonforce}
+"""In the order of preference."""
 
 
-def bead_types(topology: app.Topology, type_names: tuple[str, ...]) -> np.ndarray:
-    """Bead types of a topology, found by residue name.
+def bead_types(
+    topology: app.Topology, type_names: tuple[str, ...], chosen: Iterable[int] | None = None
+) -> np.ndarray:
+    """Bead types of a topology, or of the chosen particles of it, found by residue name.
 
     Raises
     ------
@@ -33,8 +37,10 @@ def bead_types(topology: app.Topology, type_names: tuple[str, ...]) -> np.ndarra
         A residue holds another number of atoms than one, or its name is none of the types.
     """
     known = known_names(type_names)
+    atoms = list(topology.atoms())
     types = []
-    for residue in topology.residues():
+    for atom in atoms if chosen is None else (atoms[k] for k in chosen):
+        residue = atom.residue
         if len(residue) != 1:
             raise ValueError(
                 f"topology: found residue {residue.name} {residue.id} with {len(residue)} atoms, "
@@ -114,6 +120,34 @@ def create_system(
     types = bead_types(topology, model.type_names)
     system.addForce(BACKENDS[backend].create_force(model.spec, model.theta, types, plain))
     return system
+
+
+def update_context(model: Model, context: openmm.Context) -> None:
+    """See :meth:`openmm_cgadv.Model.update_context`."""
+    found = [
+        (backend, force, beads)
+        for force in context.getSystem().getForces()
+        for backend in BACKENDS.values()
+        if (beads := backend.read(force)) is not None
+    ]
+    if len(found) != 1:
+        raise ValueError(
+            f"context: found {len(found)} forces that this package made, expected one "
+            "(model.create_system)"
+        )
+    backend, force, (spec, types) = found[0]
+    if spec != model.spec:
+        what = "other ranges or basis functions"
+        if spec.n_parameters != model.spec.n_parameters:
+            what = f"{spec.n_parameters} parameters"
+        if spec.type_names != model.type_names:
+            what = f"bead types {', '.join(spec.type_names)}"
+        raise ValueError(
+            f"context: found a potential with {what}, expected that of the model with "
+            f"{model.spec.n_parameters} parameters and bead types {', '.join(model.type_names)}"
+        )
+    update_integrator(context.getIntegrator(), model.drift, types, model.temperature)
+    backend.update(context, force, model.theta)
 
 
 def choose_backend(backend: str | None = None) -> str:

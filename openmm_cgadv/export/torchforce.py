@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import logging
 import re
 from functools import lru_cache
@@ -16,6 +17,7 @@ import torch
 
 from .. import kernels
 from ..potentials import Potential, PotentialSpec
+from .backend import DELIVERIES, DELIVERY, Beads, deliver
 
 INSTALL = 'pip install "torch==2.9.1" "openmm==8.6.1" "openmmtorch==1.5"'
 
@@ -109,18 +111,6 @@ class _Probe(torch.nn.Module):
 def create_force(
     spec: PotentialSpec, theta: np.ndarray, types: np.ndarray, plain: bool
 ) -> openmm.Force:
-    """The energy of beads as one OpenMM force.
-
-    Parameters
-    ----------
-    spec : PotentialSpec
-    theta : ndarray [P]
-        Parameters (kJ/mol).
-    types : ndarray [N] of int
-        Bead types.
-    plain : bool
-        Plain torch operators even where the compiled kernels are there.
-    """
     TorchForce = _openmmtorch().TorchForce
     fused = kernels.available() and not plain
     if fused:
@@ -130,7 +120,43 @@ def create_force(
     else:
         module = Potential(spec, torch.as_tensor(theta), torch.as_tensor(types))
         module.requires_grad_(False)
-    force = TorchForce(torch.jit.script(module))
+    force = TorchForce(torch.jit.script(Live(module)))
     force.setUsesPeriodicBoundaryConditions(True)
     force.setOutputsForces(fused)
+    force.addGlobalParameter(DELIVERY, 0.0)
     return force
+
+
+class Live(torch.nn.Module):
+    """A potential whose parameters a Context can change, see :func:`.backend.deliver`."""
+
+    def __init__(self, potential: torch.nn.Module):
+        super().__init__()
+        self.potential = potential
+        self.deliveries = DELIVERIES
+
+    def forward(self, positions: torch.Tensor, box: torch.Tensor, delivery: torch.Tensor):
+        number = int(delivery)
+        if number > 0:
+            theta = self.potential.theta
+            path = self.deliveries + str(number)
+            theta.copy_(torch.from_file(path, False, theta.numel(), dtype=torch.float64))
+        return self.potential(positions, box)
+
+
+def read(force: openmm.Force) -> Beads | None:
+    if why_not():
+        return None
+    TorchForce = _openmmtorch().TorchForce
+    if not TorchForce.isinstance(force):
+        return None
+    # A copy: the Context's own module stays inside OpenMM.
+    module = TorchForce.cast(force).getModule()
+    if not hasattr(module, "potential"):
+        return None
+    spec = PotentialSpec.from_dict(json.loads(module.potential.description))
+    return Beads(spec, module.potential.types.cpu().numpy())
+
+
+def update(context: openmm.Context, force: openmm.Force, theta: np.ndarray) -> None:
+    deliver(context, force, theta)

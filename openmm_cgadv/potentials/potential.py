@@ -1,5 +1,7 @@
 """The learned potential energy U_θ(R) of a set of beads: pair splines and three-body densities."""
 
+import json
+
 import torch
 from torch import Tensor
 
@@ -30,6 +32,7 @@ class Potential(torch.nn.Module):
             raise ValueError(f"theta: found shape {tuple(theta.shape)}, expected ({spec.n_parameters},)")
         self.theta = torch.nn.Parameter(theta.detach().clone().to(torch.float64))
         self.register_buffer("types", types.to(torch.int64))
+        self.description: str = json.dumps(spec.to_dict())
         self.r_cut: float = float(spec.r_cut)
         self.pair_cut: float = float(spec.pair.r_cut)
         self.n_pair: int = spec.n_pair_parameters

@@ -398,3 +398,11 @@ extern "C" __attribute__((visibility("default"))) const char* cgadv_instruction_
     return nullptr;
   }
 }
+
+extern "C" __attribute__((visibility("default"))) const char* cgadv_compiler() {
+#ifdef __clang__
+  return __VERSION__;
+#else
+  return "GCC " __VERSION__;
+#endif
+}
