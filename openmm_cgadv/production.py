@@ -86,6 +86,7 @@ def run_production(
     seed: int = 1,
     platform: str | None = None,
     backend: str | None = None,
+    simulation: app.Simulation | None = None,
     progress: Callable[[float, float], None] | None = None,
 ) -> ProductionRun:
     """Run a model from its configuration and write what it does.
@@ -121,6 +122,9 @@ def run_production(
         the kernels of this package either way.
     backend : {"torchforce", "pythonforce"}, optional
         See :meth:`Model.create_system`.
+    simulation : openmm.app.Simulation, optional
+        That of :func:`create_simulation` for a model before this one, which is given the parameters
+        of this one and used again; its noise goes on. By default a new one.
     progress : callable, optional
         Told the picoseconds done and their total, equilibration included.
 
@@ -166,9 +170,15 @@ def run_production(
     if finished is not None:
         return finished
     directory.mkdir(parents=True, exist_ok=True)
-    platform = platform or ("Reference" if len(model.types) <= SMALL else "CPU")
     backend = choose_backend(backend)
-    run = _Run(model, directory, arguments, steps, every, platform, backend, progress)
+    if simulation is None:
+        simulation = create_simulation(
+            model, timestep=timestep, seed=seed, platform=platform, backend=backend
+        )
+    else:
+        simulation.integrator.setStepSize(timestep)
+        model.update_context(simulation.context)
+    run = _Run(model, directory, arguments, steps, every, simulation, backend, progress)
     run.start()
     run.produce()
     result = run.finish()
@@ -207,6 +217,40 @@ def find_platform(name: str) -> openmm.Platform:
         raise ValueError(f"platform: found {name!r}, expected one of {', '.join(known)}") from None
 
 
+def create_simulation(
+    model: Model,
+    *,
+    timestep=None,
+    seed: int = 1,
+    platform: str | None = None,
+    backend: str | None = None,
+) -> app.Simulation:
+    """A Simulation of a model at its configuration.
+
+    The arguments are those of :func:`run_production`.
+
+    Raises
+    ------
+    ValueError
+        There is no such platform or backend.
+    """
+    found = find_platform(platform or ("Reference" if len(model.types) <= SMALL else "CPU"))
+    cpu = found.getName() == "CPU"
+    simulation = app.Simulation(
+        model.topology,
+        model.create_system(backend=backend),
+        model.create_integrator(timestep=timestep, seed=openmm_seed(seed)),
+        found,
+        {"Threads": str(torch.get_num_threads())} if cpu else {},
+    )
+    simulation.context.setPositions(model.positions)
+    return simulation
+
+
+def openmm_seed(seed: int) -> int:
+    """A seed that OpenMM takes as it is, from any integer."""
+    return seed % (2**31 - 2) + 1
+
 
 def _optional(value) -> float | None:
     return None if value is None else float(plain(value, unit.picosecond))
@@ -238,13 +282,15 @@ def _multiple(name: str, value: float, part: float, of: str) -> int:
 class _Run:
     """One run under way: its Context, its files and how far it is."""
 
-    def __init__(self, model, directory, arguments, steps, every, platform, backend, progress):
+    def __init__(self, model, directory, arguments, steps, every, simulation, backend, progress):
         self.model = model
         self.directory = directory
         self.arguments = arguments
         self.steps = steps
         self.every = every
         self.interval = steps * arguments["timestep"]
+        self.simulation = simulation
+        self.context = simulation.context
         self.backend = backend
         self.threads = torch.get_num_threads()
         self.checkpoint = directory / "checkpoint.npz"
@@ -254,18 +300,6 @@ class _Run:
         self.masses = model.masses[model.types]
         whole = arguments["equilibration"] + self.total * self.interval
         self.report = lambda done: progress(done, whole) if progress is not None else None
-        found = find_platform(platform)
-        integrator = model.create_integrator(
-            timestep=arguments["timestep"], seed=arguments["seed"] % (2**31 - 2) + 1
-        )
-        self.simulation = app.Simulation(
-            model.topology,
-            model.create_system(backend=backend),
-            integrator,
-            found,
-            {"Threads": str(self.threads)} if platform == "CPU" else {},
-        )
-        self.context = self.simulation.context
         self.trajectory = directory / f"trajectory.{arguments['trajectory_format']}"
         self.kept = 0
 
@@ -280,7 +314,7 @@ class _Run:
         begun = time.monotonic()
         if self.arguments["minimize"]:
             self.simulation.minimizeEnergy(maxIterations=MINIMIZATIONS)
-        seed = self.arguments["seed"] % (2**31 - 2) + 1
+        seed = openmm_seed(self.arguments["seed"])
         self.context.setVelocitiesToTemperature(self.model.temperature, seed)
         for frame in range(round(self.arguments["equilibration"] / self.interval)):
             self._advance(frame * self.interval)

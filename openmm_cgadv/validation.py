@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from openmm import app
 
 from .analysis import metrics as figures
 from .config import Production
 from .export import Model
-from .production import ProductionExploded, run_production, wrapped
+from .production import ProductionExploded, create_simulation, run_production, wrapped
 from .training import TrainedParameters
 from .trajectory import BeadTrajectory
 
@@ -23,7 +24,8 @@ VALIDATION_LENGTH = 40.0
 class LiveValidation:
     """Runs averaged parameters in OpenMM during training and measures structure and diffusion.
 
-    Each run starts from where the one before ended.
+    Each run starts from where the one before ended, in the same Context, which is given the new
+    parameters.
 
     Parameters
     ----------
@@ -55,6 +57,7 @@ class LiveValidation:
         self.frame_interval = settings.frame_interval_fs * 1e-3
         self.measured: figures.Measurement | None = None
         self.positions: np.ndarray | None = None
+        self.simulation: app.Simulation | None = None
         self.last = ""
 
     def reference(self) -> figures.Measurement:
@@ -74,6 +77,13 @@ class LiveValidation:
         if self.positions is not None:
             model = replace(model, positions=self.positions)
         shutil.rmtree(self.directory, ignore_errors=True)
+        if self.simulation is None:
+            self.simulation = create_simulation(
+                model,
+                seed=iteration,
+                platform=self.settings.platform,
+                backend=self.settings.backend,
+            )
         try:
             run = run_production(
                 model,
@@ -82,11 +92,13 @@ class LiveValidation:
                 frame_interval=self.frame_interval,
                 equilibration=0.1 * self.length,
                 seed=iteration,
-                platform=self.settings.platform,
                 backend=self.settings.backend,
+                simulation=self.simulation,
             )
         except ProductionExploded as error:
             self.say(f"train: live validation at iteration {iteration}: {error}")
+            # What it exploded into is left behind.
+            self.simulation = None
             return {}
         with BeadTrajectory.open(run.beads) as beads:
             reference = self.reference()
