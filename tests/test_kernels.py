@@ -208,6 +208,25 @@ def test_degenerate_systems_have_finite_energies():
     assert float(forces.sum(0).abs().max()) < 1e-9 * float(forces.abs().max())
 
 
+@needs_library
+@pytest.mark.parametrize("n_types", [1, 2])
+def test_coinciding_beads_have_the_energy_of_plain_torch(n_types):
+    spec = random_spec(n_types)
+    theta = random_theta(spec, 0)
+    box = liquid_box(80, 33.0)
+    x = jittered_lattice(80, box, 0.2, 0)
+    x[7], x[8], x[20] = x[3], x[3], x[30]
+    types = torch.arange(80) % n_types
+    moving = x.clone().requires_grad_()
+    potential = Potential(spec, theta, types)
+    energy = potential(moving, box)
+    gradient, d_theta = torch.autograd.grad(energy, [moving, potential.theta])
+    found, forces = kernels.energy_forces(x, box, types, theta, spec)
+    assert relative(found, energy) < 1e-10
+    assert relative(-forces, gradient) < 1e-10
+    assert relative(kernels.basis(x[None], box, types, spec)[0], d_theta) < 1e-10
+
+
 class Motion:
     """Replicas of a small liquid with memory."""
 

@@ -62,7 +62,8 @@ class ThreeBodyDensity(torch.nn.Module):
     A channel q is a bead type of the neighbour and a radial function. The sum over ordered pairs of
     neighbours j ≠ k is Σ_m A_qlm A_q'lm minus its self term j = k, with the densities
     A_qlm = Σ_j g_q(r_ij) C_lm(r_ij) and Racah-normalized real spherical harmonics C_lm
-    (Bartók, Kondor and Csányi 2013, doi:10.1103/PhysRevB.87.184115).
+    (Bartók, Kondor and Csányi 2013, doi:10.1103/PhysRevB.87.184115). Beads at the very place of i
+    are not among its neighbours.
     """
 
     def __init__(self, spec: PotentialSpec):
@@ -107,14 +108,12 @@ class ThreeBodyDensity(torch.nn.Module):
         first, weights = spline_weights(distance, self.r_min.expand_as(distance), self.r_cut, self.n_basis)
         table = torch.nn.functional.pad(self.radial, [0, 3]).T
         index = first[:, None] + torch.arange(4, device=first.device)
-        g = (weights[:, :, None] * table[index]).sum(1)
-
+        # A neighbour at the very place of the bead lies in no direction and does not count.
         apart = distance > 0.0
+        weights = torch.where(apart[:, None], weights, torch.zeros_like(weights))
+        g = (weights[:, :, None] * table[index]).sum(1)
         unit = displacement / torch.where(apart, distance, torch.ones_like(distance))[:, None]
         harmonics = spherical_harmonics(unit, self.l_max)
-        # At coinciding beads the direction is undefined: only the order l = 0 is kept.
-        beyond_zero = torch.arange(harmonics.shape[1], device=g.device) > 0
-        harmonics = torch.where(beyond_zero[None, :] & ~apart[:, None], torch.zeros_like(harmonics), harmonics)
 
         channels = self.n_types * self.n_radial
         where = i * self.n_types + types[j]

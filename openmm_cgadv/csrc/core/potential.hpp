@@ -8,7 +8,8 @@
 // r_cut3 and x = cos(theta_jik):
 //   1/2 sum_{j != k} sum_{q q' p} angular[q][q'][p] g_q(r_ij) g_q'(r_ik) x^p,
 // which is the density correlation sum_m A_iqlm A_iq'lm minus its self term, written out. For the
-// handful of neighbours that a short cutoff leaves this costs less than spherical harmonics.
+// handful of neighbours that a short cutoff leaves this costs less than spherical harmonics. Beads
+// at the very place of i lie in no direction and are not among its neighbours.
 #pragma once
 
 #include <cstring>
@@ -59,19 +60,17 @@ class Evaluator {
     n_parts = std::max(1, std::min(threads, n / 256));
 #endif
     if (int(parts_.size()) < n_parts) parts_.resize(n_parts);
-    if (n_parts == 1) {
-      parts_[0].clear(n, THETA, moments);
-      part<DUAL, THETA>(tables, parts_[0], 0, n);
-    } else {
-      // Rows of the half list get shorter with the place when there is one cell only, so places
-      // are dealt out in small portions; portion s always goes to part s % n_parts.
-      const int portion = std::max(32, std::min(512, n / (8 * n_parts)));
-#pragma omp parallel for num_threads(n_parts) schedule(static, 1)
-      for (int t = 0; t < n_parts; ++t) {
-        parts_[t].clear(n, THETA, moments);
-        for (int start = t * portion; start < n; start += n_parts * portion)
-          part<DUAL, THETA>(tables, parts_[t], start, std::min(start + portion, n));
-      }
+    // Rows of the half list get shorter with the place when there is one cell only, so for pairs
+    // places are dealt out in small portions; portion s always goes to part s % n_parts.
+    const int portion = n_parts == 1 ? n : std::max(32, std::min(512, n / (8 * n_parts)));
+#pragma omp parallel for num_threads(n_parts) schedule(static, 1) if (n_parts > 1)
+    for (int t = 0; t < n_parts; ++t) {
+      parts_[t].clear(n, THETA, moments);
+      for (int start = t * portion; start < n; start += n_parts * portion)
+        pairs<DUAL, THETA>(tables, parts_[t], start, std::min(start + portion, n));
+      const int end = int(int64_t(n) * (t + 1) / n_parts);
+      for (int start = int(int64_t(n) * t / n_parts); start < end; start += 1024)
+        triplets<DUAL, THETA>(tables, parts_[t], start, std::min(start + 1024, end));
     }
     energy = 0;
     for (int t = 0; t < n_parts; ++t) {
@@ -106,8 +105,9 @@ class Evaluator {
     double energy = 0;
     Array<T> pair;            // conjugate to Tables::pair
     Array<V> angular;         // conjugate to Tables::angular
-    Array<int32_t> near;
-    Array<V> packs, cosines;
+    // Of the three-body term: neighbours by bead, beads in their order of work, slots.
+    std::vector<int32_t> near, first, count, ranked, unranked, bins, slots, neighbours;
+    Array<V> packs;
 
     void clear(int n, bool theta, const Moments& moments) {
       gradient.assign(4 * n, 0);
@@ -124,17 +124,20 @@ class Evaluator {
   std::vector<Part> parts_;
 
   template <bool DUAL, bool THETA>
-  void part(const Tables<T>& tables, Part& part, int from, int to) {
+  void pairs(const Tables<T>& tables, Part& part, int from, int to) {
     if (spec_.n_types == 1)
       pairs<DUAL, THETA, false>(tables, part, from, to);
     else
       pairs<DUAL, THETA, true>(tables, part, from, to);
+  }
+
+  template <bool DUAL, bool THETA>
+  void triplets(const Tables<T>& tables, Part& part, int from, int to) {
     if (!spec_.three_body) return;
-    const int channels = spec_.n_types == 1 ? spec_.n_radial : 0;
     switch (tables.degree) {
       case 2: return triplets<DUAL, THETA, 2, 0>(tables, part, from, to);
       case 4:
-        switch (channels) {
+        switch (spec_.n_radial) {
           case 1: return triplets<DUAL, THETA, 4, 1>(tables, part, from, to);
           case 2: return triplets<DUAL, THETA, 4, 2>(tables, part, from, to);
           case 3: return triplets<DUAL, THETA, 4, 3>(tables, part, from, to);
@@ -270,78 +273,135 @@ class Evaluator {
     part.energy += energy.value();
   }
 
-  // LP is the degree of the angular polynomials, QN the number of channels; 0: known at run time.
-  // In sweeps over a few beads at a time, for the reason given above.
-  template <bool DUAL, bool THETA, int LP, int QN>
+  // The neighbours inside the three-body cutoff of places [from, to), packed together, and how many
+  // of each type there are.
+  void find_near(Part& part, int from, int to) {
+    const int n_types = spec_.n_types;
+    part.near.resize(list.near_start[to] - list.near_start[from] + ROW);
+    part.first.resize(to - from);
+    part.count.assign((to - from) * n_types, 0);
+    const PackBox<T> box(box_);
+    const V cut2 = broadcast<T>(T(spec_.r_cut3 * spec_.r_cut3));
+    const T* const positions = x_.data();
+    const Mask<T> lane = lanes<T>();
+    int32_t* const near = part.near.data();
+    int end = 0;
+    for (int p = from; p < to; ++p) {
+      const int first = end, listed = list.near_start[p + 1] - list.near_start[p];
+      const int32_t* js = &list.near[list.near_start[p]];
+      V xi[3];
+      for (int c = 0; c < 3; ++c) xi[c] = broadcast<T>(positions[4 * p + c]);
+      for (int k = 0; k < listed; k += W) {
+        V d[4];
+        fetch4(positions, js + k, d);
+        for (int c = 0; c < 3; ++c) d[c] -= xi[c];
+        box.nearest(d[0], d[1], d[2], [](V v) { return v; });
+        const V r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2];
+        end += append(near + end, load_index<T>(js + k),
+                      (r2 < cut2) & (r2 > V{}) & (lane < broadcast_mask(listed - k)));
+      }
+      part.first[p - from] = first;
+      int32_t* const count = &part.count[(p - from) * n_types];
+      if (n_types == 1)
+        count[0] = end - first;
+      else
+        for (int k = first; k < end; ++k) ++count[list.type[near[k]]];
+    }
+  }
+
+  // Sorts places [from, to) into part.ranked by the beads' types and, beads of one type, by their
+  // numbers of neighbours: counting sorts, the last for the key that comes first.
+  void rank(Part& part, int from, int to) {
+    const int n = to - from, n_types = spec_.n_types;
+    part.ranked.resize(n), part.unranked.resize(n);
+    std::iota(part.ranked.begin(), part.ranked.end(), from);
+    auto sort = [&](auto key) {
+      int32_t largest = 0;
+      for (int p = from; p < to; ++p) largest = std::max(largest, key(p));
+      part.bins.assign(largest + 2, 0);
+      for (int p = from; p < to; ++p) ++part.bins[key(p) + 1];
+      std::partial_sum(part.bins.begin(), part.bins.end(), part.bins.begin());
+      part.ranked.swap(part.unranked);
+      for (const int32_t p : part.unranked) part.ranked[part.bins[key(p)]++] = p;
+    };
+    for (int a = n_types; a-- > 0;)
+      sort([&](int p) { return part.count[(p - from) * n_types + a]; });
+    if (n_types > 1) sort([&](int p) { return list.type[p]; });
+  }
+
+  // LP is the degree of the angular polynomials, RADIAL the number of radial functions; 0: known at
+  // run time.
+  //
+  // Each lane has a central bead of its own, all of one type. Slot s of a lane is its s-th
+  // neighbour, and all neighbours in a slot are of one type; lanes that have fewer leave the slot
+  // empty, which costs little because beads with equally many neighbours work together. Pairs of
+  // neighbours are then pairs of slots j < k, and nothing crosses lanes.
+  template <bool DUAL, bool THETA, int LP, int RADIAL>
   void triplets(const Tables<T>& tables, Part& part, int from, int to) {
     using K = Scalar<T, DUAL>;
     using S = typename K::S;
-    constexpr int D = LP + 1, PER = sizeof(S) / sizeof(V), BATCH = 8;
-    const int NR = QN ? QN : spec_.n_radial, Q = QN ? QN : spec_.channels();
-    const int NT = QN ? 1 : spec_.n_types;
-    // A block is a pack of neighbours; fields of its record. By channel: g and its slope, zero
-    // where the neighbour has another type; h, the polynomials; sums over the other neighbours.
-    const int SUMS = THETA ? Q * D : Q;
-    const int UNIT = 0, INVERSE = 3, G = 4, SLOPE = G + Q, H = SLOPE + Q, ACROSS = H + Q * D,
-              SUM = ACROSS + 3, RECORD = SUM + SUMS;
+    constexpr int D = LP + 1, PER = sizeof(S) / sizeof(V), LOCAL = RADIAL ? RADIAL : 1;
+    const int NR = RADIAL ? RADIAL : spec_.n_radial, NT = spec_.n_types, Q = NR * NT;
+    // Fields of a slot's record: g and its slope by radial function; sums over the other slots;
+    // h[q][l], the polynomials in x (l > 0) that multiply channel q of another neighbour.
+    const int UNIT = 0, INVERSE = 3, G = 4, SLOPE = G + NR, ACROSS = SLOPE + NR, SUM = ACROSS + 3,
+              H = SUM + NR, RECORD = H + Q * LP;
     const PackBox<T> box(box_);
     const V last = broadcast<T>(T(spec_.n_basis3));
     const V r_min = broadcast<T>(T(spec_.r_min3)),
             inverse_width = broadcast<T>(T(spec_.n_basis3 / (spec_.r_cut3 - spec_.r_min3)));
-    const V cut2 = broadcast<T>(T(spec_.r_cut3 * spec_.r_cut3));
     const T *const positions = x_.data(), *const direction = e_.data();
     T* const gradient = part.gradient.data();
     const int rows3 = spec_.n_basis3 + 2;
     const T* columns = tables.radial_columns.empty() ? nullptr : tables.radial_columns.data();
-    const Mask<T> lane = lanes<T>();
     Total<T> energy;
+    find_near(part, from, to);
+    rank(part, from, to);
+    part.slots.resize(NT + 1);
+    int32_t* const slots = part.slots.data();  // of a type: [slots[type], slots[type + 1])
 
-    for (int start = from; start < to; start += BATCH) {
-      const int end = std::min(start + BATCH, to);
-      int count[BATCH], first_block[BATCH + 1];
-
-      // The neighbours inside the cutoff, packed together.
-      const int most = list.near_start[end] - list.near_start[start] + BATCH * 2 * ROW;
-      if (int(part.near.size()) < most) part.near.resize(2 * most);
-      int32_t* const near = part.near.data();
-      int blocks = 0;
-      for (int p = start; p < end; ++p) {
-        const int listed = list.near_start[p + 1] - list.near_start[p];
-        const int32_t* js = &list.near[list.near_start[p]];
-        int32_t* const mine = near + blocks * W;
-        V xi[3];
-        for (int c = 0; c < 3; ++c) xi[c] = broadcast<T>(positions[4 * p + c]);
-        int n = 0;
-        for (int k = 0; k < listed; k += W) {
-          V d[4];
-          fetch4(positions, js + k, d);
-          for (int c = 0; c < 3; ++c) d[c] -= xi[c];
-          box.nearest(d[0], d[1], d[2], [](V v) { return v; });
-          const V r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2];
-          n += append(mine + n, load_index<T>(js + k),
-                      (r2 < cut2) & (lane < broadcast_mask(listed - k)));
-        }
-        if (n < 2) n = 0;
-        count[p - start] = n;
-        first_block[p - start] = blocks;
-        blocks += (n + W - 1) / W;
-        for (int k = n; k % W != 0; ++k) mine[k] = mine[0];
+    for (int start = from, end; start < to; start = end) {
+      const int32_t* const ranked = &part.ranked[start - from];
+      const int type = list.type[ranked[0]];
+      const T* const angular = &tables.angular[std::size_t(type) * Q * Q * D];
+      for (end = start + 1; end < std::min(start + W, to); ++end)
+        if (list.type[ranked[end - start]] != type) break;
+      int32_t beads[W], next[W];
+      for (int w = 0; w < W; ++w) {
+        beads[w] = ranked[std::min(w, end - start - 1)];
+        next[w] = part.first[beads[w] - from];
       }
-      first_block[end - start] = blocks;
-      if (part.packs.size() < std::size_t(blocks) * RECORD * PER)
-        part.packs.resize(std::size_t(2 * blocks) * RECORD * PER);
+      auto count = [&](int w, int a) {
+        return w < end - start ? part.count[(beads[w] - from) * NT + a] : 0;
+      };
+      slots[0] = 0;
+      for (int a = 0; a < NT; ++a) {
+        int most = 0;
+        for (int w = 0; w < W; ++w) most = std::max(most, int(count(w, a)));
+        slots[a + 1] = slots[a] + most;
+      }
+      const int n = slots[NT];
+      if (n < 2) continue;
+      part.neighbours.resize(n * W);
+      int32_t* const neighbours = part.neighbours.data();
+      const std::size_t size = std::size_t(n * (RECORD + 1) + Q) * PER;
+      if (part.packs.size() < size) part.packs.resize(2 * size);
       S* const records = reinterpret_cast<S*>(part.packs.data());
-      if (THETA && part.cosines.size() < std::size_t(blocks) * W * PER)
-        part.cosines.resize(std::size_t(2 * blocks) * W * PER);
-      S* const cosines = reinterpret_cast<S*>(part.cosines.data());
+      S *const cosines = records + n * RECORD, *const constant = cosines + n;
+      for (int q = 0; q < Q; ++q) constant[q] = S{};
 
-      for (int p = start; p < end; ++p) {
-        S xi[3];
-        for (int c = 0; c < 3; ++c) xi[c] = K::fetch_one(positions, direction, p, c);
-        for (int b = first_block[p - start]; b < first_block[p - start + 1]; ++b) {
-          S* const at = records + b * RECORD;
+      S xi[4];
+      K::fetch(positions, direction, beads, xi);
+      for (int a = 0; a < NT; ++a) {
+        Mask<T> counts;
+        for (int w = 0; w < W; ++w) counts[w] = count(w, a);
+        for (int j = slots[a]; j < slots[a + 1]; ++j) {
+          S* const at = records + j * RECORD;
+          int32_t* const js = neighbours + j * W;
+          const Mask<T> inside = broadcast_mask(j - slots[a]) < counts;
+          for (int w = 0; w < W; ++w) js[w] = inside[w] ? part.near[next[w]++] : beads[w];
           S d[4], r, inverse;
-          K::fetch(positions, direction, near + b * W, d);
+          K::fetch(positions, direction, js, d);
           for (int c = 0; c < 3; ++c) d[c] -= xi[c];
           box.nearest(d[0], d[1], d[2], K::value);
           K::norm(d[0] * d[0] + d[1] * d[1] + d[2] * d[2], r, inverse);
@@ -349,141 +409,101 @@ class Evaluator {
           for (int c = 0; c < 3; ++c) at[UNIT + c] = d[c] * inverse;
           S t = (r - r_min) * inverse_width;
           const Index<T> row = locate(t, last, K::value);
-          const Mask<T> inside =
-              lane < broadcast_mask(count[p - start] - (b - first_block[p - start]) * W);
           for (int m = 0; m < NR; ++m) {
             V c[4];
             coefficients(tables.radial.data() + 4 * m * rows3,
                          columns ? columns + 128 * m : nullptr, row, c);
-            const S value = K::select(inside, ((t * c[3] + c[2]) * t + c[1]) * t + c[0]);
-            const S rate = K::select(
+            at[G + m] = K::select(inside, ((t * c[3] + c[2]) * t + c[1]) * t + c[0]);
+            at[SLOPE + m] = K::select(
                 inside, ((t * (c[3] * T(3)) + c[2] * T(2)) * t + c[1]) * inverse_width);
-            if (NT == 1) {
-              at[G + m] = value;
-              at[SLOPE + m] = rate;
-            } else {
-              Mask<T> types;
-              for (int w = 0; w < W; ++w) types[w] = list.type[near[b * W + w]];
-              for (int a = 0; a < NT; ++a) {
-                const Mask<T> same = types == broadcast_mask(a);
-                at[G + a * NR + m] = K::select(same, value);
-                at[SLOPE + a * NR + m] = K::select(same, rate);
-              }
-            }
           }
-          // h[q][l] = sum_q' angular[q][q'][l] g_q'; with THETA l times that.
-          const T* const angular = &tables.angular[std::size_t(list.type[p]) * Q * Q * D];
+          // h[q][l] = sum_q' angular[q][q'][l] g_q'. Its l = 0 is summed over all neighbours, the
+          // own share taken off.
           for (int q = 0; q < Q; ++q) {
             S h[D] = {};
-            for (int r = 0; r < Q; ++r)
-              for (int l = THETA ? 1 : 0; l < D; ++l)
-                h[l] += at[G + r] * broadcast<T>(angular[(q * Q + r) * D + l]);
-            for (int l = THETA ? 1 : 0; l < D; ++l)
-              at[H + q * D + l] = THETA ? h[l] * broadcast<T>(T(l)) : h[l];
+            for (int m = 0; m < NR; ++m)
+              for (int l = 0; l < D; ++l)
+                h[l] += at[G + m] * broadcast<T>(angular[(q * Q + a * NR + m) * D + l]);
+            for (int l = 1; l < D; ++l) at[H + q * LP + l - 1] = h[l];
+            constant[q] += h[0];
+            if (q / NR == a) at[SUM + q % NR] = S{} - h[0];
           }
+          for (int c = 0; c < 3; ++c) at[ACROSS + c] = S{};
         }
       }
 
-      for (int p = start; p < end; ++p) {
-        const int b0 = first_block[p - start], b1 = first_block[p - start + 1];
-        const int n = count[p - start];
-        for (int b = b0; b < b1; ++b) {
-          S* const at = records + b * RECORD;
-          int first = 0, final = NR;
-          channels(near, b, b0 * W + n, NT, NR, first, final);
-          S fixed[QN ? QN : 1], g[QN ? QN : 1];
-          S* const sums = QN ? fixed : at + SUM;
-          if (!THETA)
-            for (int q = 0; q < Q; ++q) sums[q] = S{};
-          for (int q = 0; q < QN; ++q) g[QN ? q : 0] = at[G + q];
-          S across[3] = {};
-          const S ux = at[UNIT], uy = at[UNIT + 1], uz = at[UNIT + 2];
-          // Over all k, k = j too, which is taken off again below. Plain: sums[q] over k of the
-          // polynomial sum_l h[q][l] x^l. With THETA: sums[q'][l] of g_q' x^l, from which the
-          // former follow.
-          for (int k = 0; k < n; ++k) {
-            const S* const other = records + (b0 + k / W) * RECORD;
-            const int w = k % W;
-            const S vx = K::lane(other + UNIT, w), vy = K::lane(other + UNIT + 1, w),
-                    vz = K::lane(other + UNIT + 2, w);
-            const S x = ux * vx + uy * vy + uz * vz;
-            S dx{};
-            for (int q = first; q < final; ++q) {
-              const S* const h = other + H + q * D;
-              S rate = K::lane(h + LP, w);
-              if (THETA) {
-                for (int l = LP - 1; l > 0; --l) rate = rate * x + K::lane(h + l, w);
-              } else {
-                S value = rate * x + K::lane(h + LP - 1, w);
+      for (int a = 0; a < NT; ++a)
+        for (int j = slots[a]; j < slots[a + 1]; ++j) {
+          S* const at = records + j * RECORD;
+          S local_g[LOCAL], local_sums[LOCAL];
+          for (int m = 0; m < RADIAL; ++m) local_g[m] = at[G + m], local_sums[m] = at[SUM + m];
+          const S* const g = RADIAL ? local_g : at + G;
+          S* const sums = RADIAL ? local_sums : at + SUM;
+          const S u[3] = {at[UNIT], at[UNIT + 1], at[UNIT + 2]};
+          S across[3] = {at[ACROSS], at[ACROSS + 1], at[ACROSS + 2]};
+          for (int b = a; b < NT; ++b) {
+            const S* const ours = at + H + b * NR * LP;
+            for (int k = std::max(j + 1, slots[b]); k < slots[b + 1]; ++k) {
+              S* const other = records + k * RECORD;
+              const S* const theirs = other + H + a * NR * LP;
+              const S v[3] = {other[UNIT], other[UNIT + 1], other[UNIT + 2]};
+              const S x = K::fma(u[0], v[0], K::fma(u[1], v[1], u[2] * v[2]));
+              S dx{};
+              for (int m = 0; m < NR; ++m) {
+                const S* const h = theirs + m * LP;
+                S value = h[LP - 1], rate = value;
                 for (int l = LP - 2; l >= 0; --l) {
-                  rate = rate * x + value;
-                  value = value * x + K::lane(h + l, w);
+                  value = K::fma(value, x, h[l]);
+                  rate = K::fma(rate, x, value);
                 }
-                sums[q] += value;
+                sums[m] = K::fma(value, x, sums[m]);
+                dx = K::fma(g[m], rate, dx);
               }
-              dx += (QN ? g[QN ? q : 0] : at[G + q]) * rate;
+              for (int m = 0; m < NR; ++m) {
+                const S* const h = ours + m * LP;
+                S value = h[LP - 1];
+                for (int l = LP - 2; l >= 0; --l) value = K::fma(value, x, h[l]);
+                other[SUM + m] = K::fma(value, x, other[SUM + m]);
+              }
+              for (int c = 0; c < 3; ++c) {
+                across[c] = K::fma(dx, v[c], across[c]);
+                other[ACROSS + c] = K::fma(dx, u[c], other[ACROSS + c]);
+              }
+              if (THETA) cosines[k] = x;
             }
-            across[0] += dx * vx;
-            across[1] += dx * vy;
-            across[2] += dx * vz;
-            if (THETA) cosines[k] = x;
-          }
-          if (THETA)
-            for (int q = 0; q < Q; ++q) {
-              S powers[D] = {};
-              for (int k = 0; k < n; ++k) {
-                if (NT > 1 && list.type[near[b0 * W + k]] != q / NR) continue;
-                const S x = cosines[k];
-                S term = K::lane(records + (b0 + k / W) * RECORD + G + q, k % W);
+            if (!THETA) continue;
+            V* const moments = &part.angular[((std::size_t(type) * Q + a * NR) * Q + b * NR) * D];
+            for (int m = 0; m < NR; ++m) {
+              S powers[D] = {};  // of x, times g_m, over the slots k
+              for (int k = std::max(j + 1, slots[b]); k < slots[b + 1]; ++k) {
+                S term = records[k * RECORD + G + m];
                 for (int l = 0; l < LP; ++l) {
                   powers[l] += term;
-                  term = term * x;
+                  term = term * cosines[k];
                 }
                 powers[LP] += term;
               }
-              for (int l = 0; l < D; ++l) at[SUM + q * D + l] = powers[l];
+              for (int o = 0; o < NR; ++o)
+                for (int l = 0; l < D; ++l)
+                  moments[(o * Q + m) * D + l] += K::product_result(g[o], powers[l]);
             }
-          for (int c = 0; c < 3; ++c) at[ACROSS + c] = across[c];
-          if (QN && !THETA)
-            for (int q = 0; q < QN; ++q) at[SUM + q] = fixed[QN ? q : 0];
-        }
-      }
-
-      for (int p = start; p < end; ++p) {
-        const T* const angular = &tables.angular[std::size_t(list.type[p]) * Q * Q * D];
-        const int b0 = first_block[p - start], b1 = first_block[p - start + 1];
-        V own[4] = {};
-        for (int b = b0; b < b1; ++b) {
-          S* const at = records + b * RECORD;
-          int first = 0, final = NR;
-          channels(near, b, b0 * W + count[p - start], NT, NR, first, final);
-          const S *const u = at + UNIT, *const across = at + ACROSS;
-          // k = j: in `across` it points along u, and that part is projected out.
-          const S x = u[0] * u[0] + u[1] * u[1] + u[2] * u[2];
-          if (THETA)
-            for (int q = 0; q < Q; ++q) {
-              S term = at[G + q];
-              for (int l = 0; l < D; ++l) {
-                at[SUM + q * D + l] -= term;
-                term = term * x;
-              }
-            }
-          S along{};
-          V total{};
-          for (int q = first; q < final; ++q) {
-            S value{};
-            if (THETA) {
-              for (int s = 0; s < Q * D; ++s)
-                value += at[SUM + s] * broadcast<T>(angular[q * Q * D + s]);
-            } else {
-              S self = at[H + q * D + LP];
-              for (int l = LP - 1; l >= 0; --l) self = self * x + at[H + q * D + l];
-              value = at[SUM + q] - self;
-            }
-            along += at[SLOPE + q] * value;
-            if (!DUAL) total += K::value(at[G + q]) * K::value(value);
           }
-          if (!DUAL) energy.add(total);
+          for (int m = 0; m < RADIAL; ++m) at[SUM + m] = local_sums[m];
+          for (int c = 0; c < 3; ++c) at[ACROSS + c] = across[c];
+        }
+
+      V own[4] = {}, total{};
+      for (int a = 0; a < NT; ++a)
+        for (int j = slots[a]; j < slots[a + 1]; ++j) {
+          const S* const at = records + j * RECORD;
+          const S *const u = at + UNIT, *const across = at + ACROSS;
+          S along{};
+          for (int m = 0; m < NR; ++m) {
+            const S value = at[SUM + m] + constant[a * NR + m];
+            along += at[SLOPE + m] * value;
+            if (!DUAL) total += K::value(at[G + m]) * K::value(value);
+          }
+          // What turns the unit vector: the part along it is projected out.
           const S radial = across[0] * u[0] + across[1] * u[1] + across[2] * u[2];
           V out[4] = {};
           for (int c = 0; c < 3; ++c) {
@@ -491,26 +511,12 @@ class Evaluator {
             out[c] = K::result(gc);
             own[c] -= out[c];
           }
-          add4(gradient, near + b * W, out);
-          if (THETA) {
-            V* m = &part.angular[std::size_t(list.type[p]) * Q * Q * D];
-            for (int q = first; q < final; ++q)
-              for (int s = 0; s < Q * D; ++s)
-                m[q * Q * D + s] += K::product_result(at[G + q], at[SUM + s]);
-          }
+          add4(gradient, neighbours + j * W, out);
         }
-        add4_sum(gradient + 4 * p, own);
-      }
+      add4(gradient, beads, own);
+      if (!DUAL) energy.add(total);
     }
     part.energy += 0.5 * energy.value();
-  }
-
-  // The channels that a block's neighbours have; neighbours are sorted by type.
-  void channels(const int32_t* near, int block, int end, int n_types, int n_radial, int& first,
-                int& final) const {
-    if (n_types == 1) return;
-    first = list.type[near[block * W]] * n_radial;
-    final = (list.type[near[std::min(block * W + W, end) - 1]] + 1) * n_radial;
   }
 };
 

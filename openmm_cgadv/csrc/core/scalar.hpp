@@ -44,7 +44,7 @@ struct Scalar<T, false> {
   static CGADV_INLINE V value(S s) { return s; }
   static CGADV_INLINE V result(S s) { return s; }
   static CGADV_INLINE V product_result(S a, S b) { return a * b; }
-  static CGADV_INLINE S constant(V v) { return v; }
+  static CGADV_INLINE S fma(S a, S b, S c) { return a * b + c; }
   // Components of beads' positions, from records of four.
   static CGADV_INLINE void fetch(const T* v, const T*, const int32_t* index, S* out) {
     fetch4(v, index, out);
@@ -70,7 +70,10 @@ struct Scalar<T, true> {
   static CGADV_INLINE V value(S s) { return s.v; }
   static CGADV_INLINE V result(S s) { return s.e; }
   static CGADV_INLINE V product_result(S a, S b) { return a.v * b.e + a.e * b.v; }
-  static CGADV_INLINE S constant(V v) { return {v, V{}}; }
+  // Not a * b + c, which would be two additions instead of one.
+  static CGADV_INLINE S fma(S a, S b, S c) {
+    return {a.v * b.v + c.v, a.v * b.e + (a.e * b.v + c.e)};
+  }
   static CGADV_INLINE void fetch(const T* v, const T* e, const int32_t* index, S* out) {
     V a[4], b[4];
     fetch4(v, index, a);

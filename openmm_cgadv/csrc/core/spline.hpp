@@ -165,7 +165,8 @@ struct Tables {
   }
 };
 
-// Sums over pairs and triplets that are conjugate to the entries of Tables.
+// Sums over pairs and triplets that are conjugate to the entries of Tables; `angular` over pairs of
+// neighbours j < k only, so that it is not symmetric in q, q'.
 struct Moments {
   std::vector<double> pair, angular;
 
@@ -196,7 +197,7 @@ struct Moments {
         for (int r = q; r < Q; ++r, g += s.l_max + 1)
           for (int l = 0; l <= s.l_max; ++l)
             for (int p = 0; p <= l; ++p)
-              g[l] += factor * 0.5 * legendre.c[l][p] *
+              g[l] += factor * legendre.c[l][p] *
                       (angular[((a * Q + q) * Q + r) * D + p] +
                        angular[((a * Q + r) * Q + q) * D + p]);
   }
