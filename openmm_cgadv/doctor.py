@@ -1,20 +1,24 @@
-"""What works on this machine: versions, platforms, backends, kernels, GPU, threads."""
+"""What works on this machine and how fast: versions, platforms, backends, kernels, GPU, threads."""
 
 from __future__ import annotations
 
 import os
 import platform
+import time
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
+import numpy as np
 import openmm
 import torch
 
-from . import __version__, kernels
+from . import __version__, config, kernels
+from .export import Model
 from .export.system import BACKENDS
+from .potentials import PairSpec, PotentialSpec, ThreeBodySpec
+from .production import create_simulation
 
 PACKAGES = (
-    "openmmtorch",
     "e3nn",
     "mdtraj",
     "h5py",
@@ -24,11 +28,20 @@ PACKAGES = (
     "tensorboard",
 )
 
-PLATFORM_PLUGINS = ("OpenMMCUDA", "OpenMMHIP", "OpenMMOpenCL")
+OPTIONAL = ("openmmtorch", "openmmml")
+PLATFORM_CURES = {
+    "CUDA": "to use an NVIDIA GPU install its driver",
+    "HIP": "to use an AMD GPU install its driver and ROCm",
+    "OpenCL": "to use a GPU through it install its OpenCL driver",
+}
+SIDE = 8
+"""Beads along an edge of the box whose speed is measured."""
+SPEED_SECONDS = 0.5
+"""Wall time of each speed figure."""
 
 
 def findings() -> Iterator[str]:
-    """Lines of what was found; `no` is followed by the reason and by what to install."""
+    """Lines of what was found; `no` is followed by the reason and by the one thing to do."""
     yield _line(
         "openmm_cgadv",
         f"{__version__} on Python {platform.python_version()}, {platform.platform()}",
@@ -36,24 +49,23 @@ def findings() -> Iterator[str]:
     yield _line("torch", torch.__version__)
     yield _line("openmm", openmm.version.version)
     for name in PACKAGES:
-        try:
-            yield _line(name, version(name))
-        except PackageNotFoundError:
-            yield _line(name, "not installed")
+        yield _line(name, _version(name) or f"no: not installed; pip install {name}")
+    for name in OPTIONAL:
+        yield _line(name, _version(name) or f"not installed, optional; pip install {name}")
     for k in range(openmm.Platform.getNumPlatforms()):
         found = openmm.Platform.getPlatform(k)
         yield _line(f"platform {found.getName()}", _works(found))
     for failure in openmm.Platform.getPluginLoadFailures():
         path, _, reason = failure.removeprefix("Error loading library ").partition(": ")
-        name = os.path.basename(path).removeprefix("lib").split(".")[0]
+        name = os.path.basename(path).removeprefix("libOpenMM").split(".")[0]
         # Those named after a platform are the platforms themselves; others only follow them.
-        if name in PLATFORM_PLUGINS:
-            yield _line(f"platform {name.removeprefix('OpenMM')}", f"no: {reason}")
+        if name in PLATFORM_CURES:
+            yield _line(f"platform {name}", f"no: {reason}; {PLATFORM_CURES[name]}")
     for name, backend in BACKENDS.items():
         reason = backend.why_not()
-        yield _line(f"backend {name}", "works" if reason is None else f"no: {reason}")
+        yield _line(f"backend {name}", _speed(name) if reason is None else f"no: {reason}")
     if kernels.available():
-        yield _line("kernels", f"compiled, {kernels.instruction_set()}")
+        yield _line("kernels", f"{kernels.instruction_set()}, built with {kernels.compiler()}")
     else:
         yield _line(
             "kernels", f"no, plain torch is used, one to two orders slower: {kernels.why_not()}"
@@ -61,8 +73,53 @@ def findings() -> Iterator[str]:
     if torch.cuda.is_available():
         yield _line("GPU", torch.cuda.get_device_name(0))
     else:
-        yield _line("GPU", "none that torch can use")
+        cause = "torch is a build without CUDA; to use one install another build of torch"
+        if torch.version.cuda is not None:
+            cause = f"torch finds no device; {PLATFORM_CURES['CUDA']}"
+        yield _line("GPU", f"no: {cause}")
     yield _line("threads", f"{torch.get_num_threads()} (set OMP_NUM_THREADS to change)")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _speed(backend: str) -> str:
+    """Milliseconds a step of beads as dense as water, with a potential of the default shape."""
+    shape = config.Potential()
+    pair = PairSpec((0.25,), shape.cutoff_nm, shape.pair_functions, (1e5,))
+    three_body = ThreeBodySpec.splines(
+        0.25, shape.three_body_cutoff_nm, shape.radial_functions, shape.l_max
+    )
+    spec = PotentialSpec(("W",), pair, three_body)
+    beads = SIDE**3
+    model = Model(
+        spec=spec,
+        theta=np.zeros(spec.n_parameters),
+        masses=[18.0],
+        temperature=300.0,
+        timestep=0.005,
+        equation="langevin",
+        drift=[[[10.0]]],
+        types=np.zeros(beads),
+        positions=0.31 * np.indices([SIDE] * 3).reshape(3, -1).T,
+        box=0.31 * SIDE * np.eye(3),
+    )
+    try:
+        simulation = create_simulation(model, backend=backend)
+        simulation.context.setVelocitiesToTemperature(model.temperature, 1)
+        simulation.integrator.step(10)
+        steps, begun = 0, time.perf_counter()
+        while (seconds := time.perf_counter() - begun) < SPEED_SECONDS:
+            simulation.integrator.step(10)
+            steps += 10
+    except openmm.OpenMMException as error:
+        return f"no: {error}"
+    platform_name = simulation.context.getPlatform().getName()
+    return f"works, {1e3 * seconds / steps:.2g} ms a step of {beads} beads ({platform_name} platform)"
 
 
 def _works(found: openmm.Platform) -> str:
@@ -74,7 +131,8 @@ def _works(found: openmm.Platform) -> str:
         context.setPositions([[0.0, 0.0, 0.0]])
         context.getIntegrator().step(1)
     except openmm.OpenMMException as error:
-        return f"no: {error}"
+        cure = PLATFORM_CURES.get(found.getName(), "use another platform")
+        return f"no: {error}; {cure}"
     return "works"
 
 

@@ -29,7 +29,7 @@ def _load() -> str:
         torch.ops.load_library(str(_LIBRARY))
         torch.ops.cgadv.noise(0, 0, 0, 0, 0, 0)
     except (OSError, RuntimeError) as error:
-        return f"the fused kernels could not be loaded: {error}"
+        return f"the fused kernels could not be loaded: {error}; install the package again"
     return ""
 
 

@@ -272,22 +272,6 @@ def test_interruption_says_how_to_go_on(tmp_path, monkeypatch):
     assert "reference.seed is 5, but the stage `reference` was begun with 1" in result.stderr
 
 
-def test_doctor_says_what_works():
-    result = cgadv("doctor")
-    assert result.exit_code == 0
-    for word in (
-        "torch",
-        "openmm",
-        "platform Reference    works",
-        "backend torchforce",
-        "backend pythonforce   works",
-        "kernels",
-        "GPU",
-        "threads",
-    ):
-        assert word in result.stdout
-
-
 @pytest.mark.parametrize("name", ["water", "water_quick", "water_langevin"])
 def test_examples_are_valid(name):
     cg.load_experiment(ROOT / "examples" / f"{name}.yaml")
