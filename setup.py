@@ -1,10 +1,13 @@
 """Builds the compiled core through CMake where that is possible; the package works without it."""
 
+import importlib.util
 import os
 import platform
+import runpy
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -12,6 +15,24 @@ from setuptools.command.build_ext import build_ext
 
 HERE = Path(__file__).resolve().parent
 LOST = "fused kernels were not built ({}); everything runs on plain torch, only slower"
+
+
+def find_openmm():
+    """Folder of OpenMM's libraries and its version, both empty where there is none.
+
+    Where a build is isolated from the packages of its interpreter, the OpenMM that is installed there still comes
+    first: it is the one that will load the plugin.
+    """
+    folders = [Path(sysconfig.get_path(name)) / "openmm" for name in ("platlib", "purelib")]
+    found = importlib.util.find_spec("openmm")
+    folders += [Path(folder) for folder in (found.submodule_search_locations if found else ())]
+    for folder in folders:
+        if (folder / "version.py").is_file():
+            version = runpy.run_path(str(folder / "version.py"))
+            library = Path(version["openmm_library_path"])
+            if (library.parent / "include" / "OpenMM.h").is_file():
+                return library, version["short_version"]
+    return "", ""
 
 
 class BuildCore(build_ext):
@@ -36,6 +57,10 @@ class BuildCore(build_ext):
             "-DCMAKE_BUILD_TYPE=Release",
             f"-DCGADV_LEVELS={os.environ.get('CGADV_LEVELS', '')}",
         ]
+        library, version = find_openmm()
+        if not library:
+            print("OpenMM with its headers was not found: the plugin for it was not built", file=sys.stderr)
+        configure += [f"-DCGADV_OPENMM_LIBRARY={library}", f"-DCGADV_OPENMM_VERSION={version}"]
         if shutil.which("ninja"):
             configure += ["-G", "Ninja"]
         for command in (configure, ["cmake", "--build", ".", "--parallel", str(os.cpu_count())],

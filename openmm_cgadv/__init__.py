@@ -1,12 +1,14 @@
 """Coarse-grained force fields with the structure and the dynamics of their all-atom reference.
 
 The public names are loaded when first used, so that reading or analysing trajectories does not
-import torch.
+import torch. OpenMM learns at import what `CGPotentialForce` is, for XML files that hold one.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
+
+from . import openmm_plugin as openmm_plugin
 
 __version__ = "0.1.0"
 

@@ -191,11 +191,11 @@ class Model:
         ----------
         topology : openmm.app.Topology, optional
             One bead a residue, with a periodic box; that of the bundle by default.
-        backend : {"torchforce", "pythonforce"}, optional
-            How OpenMM calls the energy. By default `torchforce` where it loads, else
-            `pythonforce`; the choice is logged once.
+        backend : {"torchforce", "plugin", "pythonforce"}, optional
+            How OpenMM calls the energy. By default the first of these that loads; the choice is
+            logged once.
         plain : bool
-            Plain torch operators even where the compiled kernels are there.
+            Plain torch operators even where the compiled kernels are there; `plugin` has none.
 
         Raises
         ------

@@ -77,10 +77,9 @@ class Generator:
         numbers = {_label(name): kind for kind, name in enumerate(self.spec.type_names)}
         types = np.array([numbers[data.atomType[atom]] for atom in data.atoms])
         checked_box(data.atoms[0].residue.chain.topology, self.spec.r_cut)
-        backend = BACKENDS[choose_backend(args.get("backend", None))]
-        system.addForce(
-            backend.create_force(self.spec, self.theta, types, bool(args.get("plain", False)))
-        )
+        plain = bool(args.get("plain", False))
+        backend = BACKENDS[choose_backend(args.get("backend", None), plain)]
+        system.addForce(backend.create_force(self.spec, self.theta, types, plain))
 
 
 def _label(name: str) -> str:

@@ -13,7 +13,7 @@ import openmm
 from openmm import app, unit
 
 from ..mapping import bead_topology
-from . import pythonforce, torchforce
+from . import plugin, pythonforce, torchforce
 from .backend import Backend
 from .integrators import update_integrator
 
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BACKENDS: dict[str, Backend] = {"torchforce": torchforce, "pythonforce": pythonforce}
+BACKENDS: dict[str, Backend] = {
+    "torchforce": torchforce,
+    "plugin": plugin,
+    "pythonforce": pythonforce,
+}
 """In the order of preference."""
 
 
@@ -115,7 +119,7 @@ def create_system(
     model: Model, topology: app.Topology, backend: str | None = None, plain: bool = False
 ) -> openmm.System:
     """See :meth:`openmm_cgadv.Model.create_system`."""
-    backend = choose_backend(backend)
+    backend = choose_backend(backend, plain)
     system = bare_system(model, topology)
     types = bead_types(topology, model.type_names)
     system.addForce(BACKENDS[backend].create_force(model.spec, model.theta, types, plain))
@@ -150,8 +154,8 @@ def update_context(model: Model, context: openmm.Context) -> None:
     backend.update(context, force, model.theta)
 
 
-def choose_backend(backend: str | None = None) -> str:
-    """The backend asked for, or the first that loads.
+def choose_backend(backend: str | None = None, plain: bool = False) -> str:
+    """The backend asked for, or the first that loads (and, where they are asked for, has plain torch operators).
 
     Raises
     ------
@@ -161,7 +165,7 @@ def choose_backend(backend: str | None = None) -> str:
         It can't load; the message names what is missing and what to install.
     """
     if backend is None:
-        backend, reason = _first_that_loads()
+        backend, reason = _first_that_loads(plain)
         _say_once(backend, reason)
         return backend
     if backend not in BACKENDS:
@@ -172,9 +176,11 @@ def choose_backend(backend: str | None = None) -> str:
     return backend
 
 
-def _first_that_loads() -> tuple[str, str]:
+def _first_that_loads(plain: bool) -> tuple[str, str]:
     reasons = []
     for name, module in BACKENDS.items():
+        if plain and module is plugin:
+            continue
         reason = module.why_not()
         if reason is None:
             return name, "; ".join(reasons)

@@ -1,6 +1,7 @@
 // Which beads are near which: a Verlet list with a skin, built from cells, never missing a pair.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -33,6 +34,8 @@ struct Positions {
 // Short list: place p sees every place within r_short + skin, sorted by type and then place, in
 // near[near_start[p] .. near_start[p + 1]).
 //
+// Excluded pairs are in neither list.
+//
 // Two beads can only come within r_cut unlisted when the two longest displacements since the list
 // was built add up to more than the skin: then it is rebuilt.
 class Neighbors {
@@ -54,6 +57,18 @@ class Neighbors {
     return true;
   }
 
+  // Pairs [count,2] of beads, out of n, that are no neighbours however near.
+  void exclude(int64_t n, const int64_t* pairs, int64_t count) {
+    excluded_.assign(count > 0 ? n : 0, {});
+    for (int64_t k = 0; k < count; ++k)
+      for (int side = 0; side < 2; ++side)
+        excluded_[pairs[2 * k + side]].push_back(int32_t(pairs[2 * k + 1 - side]));
+    forget();
+  }
+
+  // The next update builds a new list, so that what follows does not depend on what was before.
+  void forget() { valid_ = false; }
+
   // Makes the list valid for these positions and returns them in places' order as records
   // (x, y, z, 0), each in one image that is near its image at the last build.
   template <class T>
@@ -61,7 +76,7 @@ class Neighbors {
               int threads) {
     records.resize(4 * n);
     threads_ = threads;
-    if (builds > 0 && box == box_ && track(n, pos, records.data())) return;
+    if (valid_ && box == box_ && track(n, pos, records.data())) return;
     build(n, pos, types, box);
     for (int64_t p = 0; p < n; ++p) {
       for (int c = 0; c < 3; ++c) records[4 * p + c] = T(wrapped_[3 * p + c]);
@@ -77,8 +92,9 @@ class Neighbors {
 
   double r_cut_, r_short_, skin_wanted_, skin_ = 0;
   int pad_, threads_ = 1;
-  bool all_pairs_ = false;
+  bool all_pairs_ = false, valid_ = false;
   Box box_;
+  std::vector<std::vector<int32_t>> excluded_;  // of each bead; empty if there are none at all
   std::vector<int64_t> types_;
   std::vector<double> built_, wrapped_;  // [3 p + c] at the last build: as given, and wrapped
   Array<float> fx_, fy_, fz_;
@@ -131,6 +147,7 @@ class Neighbors {
                                " nm is longer than half the box, " + std::to_string(half_width) +
                                " nm");
     ++builds;
+    valid_ = false;
     box_ = box;
     types_.assign(types, types + n);
     skin_ = std::min(skin_wanted_, half_width - longest);
@@ -144,6 +161,7 @@ class Neighbors {
     const double huge = 1e15;  // its square is a finite float
     fill(n, all_pairs_ ? huge : r_cut_ + skin_ + slack,
          r_short_ <= 0 ? -1 : all_pairs_ ? huge : r_short_ + skin_ + slack);
+    valid_ = true;
   }
 
   // Along the last axis, where a bead's cells follow one another in memory, cells are REACH times
@@ -280,6 +298,16 @@ class Neighbors {
             if (k2 + REACH >= n2) range(0, k2 + REACH - n2);
           }
         }
+      if (!excluded_.empty()) {
+        const std::vector<int32_t>& excluded = excluded_[order[p]];
+        auto without = [&](int32_t* list, int count) {
+          return int(std::remove_if(list, list + count, [&](int32_t q) {
+                       return std::find(excluded.begin(), excluded.end(), order[q]) !=
+                              excluded.end();
+                     }) - list);
+        };
+        m = without(found, m), m_near = without(found_near, m_near);
+      }
       half_start[p] = int32_t(part.half.size()), half_count[p] = m;
       part.half.insert(part.half.end(), found, found + m);
       part.half.resize((part.half.size() + pad_ - 1) / pad_ * pad_, p);

@@ -4,11 +4,20 @@
 
 #include <exception>
 #include <memory>
-#include <mutex>
 
+#include "../core/langevin.hpp"
 #include "../core/rollout.hpp"
 
 namespace cgadv {
+
+class Follower {
+ public:
+  virtual ~Follower() = default;
+  virtual double evaluate(const double* theta, const double* positions, const double* box,
+                          int threads, double factor, double* forces) = 0;
+  virtual void forget() = 0;
+};
+
 inline namespace CGADV_ISA {
 namespace {
 
@@ -16,11 +25,11 @@ constexpr double SKIN = 0.1;
 
 Spec unpack(const PotentialArgs& a) { return Spec(a.ints, a.n_ints, a.floats, a.n_floats); }
 
-void check_types(const Spec& spec, const SystemArgs& s) {
-  for (int64_t i = 0; i < s.n; ++i)
-    if (s.types[i] < 0 || s.types[i] >= spec.n_types)
+void check_types(const Spec& spec, int64_t n, const int64_t* types) {
+  for (int64_t i = 0; i < n; ++i)
+    if (types[i] < 0 || types[i] >= spec.n_types)
       throw std::runtime_error("bead " + std::to_string(i) + " has type " +
-                               std::to_string(s.types[i]) + ", the potential knows types 0 to " +
+                               std::to_string(types[i]) + ", the potential knows types 0 to " +
                                std::to_string(spec.n_types - 1));
 }
 
@@ -53,7 +62,7 @@ template <class T>
 void value_in(const PotentialArgs& a, const SystemArgs& s, double* energy, double* gradient,
               double* d_theta) {
   const Spec spec = unpack(a);
-  check_types(spec, s);
+  check_types(spec, s.n, s.types);
   const int64_t P = spec.n_parameters();
   each_replica(s, [&](int64_t b, int threads) {
     const Tables<T> tables(spec, a.theta + b * a.theta_stride);
@@ -73,57 +82,56 @@ void value_in(const PotentialArgs& a, const SystemArgs& s, double* energy, doubl
   });
 }
 
-// Evaluators at rest between calls. One is taken out for the time of a call, so that two threads
-// never share one; it checks its list against the positions it is given, so that whose positions
-// they are does not matter.
 template <class T>
-struct Pool {
-  std::mutex mutex;
-  std::vector<std::unique_ptr<Evaluator<T>>> resting;
-  std::vector<std::vector<double>> keys;
+class FollowerIn final : public Follower {
+ public:
+  FollowerIn(const Spec& spec, int64_t n, const int64_t* types, const int64_t* exclusions,
+             int64_t n_exclusions)
+      : spec_(spec), types_(types, types + n), evaluator_(spec, SKIN) {
+    evaluator_.list.exclude(n, exclusions, n_exclusions);
+  }
+  double evaluate(const double* theta, const double* positions, const double* box, int threads,
+                  double factor, double* forces) override {
+    if (!tables_ || !std::equal(theta_.begin(), theta_.end(), theta)) {
+      theta_.assign(theta, theta + spec_.n_parameters());
+      tables_ = std::make_unique<Tables<T>>(spec_, theta);
+    }
+    evaluator_.threads = threads;
+    evaluator_.set_positions(int64_t(types_.size()), {positions, 3, 1}, types_.data(), Box(box));
+    evaluator_.template run<false, false>(*tables_);
+    for (int p = 0; p < evaluator_.list.size(); ++p)
+      for (int c = 0; c < 3; ++c)
+        forces[3 * evaluator_.list.order[p] + c] -= factor * double(evaluator_.gradient(p, c));
+    return evaluator_.energy;
+  }
+  void forget() override { evaluator_.list.forget(); }
 
-  std::unique_ptr<Evaluator<T>> take(const std::vector<double>& key, const SystemArgs& s) {
-    std::lock_guard<std::mutex> lock(mutex);
-    for (std::size_t k = resting.size(); k-- > 0;)
-      if (keys[k] == key && resting[k]->list.fits(s.n, s.types)) {
-        auto found = std::move(resting[k]);
-        resting.erase(resting.begin() + k), keys.erase(keys.begin() + k);
-        return found;
-      }
-    return nullptr;
-  }
-  void rest(std::vector<double> key, std::unique_ptr<Evaluator<T>> e) {
-    std::lock_guard<std::mutex> lock(mutex);
-    if (resting.size() >= 8) resting.erase(resting.begin()), keys.erase(keys.begin());
-    resting.push_back(std::move(e)), keys.push_back(std::move(key));
-  }
+ private:
+  Spec spec_;
+  std::vector<int64_t> types_;
+  std::vector<double> theta_;
+  std::unique_ptr<Tables<T>> tables_;
+  Evaluator<T> evaluator_;
 };
 
-template <class T>
-void cached_in(const PotentialArgs& a, const SystemArgs& s, double* energy, double* forces) {
-  static Pool<T> pool;
-  std::vector<double> key(a.floats, a.floats + a.n_floats);
-  key.insert(key.end(), a.ints, a.ints + a.n_ints);
+Follower* follow(const PotentialArgs& a, int64_t n, const int64_t* types,
+                 const int64_t* exclusions, int64_t n_exclusions) {
   const Spec spec = unpack(a);
-  auto e = pool.take(key, s);
-  if (!e) {
-    check_types(spec, s);
-    e = std::make_unique<Evaluator<T>>(spec, SKIN);
-  }
-  e->threads = s.threads;
-  const Tables<T> tables(spec, a.theta);
-  e->set_positions(s.n, {s.positions, 3, 1}, s.types, Box(s.boxes));
-  e->template run<false, false>(tables);
-  *energy = e->energy;
-  scatter(*e, -1, forces);
-  pool.rest(std::move(key), std::move(e));
+  check_types(spec, n, types);
+  for (int64_t k = 0; k < 2 * n_exclusions; ++k)
+    if (exclusions[k] < 0 || exclusions[k] >= n)
+      throw std::runtime_error("exclusion " + std::to_string(k / 2) + " names bead " +
+                               std::to_string(exclusions[k]) + ", there are beads 0 to " +
+                               std::to_string(n - 1));
+  if (a.single_precision) return new FollowerIn<float>(spec, n, types, exclusions, n_exclusions);
+  return new FollowerIn<double>(spec, n, types, exclusions, n_exclusions);
 }
 
 template <class T>
 void hvp_in(const PotentialArgs& a, const SystemArgs& s, const double* direction, double* product,
             double* d_theta) {
   const Spec spec = unpack(a);
-  check_types(spec, s);
+  check_types(spec, s.n, s.types);
   const int64_t P = spec.n_parameters();
   each_replica(s, [&](int64_t b, int threads) {
     const Tables<T> tables(spec, a.theta + b * a.theta_stride);
@@ -140,7 +148,7 @@ void hvp_in(const PotentialArgs& a, const SystemArgs& s, const double* direction
 
 void basis_forces(const PotentialArgs& a, const SystemArgs& s, double* forces) {
   Spec spec = unpack(a);
-  check_types(spec, s);
+  check_types(spec, s.n, s.types);
   std::fill(spec.core.begin(), spec.core.end(), 0.0);
   const int64_t P = spec.n_parameters();
   std::vector<double> unit(P, 0.0);
@@ -167,7 +175,7 @@ void rollout_in(const PotentialArgs& a, const SystemArgs& s, const RolloutArgs& 
                 const double* state, double* frames, double* final_positions, double* final_state,
                 double* kept_positions, double* kept_states) {
   const Spec spec = unpack(a);
-  check_types(spec, s);
+  check_types(spec, s.n, s.types);
   const Tables<T> tables(spec, a.theta);
   const RolloutShape shape = shape_of(s, r);
   const int64_t n3 = 3 * s.n, C = shape.components() * s.n, steps = shape.steps();
@@ -188,7 +196,7 @@ void rollout_backward_in(const PotentialArgs& a, const SystemArgs& s, const Roll
                          const double* d_final_state, double* d_positions, double* d_state,
                          double* d_theta, double* dE, double* dS) {
   const Spec spec = unpack(a);
-  check_types(spec, s);
+  check_types(spec, s.n, s.types);
   const Tables<T> tables(spec, a.theta);
   const RolloutShape shape = shape_of(s, r);
   const int64_t n3 = 3 * s.n, C = shape.components() * s.n, steps = shape.steps();
@@ -219,7 +227,6 @@ void rollout_backward_in(const PotentialArgs& a, const SystemArgs& s, const Roll
     a.single_precision ? name##_in<float>(a, rest...) : name##_in<double>(a, rest...); \
   }
 CGADV_EITHER_PRECISION(value)
-CGADV_EITHER_PRECISION(cached)
 CGADV_EITHER_PRECISION(hvp)
 CGADV_EITHER_PRECISION(rollout)
 CGADV_EITHER_PRECISION(rollout_backward)
@@ -248,9 +255,13 @@ const KernelTable table = {
     [](const PotentialArgs& a, const SystemArgs& s, double* e, double* g, double* t) {
       value<const SystemArgs&>(a, s, e, g, t);
     },
-    [](const PotentialArgs& a, const SystemArgs& s, double* e, double* f) {
-      cached<const SystemArgs&>(a, s, e, f);
+    follow,
+    [](Follower* f, const double* theta, const double* x, const double* box, int threads,
+       double factor, double* forces) {
+      return f->evaluate(theta, x, box, threads, factor, forces);
     },
+    [](Follower* f) { f->forget(); },
+    [](Follower* f) { delete f; },
     [](const PotentialArgs& a, const SystemArgs& s, const double* d, double* p, double* t) {
       hvp<const SystemArgs&>(a, s, d, p, t);
     },
@@ -264,6 +275,9 @@ const KernelTable table = {
        double* gs, double* gt, double* gE, double* gS) {
       rollout_backward<const SystemArgs&, const RolloutArgs&>(a, s, r, kx, ks, df, dx, ds, gx, gs,
                                                               gt, gE, gS);
+    },
+    [](const LangevinArgs& a, double* x, double* v, const double* f, double* z) {
+      langevin_step(a, x, v, f, z);
     },
     noise,
 };

@@ -34,14 +34,40 @@ struct RolloutArgs {
   int64_t seed;
 };
 
+// Beads that move: their places in arrays [.,3], in the order of types; those of type a are
+// first[a] .. first[a + 1].
+struct LangevinArgs {
+  int64_t n;
+  const int32_t* beads;   // [n]
+  int64_t n_types;
+  const int64_t* first;   // [n_types+1]
+  const double* masses;   // [n]
+  int64_t extra;          // K
+  const double *E, *S;    // [n_types,K+1,K+1]
+  double kT, dt;
+  int64_t seed, step;
+  int threads;
+};
+
+class Follower;
+
 struct KernelTable {
   const char* name;
   int64_t (*n_parameters)(const PotentialArgs&);
   // Outputs may be null. energy [B], gradient [B,n,3], d_theta [B,P].
   void (*value)(const PotentialArgs&, const SystemArgs&, double* energy, double* gradient,
                 double* d_theta);
-  // One system, its neighbour list kept between calls.
-  void (*cached_value)(const PotentialArgs&, const SystemArgs&, double* energy, double* forces);
+  // A follower knows one system along its trajectory and keeps its neighbour list from call to
+  // call; one thread at a time may use it. exclusions [n_exclusions,2]: pairs of beads that are no
+  // neighbours, neither in the pair term nor of a three-body term's centre.
+  Follower* (*follow)(const PotentialArgs&, int64_t n, const int64_t* types,
+                      const int64_t* exclusions, int64_t n_exclusions);
+  // Returns the energy and adds factor times the forces to forces [n,3]. theta [P] may change.
+  double (*evaluate)(Follower*, const double* theta, const double* positions, const double* box,
+                     int threads, double factor, double* forces);
+  // After it an evaluation is that of a new follower, to the last bit.
+  void (*forget)(Follower*);
+  void (*release)(Follower*);
   // direction [B,n,3] -> Hessian times direction [B,n,3], d(gradient . direction)/dtheta [B,P].
   void (*hvp)(const PotentialArgs&, const SystemArgs&, const double* direction, double* product,
               double* d_theta);
@@ -55,6 +81,9 @@ struct KernelTable {
                            const double* d_frames, const double* d_final_positions,
                            const double* d_final_state, double* d_positions, double* d_state,
                            double* d_theta, double* dE, double* dS);
+  // One step; positions, velocities and forces [.,3], auxiliary variables z [3 K,n].
+  void (*langevin_step)(const LangevinArgs&, double* positions, double* velocities,
+                        const double* forces, double* z);
   // [steps,n,components]
   void (*noise)(int64_t seed, int64_t replica, int64_t first_step, int64_t steps, int64_t n,
                 int64_t components, double* out);

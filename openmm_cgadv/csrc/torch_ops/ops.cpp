@@ -4,16 +4,16 @@
 // every later version. Arguments arrive as 64-bit cells: tensors as handles that are ours to
 // release, numbers as their bits.
 
-#include <dlfcn.h>
-
-#include <cstdlib>
+#include <algorithm>
 #include <cstring>
 #include <initializer_list>
+#include <memory>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
-#include "../kernels/kernels.hpp"
+#include "../kernels/choose.hpp"
 #include "stable_abi.hpp"
 
 namespace {
@@ -123,44 +123,7 @@ void give(Cell* stack, T&&... tensors) {
   std::memcpy(stack, cells, sizeof cells);
 }
 
-// The build of the core for this processor, from a file next to this library.
-const cgadv::KernelTable& kernels() {
-  static const cgadv::KernelTable* const table = [] {
-    Dl_info here;
-    if (dladdr(reinterpret_cast<void*>(&check), &here) == 0)
-      throw std::runtime_error("cannot tell where the kernel library lies");
-    std::string folder(here.dli_fname);
-    folder.erase(folder.find_last_of('/') + 1);
-    std::vector<std::string> names;
-    if (const char* wanted = std::getenv("CGADV_KERNELS")) {
-      names.push_back(wanted);
-    } else {
-#if defined(__x86_64__)
-      __builtin_cpu_init();
-      const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                      __builtin_cpu_supports("bmi2");
-      if (v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-          __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-          __builtin_cpu_supports("avx512vl"))
-        names.push_back("x86_64_v4");
-      if (v3) names.push_back("x86_64_v3");
-      names.push_back("x86_64_v2");
-#endif
-      names.push_back("baseline");
-    }
-    std::string tried;
-    for (const auto& name : names) {
-      const std::string path = folder + "libcgadv_kernels_" + name + ".so";
-      if (void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) {
-        using Entry = const cgadv::KernelTable* (*)();
-        if (auto entry = reinterpret_cast<Entry>(dlsym(handle, "cgadv_kernels"))) return entry();
-      }
-      tried += tried.empty() ? path : ", " + path;
-    }
-    throw std::runtime_error("no kernel library could be loaded, tried " + tried);
-  }();
-  return *table;
-}
+const cgadv::KernelTable& kernels() { return cgadv::kernels(); }
 
 struct Potential {
   Tensor theta, ints, floats;
@@ -212,6 +175,49 @@ void value(Cell* stack, uint64_t, uint64_t) {
   give(stack, energy, gradient, d_theta);
 }
 
+// Followers at rest between calls. One is taken out for the time of a call, so that two threads
+// never share one; it checks its list against the positions it is given, so that whose positions
+// they are does not matter.
+class Followers {
+ public:
+  struct Release {
+    void operator()(cgadv::Follower* f) const { kernels().release(f); }
+  };
+  struct Entry {
+    std::vector<double> floats;
+    std::vector<int64_t> ints;  // of the packed potential, whether single, types
+    std::unique_ptr<cgadv::Follower, Release> follower;
+  };
+
+  Entry take(const cgadv::PotentialArgs& p, const cgadv::SystemArgs& s) {
+    Entry wanted;
+    wanted.floats.assign(p.floats, p.floats + p.n_floats);
+    wanted.ints.assign(p.ints, p.ints + p.n_ints);
+    wanted.ints.push_back(p.single_precision);
+    wanted.ints.insert(wanted.ints.end(), s.types, s.types + s.n);
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      for (std::size_t k = resting_.size(); k-- > 0;)
+        if (resting_[k].ints == wanted.ints && resting_[k].floats == wanted.floats) {
+          Entry found = std::move(resting_[k]);
+          resting_.erase(resting_.begin() + k);
+          return found;
+        }
+    }
+    wanted.follower.reset(kernels().follow(p, s.n, s.types, nullptr, 0));
+    return wanted;
+  }
+  void rest(Entry entry) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (resting_.size() >= 16) resting_.erase(resting_.begin());
+    resting_.push_back(std::move(entry));
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<Entry> resting_;
+};
+
 void energy_forces(Cell* stack, uint64_t, uint64_t) {
   Arguments a(stack);
   const System system(a);
@@ -221,7 +227,12 @@ void energy_forces(Cell* stack, uint64_t, uint64_t) {
   const auto p = potential.args(1, single);
   if (s.replicas != 1) throw std::runtime_error("positions must have shape [N,3]");
   Tensor energy{}, forces{s.n, 3};
-  kernels().cached_value(p, s, energy.doubles(), forces.doubles());
+  std::fill_n(forces.doubles(), 3 * s.n, 0.0);
+  static Followers followers;
+  auto entry = followers.take(p, s);
+  *energy.doubles() = kernels().evaluate(entry.follower.get(), p.theta, s.positions, s.boxes,
+                                         s.threads, 1, forces.doubles());
+  followers.rest(std::move(entry));
   give(stack, energy, forces);
 }
 

@@ -1,0 +1,113 @@
+#include "serialization.hpp"
+
+#include "force.hpp"
+#include "integrator.hpp"
+#include "numbers.hpp"
+#include "openmm/serialization/SerializationNode.h"
+#include "openmm/serialization/SerializationProxy.h"
+
+using namespace OpenMM;
+
+namespace cgadv {
+
+namespace {
+
+constexpr int VERSION = 1;
+
+void check_version(const SerializationNode& node) {
+  const int version = node.getIntProperty("version");
+  if (version != VERSION)
+    throw OpenMMException(node.getStringProperty("type") + ": found version " +
+                          std::to_string(version) + ", expected " + std::to_string(VERSION) +
+                          (version > VERSION ? "; install a newer openmm_cgadv" : ""));
+}
+
+class ForceProxy : public SerializationProxy {
+ public:
+  ForceProxy() : SerializationProxy("CGPotentialForce") {}
+
+  void serialize(const void* object, SerializationNode& node) const override {
+    const auto& force = *static_cast<const CGPotentialForce*>(object);
+    const auto& d = force.definition();
+    node.setIntProperty("version", VERSION);
+    node.setStringProperty("name", force.getName());
+    node.setIntProperty("forceGroup", force.getForceGroup());
+    node.setStringProperty("precision", d.single_precision ? "single" : "double");
+    node.createChildNode("Potential")
+        .setStringProperty("integers", text(d.ints))
+        .setStringProperty("numbers", text(d.floats))
+        .setStringProperty("parameters", text(d.theta))
+        .setStringProperty("description", d.description);
+    auto& beads = node.createChildNode("Beads");
+    beads.setStringProperty("types", text(d.types));
+    if (!d.particles.empty()) beads.setStringProperty("particles", text(d.particles));
+    if (!d.exclusions.empty()) beads.setStringProperty("exclusions", text(d.exclusions));
+  }
+
+  void* deserialize(const SerializationNode& node) const override {
+    check_version(node);
+    const auto& potential = node.getChildNode("Potential");
+    const auto& beads = node.getChildNode("Beads");
+    const std::string precision = node.getStringProperty("precision", "single");
+    if (precision != "single" && precision != "double")
+      throw OpenMMException("CGPotentialForce: found precision '" + precision +
+                            "', expected single or double");
+    CGPotentialForce::Definition d;
+    d.ints = integers(potential.getStringProperty("integers"));
+    d.floats = doubles(potential.getStringProperty("numbers"));
+    d.theta = doubles(potential.getStringProperty("parameters"));
+    d.description = potential.getStringProperty("description", "");
+    d.types = integers(beads.getStringProperty("types"));
+    d.particles = integers(beads.getStringProperty("particles", ""));
+    d.exclusions = integers(beads.getStringProperty("exclusions", ""));
+    d.single_precision = precision == "single";
+    auto* force = new CGPotentialForce(std::move(d));
+    force->setName(node.getStringProperty("name", force->getName()));
+    force->setForceGroup(node.getIntProperty("forceGroup", 0));
+    return static_cast<Force*>(force);
+  }
+};
+
+class IntegratorProxy : public SerializationProxy {
+ public:
+  IntegratorProxy() : SerializationProxy("GeneralizedLangevinIntegrator") {}
+
+  void serialize(const void* object, SerializationNode& node) const override {
+    const auto& integrator = *static_cast<const GeneralizedLangevinIntegrator*>(object);
+    node.setIntProperty("version", VERSION);
+    node.setDoubleProperty("stepSize", integrator.getStepSize());
+    node.setDoubleProperty("constraintTolerance", integrator.getConstraintTolerance());
+    node.setIntProperty("integrationForceGroups", integrator.getIntegrationForceGroups());
+    node.setDoubleProperty("temperature", integrator.getTemperature());
+    node.setIntProperty("randomSeed", integrator.getRandomNumberSeed());
+    node.createChildNode("Drift")
+        .setLongProperty("types", integrator.numTypes())
+        .setStringProperty("matrices", text(integrator.drift()));
+    node.createChildNode("Beads").setStringProperty("types", text(integrator.types()));
+  }
+
+  void* deserialize(const SerializationNode& node) const override {
+    check_version(node);
+    const auto& drift = node.getChildNode("Drift");
+    auto* integrator = new GeneralizedLangevinIntegrator(
+        doubles(drift.getStringProperty("matrices")), drift.getLongProperty("types"),
+        integers(node.getChildNode("Beads").getStringProperty("types")),
+        node.getDoubleProperty("temperature"), node.getDoubleProperty("stepSize"));
+    integrator->setConstraintTolerance(node.getDoubleProperty("constraintTolerance", 1e-5));
+    integrator->setIntegrationForceGroups(
+        node.getIntProperty("integrationForceGroups", int(0xFFFFFFFF)));
+    integrator->setRandomNumberSeed(node.getIntProperty("randomSeed", 0));
+    return static_cast<Integrator*>(integrator);
+  }
+};
+
+}  // namespace
+
+void registerProxies() {
+  static const ForceProxy force;
+  static const IntegratorProxy integrator;
+  SerializationProxy::registerProxy(typeid(CGPotentialForce), &force);
+  SerializationProxy::registerProxy(typeid(GeneralizedLangevinIntegrator), &integrator);
+}
+
+}  // namespace cgadv

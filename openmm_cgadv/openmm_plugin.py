@@ -1,0 +1,234 @@
+"""The native OpenMM plugin: a Force and an Integrator in C++, which OpenMM runs without torch or Python.
+
+Importing :mod:`openmm_cgadv` loads it into OpenMM, so that Systems and integrators that hold
+``CGPotentialForce`` or ``GeneralizedLangevinIntegrator`` can be read from XML. :func:`why_not` says why it is not
+there. OpenMM's Python knows these objects by the names of their base classes, ``openmm.Force`` and
+``openmm.Integrator``; what those lack is here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+
+LIBRARY = Path(__file__).parent / "_lib" / "libcgadv_openmm.so"
+REBUILD = "pip install --force-reinstall --no-deps --no-build-isolation openmm_cgadv"
+
+
+def _load() -> str | None:
+    if not LIBRARY.exists():
+        return (
+            "the OpenMM plugin was not built: install openmm_cgadv where openmm, cmake and a C++ compiler are found "
+            "(pip install --no-build-isolation .)"
+        )
+    try:
+        import openmm
+
+        openmm.Platform.loadPluginLibrary(str(LIBRARY))
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        return f"the OpenMM plugin does not load ({reason}); build it for the OpenMM that is here with {REBUILD}"
+    return None
+
+
+_WHY_NOT = _load()
+
+
+def why_not() -> str | None:
+    """Why the plugin can't be used here, with what to do, or None."""
+    return _WHY_NOT
+
+
+def create_force(
+    integers: np.ndarray,
+    numbers: np.ndarray,
+    theta: np.ndarray,
+    types: np.ndarray,
+    particles: np.ndarray | None = None,
+    exclusions: np.ndarray | None = None,
+    precision: str = "single",
+    description: str = "",
+):
+    """A ``CGPotentialForce``: the learned energy of beads.
+
+    The Context's global parameter ``cgadv_scale``, 1 by default, multiplies energy and forces; States offer the
+    derivative of the energy with respect to it.
+
+    Parameters
+    ----------
+    integers, numbers : ndarray
+        The potential as :func:`openmm_cgadv.kernels.pack` makes it.
+    theta : ndarray [P]
+        Parameters (kJ/mol).
+    types : ndarray [N] of int
+        Bead types.
+    particles : ndarray [N] of int, optional
+        The particle of the System that each bead is; by default beads are all its particles.
+    exclusions : ndarray [n, 2] of int, optional
+        Pairs of beads, counted as `types` are, that are no neighbours: they have no pair energy and neither counts
+        in the other's three-body energy.
+    precision : {"single", "double"}
+        Arithmetic on the CPU platform. The Reference platform always computes in double precision.
+    description : str
+        A text that stays with the force.
+
+    Returns
+    -------
+    openmm.Force
+
+    Raises
+    ------
+    ValueError
+        The arguments do not match each other.
+    """
+    if precision not in ("single", "double"):
+        raise ValueError(f"precision: found {precision!r}, expected 'single' or 'double'")
+    return _from_xml(
+        "cgadv_force_xml", *_integers(integers), *_doubles(numbers), *_doubles(theta), *_integers(types),
+        *_integers(particles), *_integers(exclusions), ctypes.c_int32(precision == "single"), description.encode(),
+    )  # fmt: skip
+
+
+def is_force(force) -> bool:
+    """Whether an ``openmm.Force`` is a ``CGPotentialForce``."""
+    return _WHY_NOT is None and bool(_library().cgadv_is_force(_address(force)))
+
+
+def read_force(force) -> dict:
+    """What a ``CGPotentialForce`` holds: the arguments of :func:`create_force`."""
+    import openmm
+
+    root = ElementTree.fromstring(openmm.XmlSerializer.serialize(force))
+    potential, beads = root.find("Potential").attrib, root.find("Beads").attrib
+
+    def integers(name):
+        return np.array(beads[name].split(), dtype=np.int64) if name in beads else None
+
+    exclusions = integers("exclusions")
+    return {
+        "integers": np.array(potential["integers"].split(), dtype=np.int64),
+        "numbers": np.array(potential["numbers"].split(), dtype=np.float64),
+        "theta": np.array(potential["parameters"].split(), dtype=np.float64),
+        "types": integers("types"),
+        "particles": integers("particles"),
+        "exclusions": None if exclusions is None else exclusions.reshape(-1, 2),
+        "precision": root.get("precision"),
+        "description": potential["description"],
+    }
+
+
+def set_parameters(force, theta: np.ndarray, context=None) -> None:
+    """Change the parameters of a ``CGPotentialForce``.
+
+    Parameters
+    ----------
+    theta : ndarray [P]
+        (kJ/mol)
+    context : openmm.Context, optional
+        One that has this force, to change it there as well. Nothing is rebuilt.
+
+    Raises
+    ------
+    ValueError
+        The number of parameters is another one, or the Context does not have this force.
+    """
+    _call("cgadv_set_parameters", _address(force), *_doubles(theta))
+    if context is not None:
+        _call("cgadv_update_context", _address(force), _address(context))
+
+
+def create_integrator(drift: np.ndarray, types: np.ndarray, temperature: float, timestep: float, seed: int = 0):
+    r"""A ``GeneralizedLangevinIntegrator``: Langevin dynamics with memory, or with a friction per bead type.
+
+    The step is that of :func:`openmm_cgadv.dynamics.rollout`, with the state ``s = (v, z_1 … z_K)`` of every degree
+    of freedom, ``E = exp(−A Δt)`` and ``S Sᵀ = 1 − E Eᵀ``:
+
+        v ← v + Δt F/m;   x ← x + Δt/2 v;   s ← E s + √(kT/m) S ξ;   x ← x + Δt/2 v.
+
+    It draws z from its stationary distribution at the first step; checkpoints hold z, the seed and the count of
+    steps, and States with ``integratorParameters=True`` hold z. The time step can be changed at any time.
+
+    Parameters
+    ----------
+    drift : ndarray [n_types, K + 1, K + 1]
+        Matrices A (1/ps).
+    types : ndarray [N] of int
+        Bead types of all particles of the System.
+    temperature : float
+        (K)
+    timestep : float
+        (ps)
+    seed : int
+        Of the noise; 0 asks for a fresh one whenever a Context is made.
+
+    Returns
+    -------
+    openmm.Integrator
+
+    Raises
+    ------
+    ValueError
+        The arguments do not match each other.
+    """
+    drift = np.asarray(drift, dtype=np.float64)
+    if drift.ndim != 3 or drift.shape[1] != drift.shape[2]:
+        raise ValueError(f"drift: found shape {drift.shape}, expected [n_types, K + 1, K + 1]")
+    return _from_xml(
+        "cgadv_integrator_xml", *_doubles(drift), ctypes.c_int64(len(drift)), *_integers(types),
+        ctypes.c_double(temperature), ctypes.c_double(timestep), ctypes.c_int32(seed),
+    )  # fmt: skip
+
+
+def set_drift(integrator, drift: np.ndarray) -> None:
+    """Change the matrices A [n_types, K + 1, K + 1] (1/ps) of a ``GeneralizedLangevinIntegrator``.
+
+    It takes effect at the next step, also in a Context that runs.
+    """
+    _call("cgadv_set_drift", _address(integrator), *_doubles(drift))
+
+
+def _library() -> ctypes.CDLL:
+    return ctypes.CDLL(str(LIBRARY))
+
+
+def _call(name: str, *arguments) -> None:
+    """Call a function of the plugin; its error is raised."""
+    if _WHY_NOT is not None:
+        raise ImportError(_WHY_NOT)
+    function = getattr(_library(), name)
+    function.restype = ctypes.c_char_p
+    error = function(*arguments)
+    if error is not None:
+        raise ValueError(error.decode())
+
+
+def _from_xml(name: str, *arguments):
+    """The object whose XML a function of the plugin writes: Python gets hold of it without a wrapper."""
+    import openmm
+
+    text = ctypes.c_char_p()
+    _call(name, *arguments, ctypes.byref(text))
+    return openmm.XmlSerializer.deserialize(text.value.decode())
+
+
+def _address(wrapped) -> ctypes.c_void_p:
+    return ctypes.c_void_p(int(wrapped.this))
+
+
+def _doubles(values) -> tuple[ctypes.c_void_p, ctypes.c_int64]:
+    return _array(values, np.float64)
+
+
+def _integers(values) -> tuple[ctypes.c_void_p, ctypes.c_int64]:
+    return _array([] if values is None else values, np.int64)
+
+
+def _array(values, kind) -> tuple[ctypes.c_void_p, ctypes.c_int64]:
+    """Address and length of an array."""
+    array = np.ascontiguousarray(values, dtype=kind)
+    pointer = ctypes.c_void_p(array.ctypes.data)
+    pointer.keep = array
+    return pointer, ctypes.c_int64(array.size)
