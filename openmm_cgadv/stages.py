@@ -15,7 +15,7 @@ from .config import Experiment
 from .export import Model, load, save_bundle
 from .production import ProductionExploded, ProductionRun, run_production, wrapped
 from .project import Project, Stage
-from .reference import read_trajectory, run_water, select_frames
+from .reference import read_trajectory, run_liquid, select_frames
 from .summary import BEADS, productions, report, versions
 from .training import AdversarialTraining, TrainedParameters
 from .training import train as run_training
@@ -64,7 +64,7 @@ def reference(project: Project, _) -> dict:
                     marks.append(marks[0])
             update(done, total)
 
-        run_water(
+        run_liquid(
             path,
             water=settings.water,
             molecules=settings.molecules,

@@ -1,4 +1,4 @@
-"""The all-atom water run: equilibration to the right density, then production mapped to beads."""
+"""The all-atom run of a liquid: equilibration to the right density, then production mapped to beads."""
 from __future__ import annotations
 
 import copy
@@ -15,8 +15,8 @@ from ..mapping import Mapping
 from ..trajectory import BeadWriter
 from ..units import plain
 from .arguments import is_finished
-from .systems import (SMALLEST, WATER_MODELS, create_context, expected_density, scale_molecules,
-                      volume_uncertainty, water_box)
+from .systems import (LIQUIDS, SMALLEST, create_context, expected_density, liquid_box,
+                      scale_molecules, volume_uncertainty)
 
 PRESSURE = 1.0
 """bar"""
@@ -25,10 +25,10 @@ EQUILIBRATION_FRICTION = 2.0
 CHECKPOINT_FRAMES = 250
 
 
-def run_water(path, *, water, molecules, temperature, length, frame_interval=0.02, timestep=0.002,
-              friction=0.1, equilibration_ps=None, seed=1, threads=None, platform=None,
-              progress=None) -> Path:
-    """Simulate rigid water in OpenMM and write its molecules as beads, one at each centre of mass.
+def run_liquid(path, *, liquid, molecules, temperature, length, frame_interval=0.02,
+               timestep=0.002, friction=0.1, equilibration_ps=None, seed=1, threads=None,
+               platform=None, progress=None) -> Path:
+    """Simulate a liquid in OpenMM and write its molecules as beads, one at each centre of mass.
 
     Positions (unwrapped), velocities and forces of the beads go to an H5MD file frame by frame, see
     `openmm_cgadv.trajectory`. The integrator is LangevinMiddle, whose velocities lag half a time
@@ -42,17 +42,18 @@ def run_water(path, *, water, molecules, temperature, length, frame_interval=0.0
     Density: after a minimisation, the equilibration spends a fifth of its length at constant
     volume, three fifths at 1 bar (MonteCarloBarostat), and a fifth at the volume found. That volume
     is fixed for production, so its error stays. Averaged over 20 ps, the volume of 343 molecules is
-    uncertain by 0.7 %, of 100 molecules over 5 ps by 2.8 %. The published density of the model is
-    known better than that, at least near 298 K. So the volume is the mean of the two, each weighted
+    uncertain by 0.7 % (SPC/E), of 100 molecules over 5 ps by 2.8 %. The density in `LIQUIDS` is
+    known better than that, at least near its temperature. So the volume is the mean of the two, each weighted
     with its inverse variance (`expected_density`, `volume_uncertainty`): long runs follow their own
-    pressure, short ones the published value.
+    pressure, short ones the known value.
 
     Parameters
     ----------
     path : path
         The H5MD file to write.
-    water : {"spce", "tip3p", "tip4pew"}
-        Water model, from OpenMM's own force-field files.
+    liquid : {"spce", "tip3p", "tip4pew", "argon", "lj_mixture", "methanol"}
+        Rigid water of one of three models; Lennard-Jones argon; argon and krypton in equal
+        numbers; methanol of OPLS-AA.
     molecules : int
         At least 20.
     temperature : float or Quantity
@@ -96,8 +97,8 @@ def run_water(path, *, water, molecules, temperature, length, frame_interval=0.0
     if equilibration_ps is None:
         equilibration_ps = min(50.0, max(10.0, length / 4))
     equilibration_ps = float(plain(equilibration_ps, unit.picosecond))
-    if water not in WATER_MODELS:
-        raise ValueError(f"water is {water!r}, expected one of {', '.join(WATER_MODELS)}")
+    if liquid not in LIQUIDS:
+        raise ValueError(f"liquid is {liquid!r}, expected one of {', '.join(LIQUIDS)}")
     if molecules < SMALLEST:
         raise ValueError(f"molecules is {molecules}, expected at least {SMALLEST}, or the box is "
                          "too small for the interactions")
@@ -106,6 +107,10 @@ def run_water(path, *, water, molecules, temperature, length, frame_interval=0.0
                         ("equilibration_ps", equilibration_ps)):
         if not (np.isfinite(value) and value > 0):
             raise ValueError(f"{name} is {value}, expected a positive number")
+    lowest, highest = LIQUIDS[liquid].range
+    if not lowest <= temperature <= highest:
+        raise ValueError(f"temperature is {temperature:g} K, expected {lowest:g} to {highest:g} K, "
+                         f"where {liquid} is a liquid")
     steps = round(frame_interval / timestep)
     if steps < 1 or abs(steps * timestep - frame_interval) > 1e-6 * frame_interval:
         raise ValueError(f"frame_interval is {frame_interval:g} ps, expected a multiple of the "
@@ -114,7 +119,7 @@ def run_water(path, *, water, molecules, temperature, length, frame_interval=0.0
     if n_frames < 2:
         raise ValueError(f"length is {length:g} ps, expected at least two frame intervals of "
                          f"{frame_interval:g} ps")
-    arguments = dict(water=water, molecules=molecules, temperature=temperature, length=length,
+    arguments = dict(liquid=liquid, molecules=molecules, temperature=temperature, length=length,
                      frame_interval=frame_interval, timestep=timestep, friction=friction,
                      equilibration_ps=equilibration_ps, seed=seed)
     saved = _Checkpoint(Path(f"{path}.checkpoint"))
@@ -139,13 +144,13 @@ def run_water(path, *, water, molecules, temperature, length, frame_interval=0.0
             return integrator
         return create_context(system, make_integrator, platform, threads)
 
-    topology, system, positions = water_box(water, molecules, temperature)
+    topology, system, positions = liquid_box(liquid, molecules, temperature)
     context = make_context(system)
     continues = saved.provenance is not None
     if continues:
         saved.restore(context)
     else:
-        density = _equilibrate(context, make_context, system, positions, water, molecules,
+        density = _equilibrate(context, make_context, system, positions, liquid, molecules,
                                temperature, equilibration_ps, seed, report)
         context.getIntegrator().setFriction(friction)
         saved.provenance = {"arguments": arguments, "density": density,
@@ -174,7 +179,7 @@ def run_water(path, *, water, molecules, temperature, length, frame_interval=0.0
     return path
 
 
-def _equilibrate(context, make_context, system, positions, water, molecules, temperature, length,
+def _equilibrate(context, make_context, system, positions, liquid, molecules, temperature, length,
                  seed, report):
     """Bring `context` to equilibrium at 1 bar in `length` ps; return the density in g/cm^3."""
     integrator = context.getIntegrator()
@@ -200,8 +205,8 @@ def _equilibrate(context, make_context, system, positions, water, molecules, tem
         report(0.2 * length + done)
     volumes = volumes[len(volumes) // 3:]
 
-    expected, trust = expected_density(water, temperature)
-    weights = [trust ** -2, volume_uncertainty(water, temperature, start, 0.4 * length) ** -2]
+    expected, trust = expected_density(liquid, temperature)
+    weights = [trust ** -2, volume_uncertainty(liquid, temperature, start, 0.4 * length) ** -2]
     volume = np.average([start, np.mean(volumes)], weights=weights)
     state = open_context.getState(positions=True, velocities=True)
     edge = volume ** (1 / 3)

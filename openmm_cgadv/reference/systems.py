@@ -1,12 +1,14 @@
-"""Boxes of rigid all-atom water: force field, starting positions and expected density."""
+"""Boxes of all-atom liquids: force field, starting positions and expected density."""
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import openmm
 from openmm import app, unit
+from scipy.spatial.transform import Rotation
 
 from ..units import KB
 
@@ -16,45 +18,95 @@ BAR = 0.0602214076
 """One bar in kJ/mol/nm^3."""
 CUTOFF = 0.9
 """Of Lennard-Jones and the direct part of PME, nm, where the box is large enough."""
+SWITCH = 0.9
+"""Fraction of the cutoff from which interactions of uncharged liquids are switched off."""
 SMALLEST = 20
 """Fewest molecules: below, the box leaves no room for a cutoff past the first neighbours."""
+JITTER = 0.15
+"""Largest displacement of molecules from their lattice, in lattice constants."""
+DATA = Path(__file__).parent / "data"
 
 
 @dataclass(frozen=True)
-class WaterModel:
-    """A water model of OpenMM's own force-field files, and its published liquid properties."""
+class Molecule:
+    """A molecule as it is put into a box.
+
+    Attributes
+    ----------
+    residue : str
+        Name of its residue, and so of its bead.
+    atoms : tuple of (str, str, tuple)
+        Name, element and position (nm) of each atom.
+    bonds : tuple of (int, int)
+    """
+
+    residue: str
+    atoms: tuple[tuple[str, str, tuple[float, float, float]], ...]
+    bonds: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Liquid:
+    """A liquid by its force field, and its properties at 1 bar."""
 
     force_field: str
+    """A file of OpenMM's own, or a path."""
+    masses: tuple[float, ...]
+    """Of a molecule of each component, dalton; the components are there in equal numbers."""
+    known_at: float
+    """Temperature at which the following are known, K."""
     density: float
-    """At 298.15 K and 1 bar, g/cm^3."""
+    """g/cm^3."""
     expansion: float
-    """Thermal expansion coefficient at 298 K and 1 bar, 1/K."""
+    """Thermal expansion coefficient, 1/K."""
     compressibility: float
-    """Isothermal, at 298 K and 1 bar, 1/bar."""
+    """Isothermal, 1/bar."""
+    range: tuple[float, float]
+    """Temperatures at which it stays a liquid at 1 bar for as long as runs take, K."""
+    molecules: tuple[Molecule, ...] = ()
+    """One a component; none of water, which `Modeller` places."""
+    charged: bool = True
 
+
+ARGON = Molecule("AR", (("AR", "Ar", (0.0, 0.0, 0.0)),))
+KRYPTON = Molecule("KR", (("KR", "Kr", (0.0, 0.0, 0.0)),))
+METHANOL = Molecule("MOH", (
+    ("C", "C", (0.0, 0.0, 0.0)),
+    ("O", "O", (0.141, 0.0, 0.0)),
+    ("H1", "H", (-0.0364, 0.1027, 0.0)),
+    ("H2", "H", (-0.0364, -0.0514, 0.0890)),
+    ("H3", "H", (-0.0364, -0.0514, -0.0890)),
+    ("HO", "H", (0.1710, -0.0896, 0.0)),
+), ((0, 1), (0, 2), (0, 3), (0, 4), (1, 5)))
 
 # SPC/E: Berendsen et al., J. Phys. Chem. 91, 6269 (1987). TIP4P-Ew: Horn et al., J. Chem. Phys.
 # 120, 9665 (2004). TIP3P with Ewald summation: 0.98 to 0.986 in the literature, 0.985(5) in a run
 # of 60 ps of 216 molecules with this force field. Expansion and compressibility of SPC/E and TIP3P:
 # Vega and Abascal, Phys. Chem. Chem. Phys. 13, 19663 (2011).
-WATER_MODELS = {
-    "spce": WaterModel("spce.xml", 0.998, 4.86e-4, 46.1e-6),
-    "tip3p": WaterModel("tip3p.xml", 0.985, 9.2e-4, 57.4e-6),
-    "tip4pew": WaterModel("tip4pew.xml", 0.9954, 3.2e-4, 48.1e-6),
+LIQUIDS = {
+    "spce": Liquid("spce.xml", (18.0153,), 298.15, 0.998, 4.86e-4, 46.1e-6, (220.0, 400.0)),
+    "tip3p": Liquid("tip3p.xml", (18.0153,), 298.15, 0.985, 9.2e-4, 57.4e-6, (220.0, 400.0)),
+    "tip4pew": Liquid("tip4pew.xml", (18.0153,), 298.15, 0.9954, 3.2e-4, 48.1e-6, (220.0, 400.0)),
+    "argon": Liquid(str(DATA / "argon_krypton.xml"), (39.948,), 87.0, 1.398, 4.4e-3, 2.1e-4,
+                    (80.0, 110.0), (ARGON,), charged=False),
+    "lj_mixture": Liquid(str(DATA / "argon_krypton.xml"), (39.948, 83.798), 115.0, 1.86, 4.0e-3,
+                         2.0e-4, (100.0, 135.0), (ARGON, KRYPTON), charged=False),
+    "methanol": Liquid(str(DATA / "methanol.xml"), (32.042,), 298.15, 0.77, 1.2e-3, 1.25e-4,
+                       (220.0, 350.0), (METHANOL,)),
 }
 
 
-def expected_density(water, temperature):
-    """Density of a water model at 1 bar and how far to trust it.
+def expected_density(liquid, temperature):
+    """Density of a liquid at 1 bar and how far to trust it.
 
-    The published value at 298.15 K, carried to `temperature` by the thermal expansion there. Its
-    relative uncertainty is taken as 0.3 %, about as much as published values differ with their
-    cutoffs, growing by 0.02 % for each kelvin away.
+    The value in `LIQUIDS`, carried to `temperature` by the thermal expansion there. Its relative
+    uncertainty is taken as 0.3 %, about as much as published values differ with their cutoffs,
+    growing by 0.02 % for each kelvin away.
 
     Parameters
     ----------
-    water : str
-        Key of `WATER_MODELS`.
+    liquid : str
+        Key of `LIQUIDS`.
     temperature : float
         K.
 
@@ -65,32 +117,45 @@ def expected_density(water, temperature):
     uncertainty : float
         Relative standard error.
     """
-    model = WATER_MODELS[water]
-    away = temperature - 298.15
+    model = LIQUIDS[liquid]
+    away = temperature - model.known_at
     return model.density * np.exp(-model.expansion * away), 0.003 + 2e-4 * abs(away)
 
 
-def volume_uncertainty(water, temperature, volume, length):
+def volume_uncertainty(liquid, temperature, volume, length):
     """Relative standard error of a volume averaged over `length` ps at constant pressure.
 
     The volume fluctuates with variance kT kappa V. A run of length t is taken to hold t / 6 ps
     independent values: the correlation falls to a half within 1 ps, but a slow part makes means of
     40 to 60 ps scatter by 0.3 % (SPC/E) to 0.9 % (TIP4P-Ew; both 216 molecules, 298 K).
     """
-    kappa = WATER_MODELS[water].compressibility / BAR
+    kappa = LIQUIDS[liquid].compressibility / BAR
     return np.sqrt(KB * temperature * kappa / volume * 6.0 / length)
 
 
-def water_box(water, molecules, temperature):
-    """Rigid water with periodic boundaries, PME and a dispersion correction, near its density.
+def box_edge(liquid, molecules, temperature):
+    """Edge of the cubic box of so many molecules at the expected density, nm."""
+    masses = LIQUIDS[liquid].masses
+    mass = sum(masses[i % len(masses)] for i in range(molecules))
+    density, _ = expected_density(liquid, temperature)
+    return float((mass * DALTON_PER_NM3 / density) ** (1 / 3))
 
-    `Modeller.addSolvent` chooses a box that is too large; the molecules are moved together, each
-    as a rigid body, to the box of `expected_density`. Overlaps are left for a minimisation.
+
+def liquid_box(liquid, molecules, temperature):
+    """A liquid with periodic boundaries near its density.
+
+    Charged liquids have PME and a dispersion correction; Lennard-Jones ones are switched off
+    smoothly over the last tenth of the cutoff, with a correction for what that leaves out. Bonds to
+    hydrogen are constrained, water is rigid.
+
+    `Modeller.addSolvent` places water; other molecules are put on a cubic lattice, turned at
+    random and displaced a little. They are then moved together, each as a rigid body, to the box of
+    `expected_density`. Overlaps are left for a minimisation.
 
     Parameters
     ----------
-    water : str
-        Key of `WATER_MODELS`.
+    liquid : str
+        Key of `LIQUIDS`.
     molecules : int
     temperature : float
         K.
@@ -103,22 +168,47 @@ def water_box(water, molecules, temperature):
     positions : ndarray [n_atoms, 3]
         nm.
     """
-    model = WATER_MODELS[water]
+    model = LIQUIDS[liquid]
     force_field = app.ForceField(model.force_field)
-    modeller = app.Modeller(app.Topology(), [] * unit.nanometer)
-    modeller.addSolvent(force_field, model=water, numAdded=molecules)
-    topology = modeller.topology
-    positions = np.array(modeller.positions.value_in_unit(unit.nanometer))
-    loose = topology.getPeriodicBoxVectors()[0][0].value_in_unit(unit.nanometer)
-    mass = sum(atom.element.mass._value for atom in topology.atoms() if atom.element is not None)
-    density, _ = expected_density(water, temperature)
-    edge = (mass * DALTON_PER_NM3 / density) ** (1 / 3)
+    if model.molecules:
+        topology, positions, loose = _lattice(model.molecules, molecules)
+    else:
+        modeller = app.Modeller(app.Topology(), [] * unit.nanometer)
+        modeller.addSolvent(force_field, model=liquid, numAdded=molecules)
+        topology = modeller.topology
+        positions = np.array(modeller.positions.value_in_unit(unit.nanometer))
+        loose = topology.getPeriodicBoxVectors()[0][0].value_in_unit(unit.nanometer)
+    edge = box_edge(liquid, molecules, temperature)
     positions = scale_molecules(positions, molecules, edge / loose)
     topology.setPeriodicBoxVectors(edge * np.eye(3))
-    system = force_field.createSystem(
-        topology, nonbondedMethod=app.PME, rigidWater=True,
-        nonbondedCutoff=min(CUTOFF, 0.47 * edge) * unit.nanometer)
+    cutoff = min(CUTOFF, 0.47 * edge)
+    method = {"nonbondedMethod": app.PME} if model.charged else {
+        "nonbondedMethod": app.CutoffPeriodic, "switchDistance": SWITCH * cutoff * unit.nanometer}
+    system = force_field.createSystem(topology, constraints=app.HBonds, rigidWater=True,
+                                      nonbondedCutoff=cutoff * unit.nanometer, **method)
     return topology, system, positions
+
+
+def _lattice(components, number):
+    """Topology, positions [n_atoms, 3] and box edge (nm) of molecules on a loose cubic lattice."""
+    spacing = 0.5
+    side = int(np.ceil(number ** (1 / 3) - 1e-9))
+    random = np.random.default_rng(0)
+    sites = np.stack(np.meshgrid(*[np.arange(side)] * 3), -1).reshape(-1, 3)
+    sites = sites[random.permutation(len(sites))[:number]]
+    centers = spacing * (sites + random.uniform(-JITTER, JITTER, sites.shape))
+    turns = Rotation.random(number, random_state=random)
+    topology, positions = app.Topology(), []
+    chain = topology.addChain()
+    for i in range(number):
+        molecule = components[i % len(components)]
+        residue = topology.addResidue(molecule.residue, chain)
+        atoms = [topology.addAtom(name, app.Element.getBySymbol(element), residue)
+                 for name, element, _ in molecule.atoms]
+        for a, b in molecule.bonds:
+            topology.addBond(atoms[a], atoms[b])
+        positions.append(turns[i].apply([place for _, _, place in molecule.atoms]) + centers[i])
+    return topology, np.concatenate(positions), spacing * side
 
 
 def scale_molecules(positions, molecules, factor):
