@@ -117,12 +117,12 @@ def spce_beads(molecules: int, length: float):
     """
     from openmm_cgadv.baselines import InitialFit, fit_initial
     from openmm_cgadv.config import Potential
-    from openmm_cgadv.reference import run_water
+    from openmm_cgadv.reference import run_liquid
     from openmm_cgadv.trajectory import BeadTrajectory
 
     directory = CACHE / f"spce{molecules}_{length:g}ps"
-    path = run_water(
-        directory / "beads.h5", water="spce", molecules=molecules, temperature=TEMPERATURE, length=length,
+    path = run_liquid(
+        directory / "beads.h5", liquid="spce", molecules=molecules, temperature=TEMPERATURE, length=length,
         equilibration_ps=length, platform="CPU",
     )  # fmt: skip
     if not (directory / "fit.json").exists():

@@ -19,7 +19,7 @@ from openmm_cgadv.export import Model
 from openmm_cgadv.export.torchforce import _openmmtorch
 from openmm_cgadv.export.torchforce import why_not as no_torchforce
 from openmm_cgadv.potentials.stillinger_weber import KCAL, mw_water
-from openmm_cgadv.reference.systems import water_box
+from openmm_cgadv.reference.systems import liquid_box
 from openmm_cgadv.trajectory import BeadTrajectory
 
 BEAD_STEP, ATOM_STEP = 0.010, 0.002
@@ -44,7 +44,7 @@ def context(system, integrator, positions, threads: int, box=None) -> openmm.Con
 
 def all_atom(molecules: int, threads: int) -> openmm.Context:
     """SPC/E with PME and rigid molecules, brought near equilibrium."""
-    _, system, positions = water_box("spce", molecules, TEMPERATURE)
+    _, system, positions = liquid_box("spce", molecules, TEMPERATURE)
     integrator = openmm.LangevinMiddleIntegrator(TEMPERATURE, 10.0, ATOM_STEP)
     made = context(system, integrator, positions, threads)
     openmm.LocalEnergyMinimizer.minimize(made, maxIterations=100)

@@ -25,10 +25,6 @@ from pydantic import (
     model_validator,
 )
 
-WATER_MODELS = ("spce", "tip3p", "tip4pew")
-WATER_DENSITY = 33.3
-"""Molecules per nm^3 of liquid water near 298 K, used to estimate the box of made water."""
-
 
 class ConfigError(ValueError):
     """Something in an experiment file is wrong; the message is one sentence for a person."""
@@ -57,16 +53,18 @@ class Trajectory(Section):
 
 
 class Reference(Section):
-    """Where the all-atom data come from: water made to order, or a trajectory of one's own.
+    """Where the all-atom data come from: a liquid made to order, or a trajectory of one's own.
 
-    `beads` is one that was mapped before, a bead file (H5MD) of this package.
+    `water` is a rigid model of it; `liquid` is Lennard-Jones argon, argon and krypton in equal
+    numbers, or methanol of OPLS-AA. `beads` is one that was mapped before, a bead file (H5MD) of this package.
     """
 
     temperature_K: PositiveFloat
     water: Literal["spce", "tip3p", "tip4pew"] | None = None
+    liquid: Literal["argon", "lj_mixture", "methanol"] | None = None
     molecules: Annotated[int, Field(ge=20)] = 343
     length_ps: PositiveFloat | None = None
-    """When null, 200 of water, and all there is of `beads`."""
+    """When null, 200 of what is made to order, and all there is of `beads`."""
     equilibration_ps: PositiveFloat | None = None
     """Length of the equilibration before the reference; chosen by the length of it when null."""
     timestep_fs: Annotated[float, Field(gt=0, le=4)] = 2.0
@@ -79,14 +77,15 @@ class Reference(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Reference:
-        sources = ("water", "trajectory", "beads")
+        sources = ("water", "liquid", "trajectory", "beads")
         found = [name for name in sources if getattr(self, name) is not None]
         if len(found) != 1:
             given = " and ".join(f"`{name}`" for name in found) or "none"
             raise ValueError(
-                f"found {given} of `water`, `trajectory` and `beads`, expected exactly one of them"
+                f"found {given} of `water`, `liquid`, `trajectory` and `beads`, expected exactly one "
+                "of them"
             )
-        if self.water is None:
+        if self.made is None:
             made = {
                 "molecules",
                 "equilibration_ps",
@@ -100,7 +99,8 @@ class Reference(Section):
             extra = sorted(made & self.model_fields_set)
             if extra:
                 raise ValueError(
-                    f"found `{extra[0]}` beside `{found[0]}`, expected it only with `water`"
+                    f"found `{extra[0]}` beside `{found[0]}`, expected it only with `water` or "
+                    "`liquid`"
                     + (
                         " (the frame interval of a trajectory is `trajectory.frame_interval_fs`)"
                         if extra[0] == "frame_interval_fs"
@@ -115,9 +115,14 @@ class Reference(Section):
         return self
 
     @property
+    def made(self) -> str | None:
+        """Name of the liquid that is made to order, None of data at hand."""
+        return self.water or self.liquid
+
+    @property
     def length(self) -> float | None:
         """Length in ps, None for all there is."""
-        return 200.0 if self.water is not None and self.length_ps is None else self.length_ps
+        return 200.0 if self.made is not None and self.length_ps is None else self.length_ps
 
     @property
     def frame_interval(self) -> float:
@@ -129,10 +134,13 @@ class Reference(Section):
 class Potential(Section):
     """Form of the learned energy and how its first version is fitted."""
 
-    cutoff_nm: PositiveFloat = 0.7
+    cutoff_nm: PositiveFloat | None = None
+    """When null, the distance within which a bead of the reference has 47 neighbours on average,
+    to 0.01 nm, but at most half the box: 0.70 nm for water at 298 K."""
     pair_functions: Annotated[int, Field(ge=4)] = 26
     three_body: bool = True
-    three_body_cutoff_nm: PositiveFloat = 0.40
+    three_body_cutoff_nm: PositiveFloat | None = None
+    """When null, likewise for 8 neighbours: 0.40 nm for water at 298 K."""
     radial_functions: PositiveInt = 3
     l_max: Annotated[int, Field(ge=0, le=8)] = 4
     initial: Literal["auto", "force_matching", "boltzmann_inversion"] = "auto"
@@ -140,10 +148,10 @@ class Potential(Section):
 
     @model_validator(mode="after")
     def _cutoffs(self) -> Potential:
-        if self.three_body and self.three_body_cutoff_nm > self.cutoff_nm:
+        inner, outer = self.three_body_cutoff_nm, self.cutoff_nm
+        if self.three_body and None not in (inner, outer) and inner > outer:
             raise ValueError(
-                f"found three_body_cutoff_nm {self.three_body_cutoff_nm:g}, expected at most "
-                f"cutoff_nm {self.cutoff_nm:g}"
+                f"found three_body_cutoff_nm {inner:g}, expected at most cutoff_nm {outer:g}"
             )
         return self
 
@@ -258,14 +266,17 @@ class Experiment(Section):
                 f"reference.length_ps: found {length:g}, expected at least training.window_ps "
                 f"{window:g}"
             )
-        if self.reference.water is not None:
-            half = 0.5 * (self.reference.molecules / WATER_DENSITY) ** (1 / 3)
-            if self.potential.cutoff_nm > half:
-                needed = math.ceil((2 * self.potential.cutoff_nm) ** 3 * WATER_DENSITY)
+        made, cutoff = self.reference.made, self.potential.cutoff_nm
+        if made is not None and cutoff is not None:
+            from .reference.systems import box_edge
+
+            number = self.reference.molecules
+            edge = box_edge(made, number, self.reference.temperature_K)
+            if 2 * cutoff > edge:
+                needed = math.ceil(number * (2 * cutoff / edge) ** 3)
                 raise ValueError(
-                    f"potential.cutoff_nm: found {self.potential.cutoff_nm:g}, expected at most "
-                    f"{half:.3f}, half the box of {self.reference.molecules} water molecules "
-                    f"(or at least {needed} molecules)"
+                    f"potential.cutoff_nm: found {cutoff:g}, expected at most {0.5 * edge:.3f}, "
+                    f"half the box of {number} molecules of {made} (or at least {needed} molecules)"
                 )
         return self
 
@@ -301,11 +312,11 @@ class Experiment(Section):
                 raise ConfigError(
                     f"reference.trajectory.{field}: found no file {path}, expected an existing one"
                 )
-        width = _box_width(source)
-        if width is not None and self.potential.cutoff_nm > 0.5 * width:
+        width, cutoff = _box_width(source), self.potential.cutoff_nm
+        if None not in (width, cutoff) and cutoff > 0.5 * width:
             raise ConfigError(
-                f"potential.cutoff_nm: found {self.potential.cutoff_nm:g}, expected at most "
-                f"{0.5 * width:.4g}, half the box of {source.files[0]}"
+                f"potential.cutoff_nm: found {cutoff:g}, expected at most {0.5 * width:.4g}, half "
+                f"the box of {source.files[0]}"
             )
 
 

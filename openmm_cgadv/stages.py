@@ -66,7 +66,7 @@ def reference(project: Project, _) -> dict:
 
         run_liquid(
             path,
-            water=settings.water,
+            liquid=settings.made,
             molecules=settings.molecules,
             temperature=settings.temperature_K,
             length=settings.length,
@@ -89,13 +89,18 @@ def fit(project: Project, _) -> None:
     with BeadTrajectory.open(project.directory / BEADS) as trajectory:
         fit = fit_initial(trajectory, project.experiment.potential)
     fit.save(project.directory / "fit")
-    units = {"force_error": " kJ/mol/nm", "energy_error": " kJ/mol"}
-    errors = ", ".join(
+    units = {
+        "force_error": " kJ/mol/nm",
+        "energy_error": " kJ/mol",
+        "cutoff": " nm",
+        "three_body_cutoff": " nm",
+    }
+    values = ", ".join(
         f"{name.replace('_', ' ')} {value:.4g}{units.get(name.removeprefix('held_out_'), '')}"
         for name, value in fit.report.items()
         if isinstance(value, float)
     )
-    project.reporter.say(f"fit: {str(fit.report.get('method')).replace('_', ' ')}, {errors}")
+    project.reporter.say(f"fit: {str(fit.report.get('method')).replace('_', ' ')}, {values}")
 
 
 def train(project: Project, _) -> None:

@@ -47,7 +47,7 @@ def report(project: Project, compare: tuple[Path, ...]) -> dict:
         project.reporter.say("report: measuring the reference")
         reference = figures.measure(trajectory)
         known = {"friction_per_ps": "the all-atom run has no friction of beads"}
-        step = experiment.reference.timestep_fs if experiment.reference.water else None
+        step = experiment.reference.timestep_fs if experiment.reference.made else None
         all_atom = Run("all-atom", figures.metrics(reference, timestep_fs=step, reasons=known))
     floor = figures.noise_floor(reference)
     for name, (timestep, directory) in productions(project).items():
@@ -189,8 +189,8 @@ def processor() -> str:
 
 def _title(experiment: Experiment, model: Model) -> str:
     reference = experiment.reference
-    if reference.water:
-        source = f"{reference.molecules} molecules of {reference.water}"
+    if reference.made:
+        source = f"{reference.molecules} molecules of {reference.made}"
     else:
         source = (reference.beads or reference.trajectory.files[0]).name
     how = "generalized Langevin" if model.drift.shape[-1] > 1 else "Langevin"

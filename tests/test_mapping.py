@@ -6,7 +6,7 @@ import pytest
 from openmm import app
 
 from openmm_cgadv.mapping import Mapping, bead_topology
-from openmm_cgadv.reference.systems import create_context, water_box
+from openmm_cgadv.reference.systems import create_context, liquid_box
 
 
 def water_and_argon(waters=3, site=False):
@@ -37,7 +37,7 @@ def test_a_bead_is_the_center_of_mass_and_its_momentum():
 
 
 def test_openmm_and_mdtraj_topologies_give_the_same_beads():
-    topology, _, _ = water_box("tip4pew", 20, 300.0)
+    topology, _, _ = liquid_box("tip4pew", 20, 300.0)
     one = Mapping.per_residue(topology)
     other = Mapping.per_residue(mdtraj.Topology.from_openmm(topology))
     assert one.n_beads == 20 and np.array_equal(one.masses, other.masses)
@@ -54,7 +54,7 @@ def test_massless_sites_move_no_center_of_mass():
 
 @pytest.mark.parametrize("water", ["spce", "tip4pew"])
 def test_bead_force_is_minus_the_gradient_for_moving_a_molecule_as_a_whole(water):
-    topology, system, positions = water_box(water, 30, 298.15)
+    topology, system, positions = liquid_box(water, 30, 298.15)
     context = create_context(system, lambda: openmm.LangevinMiddleIntegrator(298.15, 1, 0.002),
                              "Reference")
     context.setPositions(positions)

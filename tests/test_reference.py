@@ -5,7 +5,7 @@ import pytest
 from mdtraj.formats import TRRTrajectoryFile
 
 from openmm_cgadv.mapping import Mapping
-from openmm_cgadv.reference import atoms, read_trajectory, run_water, select_frames, simulate
+from openmm_cgadv.reference import atoms, read_trajectory, run_liquid, select_frames, simulate
 from openmm_cgadv.reference.systems import expected_density, volume_uncertainty
 from openmm_cgadv.trajectory import BeadTrajectory, BeadWriter
 from openmm_cgadv.units import KB
@@ -20,7 +20,7 @@ TRICLINIC = np.array([[1.6, 0, 0], [0.5, 1.5, 0], [-0.4, 0.3, 1.4]])
 @pytest.fixture(scope="module")
 def water(tmp_path_factory):
     path = tmp_path_factory.mktemp("water") / "beads.h5"
-    run_water(path, water="spce", molecules=64, temperature=320.0, length=6.0, friction=3.0,
+    run_liquid(path, water="spce", molecules=64, temperature=320.0, length=6.0, friction=3.0,
               equilibration_ps=5.0, threads=1)
     with BeadTrajectory.open(path) as read:
         yield read
@@ -52,7 +52,7 @@ def test_bead_positions_are_continuous_and_follow_the_velocities(water):
 
 @pytest.mark.parametrize("model", ["tip3p", "tip4pew"])
 def test_bead_forces_are_the_rate_of_change_of_momentum(model, tmp_path):
-    path = run_water(tmp_path / "beads.h5", water=model, molecules=30, temperature=298.15,
+    path = run_liquid(tmp_path / "beads.h5", water=model, molecules=30, temperature=298.15,
                      length=0.04, frame_interval=0.002, friction=1e-9, equilibration_ps=0.5,
                      threads=1)
     with BeadTrajectory.open(path) as read:
@@ -104,14 +104,14 @@ def test_part_of_a_bead_trajectory_is_its_own_frames(water, tmp_path):
 
 def test_an_interrupted_run_ends_as_the_uninterrupted_one(tmp_path, monkeypatch):
     monkeypatch.setattr(simulate, "CHECKPOINT_FRAMES", 10)
-    whole = run_water(tmp_path / "whole.h5", **arguments())
+    whole = run_liquid(tmp_path / "whole.h5", **arguments())
     path = tmp_path / "parts.h5"
     for time in (0.05, 0.1 + 14.5 * 0.004, 0.1 + 25.5 * 0.004):
         with pytest.raises(Stop):
-            run_water(path, **arguments(), progress=stop_at(time))
+            run_liquid(path, **arguments(), progress=stop_at(time))
     with BeadTrajectory.open(path) as read:
         assert not read.complete and read.n_frames == 26
-    run_water(path, **arguments())
+    run_liquid(path, **arguments())
     assert not path.with_name("parts.h5.checkpoint").exists()
     with BeadTrajectory.open(path) as parts, BeadTrajectory.open(whole) as one:
         assert parts.complete and parts.n_frames == one.n_frames == 30
@@ -121,22 +121,22 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(tmp_path, monkeypatch)
 
 
 def test_a_finished_run_is_not_run_again(tmp_path):
-    path = run_water(tmp_path / "beads.h5", **arguments())
+    path = run_liquid(tmp_path / "beads.h5", **arguments())
     before = path.read_bytes()
-    run_water(path, **arguments(), progress=stop_at(0))
+    run_liquid(path, **arguments(), progress=stop_at(0))
     assert path.read_bytes() == before
     for name, value in (("seed", 2), ("temperature", 300.0), ("water", "tip3p")):
         with pytest.raises(ValueError, match=f"h5 was made with {name} = .* {value} is asked"):
-            run_water(path, **arguments(**{name: value}))
+            run_liquid(path, **arguments(**{name: value}))
 
 
 def test_a_deleted_trajectory_is_made_anew_whatever_is_left_beside_it(tmp_path, monkeypatch):
     monkeypatch.setattr(simulate, "CHECKPOINT_FRAMES", 10)
     path = tmp_path / "beads.h5"
     with pytest.raises(Stop):
-        run_water(path, **arguments(), progress=stop_at(0.2))
+        run_liquid(path, **arguments(), progress=stop_at(0.2))
     path.unlink()
-    run_water(path, **arguments(seed=3))
+    run_liquid(path, **arguments(seed=3))
     with BeadTrajectory.open(path) as read:
         assert read.complete and read.n_frames == 30
         assert read.provenance["arguments"]["seed"] == 3
@@ -144,16 +144,16 @@ def test_a_deleted_trajectory_is_made_anew_whatever_is_left_beside_it(tmp_path, 
 
 def test_an_unfinished_run_is_not_continued_with_other_arguments(tmp_path):
     with pytest.raises(Stop):
-        run_water(tmp_path / "beads.h5", **arguments(), progress=stop_at(0.15))
+        run_liquid(tmp_path / "beads.h5", **arguments(), progress=stop_at(0.15))
     with pytest.raises(ValueError, match="made with length = 0.12, but 0.2 is asked"):
-        run_water(tmp_path / "beads.h5", **arguments(length=0.2))
+        run_liquid(tmp_path / "beads.h5", **arguments(length=0.2))
     checkpoint = tmp_path / "beads.h5.checkpoint"
     checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
     with pytest.raises(ValueError, match="beads.h5.checkpoint is damaged"):
-        run_water(tmp_path / "beads.h5", **arguments())
+        run_liquid(tmp_path / "beads.h5", **arguments())
     (tmp_path / "beads.h5").write_bytes((tmp_path / "beads.h5").read_bytes()[:-100])
     with pytest.raises(ValueError, match="beads.h5 is not a whole HDF5 file"):
-        run_water(tmp_path / "beads.h5", **arguments())
+        run_liquid(tmp_path / "beads.h5", **arguments())
 
 
 @pytest.mark.parametrize("change, words", [
@@ -165,7 +165,7 @@ def test_an_unfinished_run_is_not_continued_with_other_arguments(tmp_path):
     ({"platform": "Abacus"}, "no platform 'Abacus' on this machine")])
 def test_bad_arguments_are_named_before_any_work(tmp_path, change, words):
     with pytest.raises(ValueError, match=words):
-        run_water(tmp_path / "beads.h5", **arguments(**change))
+        run_liquid(tmp_path / "beads.h5", **arguments(**change))
     assert not list(tmp_path.iterdir())
 
 
@@ -416,7 +416,7 @@ def test_a_full_disk_ends_the_run_with_one_sentence_and_it_goes_on_later(tmp_pat
     with monkeypatch.context() as patch:
         patch.setattr(BeadWriter, "flush", full)
         with pytest.raises(OSError, match="disk is full"):
-            run_water(tmp_path / "beads.h5", **arguments())
-    run_water(tmp_path / "beads.h5", **arguments())
+            run_liquid(tmp_path / "beads.h5", **arguments())
+    run_liquid(tmp_path / "beads.h5", **arguments())
     with BeadTrajectory.open(tmp_path / "beads.h5") as beads:
         assert beads.n_frames == 30 and beads.complete

@@ -74,4 +74,8 @@ def fit_initial(trajectory: BeadTrajectory, settings: config.Potential) -> Initi
         )
     spec = potential_spec(trajectory, settings)
     fit = force_matching if method == "force_matching" else boltzmann_inversion
-    return InitialFit(spec, *fit(trajectory, spec))
+    theta, stderr, report = fit(trajectory, spec)
+    cutoffs = {"cutoff": spec.pair.r_cut}
+    if spec.three_body:
+        cutoffs["three_body_cutoff"] = spec.three_body.r_cut
+    return InitialFit(spec, theta, stderr, report | cutoffs)

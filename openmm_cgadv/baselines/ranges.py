@@ -14,6 +14,12 @@ from ..units import KB
 RAREST_PAIRS = 2e-5
 """Fraction of the pairs inside the cutoff below whose distance the data are too few to fit a spline."""
 
+NEIGHBORS = 47
+"""Mean number of neighbours inside the pair cutoff that is chosen where none is given: that of water within 0.70 nm."""
+
+THREE_BODY_NEIGHBORS = 8
+"""The same of the three-body energy: that of water within 0.40 nm."""
+
 CORE_DEPTH = 0.02
 """Depth below r_min at which the repulsive core has reached CORE_ENERGY (nm)."""
 
@@ -51,21 +57,57 @@ def pair_distances(trajectory: BeadTrajectory, cutoff: float, frames: slice) -> 
     return [np.concatenate(d) for d in found], frames_per_volume
 
 
+def neighbor_radius(distances: np.ndarray, per_bead: float, neighbors: float, longest: float) -> float:
+    """Distance within which a bead has so many neighbours on average, to 0.01 nm.
+
+    Parameters
+    ----------
+    distances : ndarray
+        Distances of all pairs, sorted (nm).
+    per_bead : float
+        Number of beads times number of frames that they were found in.
+    neighbors : float
+    longest : float
+        The result is at most this (nm).
+
+    Returns
+    -------
+    float
+        (nm)
+    """
+    rank = int(0.5 * neighbors * per_bead)
+    found = distances[rank] if rank < len(distances) else longest
+    return float(min(round(found, 2), np.floor(100 * longest + 1e-6) / 100))
+
+
 def potential_spec(trajectory: BeadTrajectory, settings: config.Potential) -> PotentialSpec:
-    """Ranges and sizes of every term, from the settings and the shortest distances that occur.
+    """Ranges and sizes of every term, from the settings and the distances that occur.
 
     Raises
     ------
     ValueError
-        If a pair of types never comes inside the cutoff, or the cutoff is above half the box.
+        If a pair of types never comes inside the cutoff, or a cutoff is too long.
     """
-    cutoff = settings.cutoff_nm
     heights = 1.0 / np.linalg.norm(np.linalg.inv(trajectory.boxes(sample_frames(trajectory, 100))), axis=1)
-    if cutoff > 0.5 * heights.min():
+    half = 0.5 * float(heights.min())
+    cutoff, inner = settings.cutoff_nm, settings.three_body_cutoff_nm
+    if cutoff is not None and cutoff > half:
         raise ValueError(
-            f"potential.cutoff_nm: found {cutoff:g}, expected at most {0.5 * heights.min():.3f}, half the box of the reference"
+            f"potential.cutoff_nm: found {cutoff:g}, expected at most {half:.3f}, half the box of the reference"
         )
-    distances, _ = pair_distances(trajectory, cutoff, sample_frames(trajectory, 60))
+    frames = sample_frames(trajectory, 60)
+    distances, _ = pair_distances(trajectory, cutoff or half, frames)
+    every = np.sort(np.concatenate(distances))
+    per_bead = trajectory.n_beads * len(range(frames.start, frames.stop, frames.step))
+    if cutoff is None:
+        cutoff = neighbor_radius(every, per_bead, NEIGHBORS, half)
+        distances = [d[d < cutoff] for d in distances]
+    if inner is None:
+        inner = neighbor_radius(every, per_bead, THREE_BODY_NEIGHBORS, cutoff)
+    if settings.three_body and inner > cutoff:
+        raise ValueError(
+            f"potential.three_body_cutoff_nm: found {inner:g}, expected at most the pair cutoff of {cutoff:g}"
+        )
     names = trajectory.type_names
     labels = [f"{a}-{b}" for i, a in enumerate(names) for b in names[i:]]
     for label, d in zip(labels, distances):
@@ -78,7 +120,7 @@ def potential_spec(trajectory: BeadTrajectory, settings: config.Potential) -> Po
     three_body = None
     if settings.three_body:
         three_body = ThreeBodySpec.splines(
-            min(r_min), settings.three_body_cutoff_nm, settings.radial_functions, settings.l_max
+            min(r_min), inner, settings.radial_functions, settings.l_max
         )
     pair = PairSpec(r_min, cutoff, settings.pair_functions, (core,) * len(r_min))
     return PotentialSpec(tuple(names), pair, three_body)

@@ -87,10 +87,10 @@ LIQUIDS = {
     "spce": Liquid("spce.xml", (18.0153,), 298.15, 0.998, 4.86e-4, 46.1e-6, (220.0, 400.0)),
     "tip3p": Liquid("tip3p.xml", (18.0153,), 298.15, 0.985, 9.2e-4, 57.4e-6, (220.0, 400.0)),
     "tip4pew": Liquid("tip4pew.xml", (18.0153,), 298.15, 0.9954, 3.2e-4, 48.1e-6, (220.0, 400.0)),
-    "argon": Liquid(str(DATA / "argon_krypton.xml"), (39.948,), 87.0, 1.398, 4.4e-3, 2.1e-4,
+    "argon": Liquid(str(DATA / "argon_krypton.xml"), (39.948,), 87.0, 1.397, 4.5e-3, 2.1e-4,
                     (80.0, 110.0), (ARGON,), charged=False),
-    "lj_mixture": Liquid(str(DATA / "argon_krypton.xml"), (39.948, 83.798), 115.0, 1.86, 4.0e-3,
-                         2.0e-4, (100.0, 135.0), (ARGON, KRYPTON), charged=False),
+    "lj_mixture": Liquid(str(DATA / "argon_krypton.xml"), (39.948, 83.798), 115.0, 1.876, 3.8e-3,
+                         2.1e-4, (100.0, 135.0), (ARGON, KRYPTON), charged=False),
     "methanol": Liquid(str(DATA / "methanol.xml"), (32.042,), 298.15, 0.77, 1.2e-3, 1.25e-4,
                        (220.0, 350.0), (METHANOL,)),
 }
