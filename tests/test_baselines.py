@@ -110,6 +110,27 @@ def test_ranges_follow_the_data(mixture):
         potential_spec(trajectory, config.Potential(cutoff_nm=0.9))
 
 
+def test_cutoffs_follow_from_the_neighbours_of_a_bead(tmp_path):
+    """Beads without correlations, whose number of neighbours within r is 4/3 π r³ times the density."""
+    n, density = 300, 21.0
+    box = liquid_box(n, density).numpy()
+    x = np.random.default_rng(0).uniform(0, box[0, 0], (60, n, 3))
+    boxes = np.broadcast_to(box, [60, 3, 3])
+    trajectory = write(tmp_path / "free.h5", x, boxes, [0] * n, ("A",))
+    spec = potential_spec(trajectory, config.Potential())
+    radius = {neighbors: (neighbors / (4 / 3 * np.pi * density)) ** (1 / 3) for neighbors in (8, 47)}
+    assert spec.pair.r_cut == pytest.approx(radius[47], abs=0.011)
+    assert spec.three_body.r_cut == pytest.approx(radius[8], abs=0.011)
+    spec = potential_spec(trajectory, config.Potential(cutoff_nm=0.4))
+    assert (spec.pair.r_cut, spec.three_body.r_cut) == (0.4, 0.4)
+    with pytest.raises(ValueError, match="three_body_cutoff_nm: found 1.1, expected at most the pair cutoff"):
+        potential_spec(trajectory, config.Potential(three_body_cutoff_nm=1.1))
+
+    few = write(tmp_path / "few.h5", x[:, :40], boxes, [0] * 40, ("A",))
+    spec = potential_spec(few, config.Potential())
+    assert 0.49 * box[0, 0] < spec.pair.r_cut <= 0.5 * box[0, 0]
+
+
 def test_initial_fit_round_trip_and_choice_of_method(mixture, tmp_path):
     trajectory, _, _ = mixture
     settings = config.Potential(cutoff_nm=0.6, pair_functions=14, radial_functions=2)

@@ -83,10 +83,21 @@ def test_what_was_set_is_enough_to_make_it_again(tmp_path):
             "reference.water=spc",
             "reference.water: found 'spc', expected 'spce', 'tip3p' or 'tip4pew'",
         ),
-        ("reference.water=null", "reference: found none of `water`, `trajectory` and `beads`"),
+        (
+            "reference.water=null",
+            "reference: found none of `water`, `liquid`, `trajectory` and `beads`",
+        ),
+        (
+            "reference.liquid=argon",
+            "reference: found `water` and `liquid` of `water`, `liquid`, `trajectory` and `beads`",
+        ),
+        (
+            "reference.liquid=spce",
+            "reference.liquid: found 'spce', expected 'argon', 'lj_mixture' or 'methanol'",
+        ),
         (
             "reference.trajectory={topology: a, files: b, frame_interval_fs: 20}",
-            "reference: found `water` and `trajectory` of `water`, `trajectory` and `beads`",
+            "reference: found `water` and `trajectory` of `water`, `liquid`, `trajectory` and `beads`",
         ),
         ("reference.temperature_K=null", "reference.temperature_K: found None, expected a number"),
         ("reference.temperature_K=-3", "reference.temperature_K: found -3, expected more than 0"),
@@ -112,10 +123,10 @@ def test_what_was_set_is_enough_to_make_it_again(tmp_path):
         ("potential.cutoff_nm=-0.7", "potential.cutoff_nm: found -0.7, expected more than 0"),
         (
             "potential.cutoff_nm=1.3",
-            "potential.cutoff_nm: found 1.3, expected at most 1.088, half the box of 343 water molecules",
+            "potential.cutoff_nm: found 1.3, expected at most 1.087, half the box of 343 molecules of spce",
         ),
         (
-            "potential.three_body_cutoff_nm=0.9",
+            "potential={cutoff_nm: 0.7, three_body_cutoff_nm: 0.9}",
             "potential: found three_body_cutoff_nm 0.9, expected at most cutoff_nm 0.7",
         ),
         (
@@ -199,7 +210,15 @@ def test_cutoff_above_half_the_box_of_a_trajectory_is_refused_before_any_work(tm
     with pytest.raises(
         ConfigError, match="cutoff_nm: found 0.7, expected at most 0.65, half the box"
     ):
-        load_experiment(write(tmp_path, OWN)).check()
+        load_experiment(write(tmp_path, OWN), ["potential.cutoff_nm=0.7"]).check()
+
+
+def test_a_liquid_is_made_to_order_by_its_name(tmp_path):
+    text = "reference: {temperature_K: 87, liquid: argon}\n"
+    experiment = load_experiment(write(tmp_path, text))
+    assert experiment.reference.made == "argon" and experiment.reference.length == 200
+    with pytest.raises(ConfigError, match="cutoff_nm: found 1.3, .* half the box of 343 molecules of argon"):
+        load_experiment(write(tmp_path, text), ["potential.cutoff_nm=1.3"])
 
 
 def test_defaults_are_valid_and_frozen():
