@@ -1,4 +1,4 @@
-"""Liquids of any size: the configuration of a model, repeated and cut to a box at its own density."""
+"""Liquids of any size: a model's configuration, repeated and cut to a box at its own density."""
 
 from __future__ import annotations
 

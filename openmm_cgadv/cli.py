@@ -1,4 +1,4 @@
-"""The command `cgadv`: an experiment stage by stage, bulk runs of a bundle, trajectories to beads."""
+"""The command `cgadv`: experiments stage by stage, runs of a bundle, trajectories to beads."""
 
 from __future__ import annotations
 

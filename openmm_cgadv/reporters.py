@@ -1,4 +1,4 @@
-"""OpenMM reporters: bead trajectories in H5MD, and structure and diffusion measured while a run goes on."""
+"""OpenMM reporters: beads in H5MD, and structure and diffusion measured while a run goes on."""
 
 from __future__ import annotations
 
@@ -174,13 +174,12 @@ class AnalysisReporter:
         self.path = None if path is None else Path(path)
         self.interval = _checked_interval(interval)
         if int(window) != window or window < 10:
-            raise ValueError(f"window: found {window}, expected a whole number of 10 reports or more")
+            raise ValueError(f"window: found {window}, expected a whole number, 10 or more")
         self.window = int(window)
         self.model = model
         self.rdf = self.msd = self.diffusion = None
-        self.reasons = {
-            name: f"no window of {window} reports is full yet" for name in ("rdf", "msd", "diffusion")
-        }
+        reason = f"no window of {window} reports is full yet"
+        self.reasons = dict.fromkeys(("rdf", "msd", "diffusion"), reason)
         self._step = None
         self._types = None
         self._bins: structure.Rdf | None = None
@@ -195,7 +194,8 @@ class AnalysisReporter:
         """Take a configuration, and measure when a window is full."""
         if self._types is None:
             self._types = bead_types(simulation.topology, self.model.type_names)
-            self._followed = np.arange(0, len(self._types), -(-len(self._types) // dynamics.MAX_BEADS))
+            n = len(self._types)
+            self._followed = np.arange(0, n, -(-n // dynamics.MAX_BEADS))
         if self._step is None or simulation.currentStep != self._step + self.interval:
             # The simulation was set to another state, from which displacements begin anew.
             self._begin()

@@ -1,4 +1,4 @@
-"""`cgadv simulate` runs a bundle as a liquid of any size; `cgadv map` turns trajectories into beads."""
+"""`cgadv simulate` runs a bundle as a liquid of any size; `cgadv map` makes beads of atoms."""
 
 import json
 

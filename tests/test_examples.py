@@ -1,0 +1,144 @@
+"""Every example does what it says, in a short form."""
+
+import json
+import re
+import runpy
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import numpy as np
+import openmm
+import pytest
+from openmm import app, unit
+from test_export import make_model, quiet
+
+from openmm_cgadv import BeadTrajectory, load, save_bundle
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+SHORT_TRAINING = [
+    "training.iterations=2", "training.validate_every=2", "training.checkpoint_every=2",
+    "training.chains=2", "training.window_ps=0.4", "production.length_ps=4",
+    "production.equilibration_ps=0.5",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return save_bundle(quiet(make_model(n=64)), tmp_path_factory.mktemp("bundle") / "model.cg")
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capsys):
+    """Runs an example with arguments in a folder of its own; its output."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_production_goes_on_from_its_checkpoint(bundle, run):
+    arguments = [bundle, "--molecules", 100, "--equilibration-ps", 0.5, "--out", "long"]
+    first = run("production_plugin.py", *arguments, "--length-ns", 0.01)
+    assert "100.0%" in first
+    with BeadTrajectory.open("long/beads.h5") as beads:
+        assert beads.n_frames == 10 and beads.frame_interval == pytest.approx(1.0)
+    second = run("production_plugin.py", *arguments, "--length-ns", 0.02)
+    assert "100.0%" in second and "50.0%" not in second
+    with BeadTrajectory.open("long/beads.h5") as beads:
+        assert beads.n_frames == 20 and beads.n_beads == 100
+        assert np.abs(np.diff(beads.positions(), axis=0)).max() < 2.0
+    assert Path("long/trajectory.dcd").stat().st_size > 2 * 100 * 12
+
+
+def test_openmm_ml_makes_the_same_system(bundle, run):
+    pytest.importorskip("openmmml")
+    if not any(point.name == "cgadv" for point in entry_points(group="openmmml.potentials")):
+        pytest.skip("the package is not installed, so OpenMM-ML can't find it")
+    lines = run("openmmml_route.py", bundle, "--steps", 100, "--report-interval", 10).splitlines()
+    temperatures = [float(line.split(",")[2]) for line in lines[1:]]
+    assert len(temperatures) == 10 and 100 < np.mean(temperatures) < 600
+
+
+@pytest.mark.parametrize("with_openmm_torch", [True, False])
+def test_bundle_runs_without_this_package(bundle, with_openmm_torch):
+    script = f"""
+import runpy, sys
+if not {with_openmm_torch}:
+    sys.modules["openmmtorch"] = None
+sys.argv = ["example", {str(bundle)!r}, "--steps", "20", "--report-interval", "2"]
+runpy.run_path({str(EXAMPLES / "without_this_package.py")!r}, run_name="__main__")
+assert not any(name.startswith("openmm_cgadv") for name in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, header, *lines = done.stdout.splitlines()
+    assert first.startswith("energy through")
+    assert with_openmm_torch or first == "energy through PythonForce"
+    energies = [float(line.split(",")[1]) for line in lines]
+    model = load(bundle)
+    context = openmm.Context(model.create_system(), openmm.VerletIntegrator(0.001))
+    context.setPositions(model.positions)
+    expected = context.getState(energy=True).getPotentialEnergy()._value
+    assert len(energies) == 10 and energies[0] == pytest.approx(expected, abs=15.0)
+
+
+def test_scan_shows_diffusion_falling_with_friction(bundle, run):
+    arguments = ["--factors", 0.25, 4.0, "--length-ps", 34, "--windows", 2]
+    table = run("live_parameters.py", bundle, *arguments).splitlines()[1:]
+    rows = [[float(x) for x in re.findall(r"[\d.]+", row)] for row in table]
+    friction = load(bundle).friction[0]
+    assert [row[1] for row in rows] == pytest.approx([0.25 * friction, 4 * friction], abs=0.01)
+    assert rows[0][2] > 2 * rows[1][2] > 0
+
+
+@pytest.fixture(scope="module")
+def gromacs_files(tmp_path_factory):
+    """A topology and a trajectory of real water as GROMACS writes them."""
+    import mdtraj
+
+    directory = tmp_path_factory.mktemp("gromacs")
+    force_field = app.ForceField("spce.xml")
+    modeller = app.Modeller(app.Topology(), [] * unit.nanometer)
+    modeller.addSolvent(force_field, model="spce", numAdded=125)
+    topology, positions = modeller.topology, modeller.positions
+    # The box for this number leaves some room; the potential needs 1.4 nm.
+    system = force_field.createSystem(
+        topology, nonbondedMethod=app.CutoffPeriodic, nonbondedCutoff=0.7 * unit.nanometer
+    )
+    integrator = openmm.LangevinMiddleIntegrator(298.15, 2.0, 0.002)
+    platform = openmm.Platform.getPlatform("CPU")
+    simulation = app.Simulation(topology, system, integrator, platform, {"Threads": "1"})
+    simulation.context.setPositions(positions)
+    simulation.minimizeEnergy()
+    simulation.context.setVelocitiesToTemperature(298.15)
+    simulation.step(500)
+    simulation.currentStep = 0
+    simulation.context.setTime(0.0)
+    simulation.reporters.append(app.XTCReporter(str(directory / "water.xtc"), 10))
+    simulation.step(2000)
+    state = simulation.context.getState(positions=True)
+    frame = mdtraj.Trajectory(
+        state.getPositions(asNumpy=True)._value, mdtraj.Topology.from_openmm(topology)
+    )
+    frame.unitcell_vectors = state.getPeriodicBoxVectors(asNumpy=True)._value[None]
+    frame.save(str(directory / "water.gro"))
+    return directory
+
+
+def test_own_trajectory_is_trained_on_and_run(gromacs_files, run, monkeypatch):
+    said = run(
+        "own_trajectory.py", "--topology", gromacs_files / "water.gro",
+        "--trajectory", gromacs_files / "water.xtc", "--out", "mine", "--set", *SHORT_TRAINING,
+    )  # fmt: skip
+    assert re.search(r"HOH: effective friction \d+\.\d/ps", said)
+    assert "to run it: cgadv simulate mine/model.cg" in said
+    assert len(load("mine/model.cg").types) == 125
+    metrics = json.loads(Path("mine/report/metrics.json").read_text())
+    assert metrics["reference"]["n_frames"] == 200
+    assert metrics["trained"]["temperature_K"] == pytest.approx(298, abs=40)
