@@ -5,7 +5,6 @@ import re
 import runpy
 import subprocess
 import sys
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import numpy as np
@@ -57,9 +56,11 @@ def test_production_goes_on_from_its_checkpoint(bundle, run):
 
 
 def test_openmm_ml_makes_the_same_system(bundle, run):
-    pytest.importorskip("openmmml")
-    if not any(point.name == "cgadv" for point in entry_points(group="openmmml.potentials")):
-        pytest.skip("the package is not installed, so OpenMM-ML can't find it")
+    openmmml = pytest.importorskip("openmmml", reason="the package openmmml is not installed")
+    from openmm_cgadv.export.openmmml import Factory
+
+    # As OpenMM-ML does where this package is installed, not only on the path.
+    openmmml.MLPotential.registerImplFactory("cgadv", Factory())
     lines = run("openmmml_route.py", bundle, "--steps", 100, "--report-interval", 10).splitlines()
     temperatures = [float(line.split(",")[2]) for line in lines[1:]]
     assert len(temperatures) == 10 and 100 < np.mean(temperatures) < 600
@@ -142,3 +143,26 @@ def test_own_trajectory_is_trained_on_and_run(gromacs_files, run, monkeypatch):
     metrics = json.loads(Path("mine/report/metrics.json").read_text())
     assert metrics["reference"]["n_frames"] == 200
     assert metrics["trained"]["temperature_K"] == pytest.approx(298, abs=40)
+
+
+def test_notebook_trains_and_shows_its_plots(tmp_path):
+    nbformat = pytest.importorskip("nbformat", reason="the package nbformat is not installed")
+    nbclient = pytest.importorskip("nbclient", reason="the package nbclient is not installed")
+    notebook = nbformat.read(EXAMPLES / "water.ipynb", as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in cells), "it keeps its outputs"
+    (parameters,) = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    shorter = [
+        "reference.molecules=100", "reference.length_ps=6", "reference.equilibration_ps=2",
+        *SHORT_TRAINING,
+    ]  # fmt: skip
+    parameters.source += f"\nout, settings = {str(tmp_path / 'out')!r}, {shorter}"
+    resources = {"metadata": {"path": str(EXAMPLES)}}
+    nbclient.NotebookClient(notebook, timeout=600, resources=resources).execute()
+    outputs = [output for cell in cells for output in cell.outputs]
+    shown = [output.data for output in outputs if "data" in output]
+    drawn = [kind for data in shown for kind in data if kind.startswith("image/")]
+    assert drawn == 4 * ["image/svg+xml"] + ["image/png"]
+    printed = "".join(o.text for o in outputs if o.output_type == "stream")
+    assert re.search(r"diffusion \([\d.e-]+ ± [\d.e-]+\) cm²/s", printed)
+    assert any("report: done in" in data.get("text/plain", "") for data in shown)
