@@ -13,7 +13,7 @@ import pytest
 from openmm import app, unit
 from test_export import make_model, quiet
 
-from openmm_cgadv import BeadTrajectory, load, save_bundle
+from openmm_cgadv import BeadTrajectory, load, openmm_plugin, save_bundle
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SHORT_TRAINING = [
@@ -45,6 +45,7 @@ def test_production_goes_on_from_its_checkpoint(bundle, run):
     arguments = [bundle, "--molecules", 100, "--equilibration-ps", 0.5, "--out", "long"]
     first = run("production_plugin.py", *arguments, "--length-ns", 0.01)
     assert "100.0%" in first
+    assert ("another backend" in first) == (openmm_plugin.why_not() is not None)
     with BeadTrajectory.open("long/beads.h5") as beads:
         assert beads.n_frames == 10 and beads.frame_interval == pytest.approx(1.0)
     second = run("production_plugin.py", *arguments, "--length-ns", 0.02)
