@@ -182,6 +182,28 @@ def create_integrator(drift: np.ndarray, types: np.ndarray, temperature: float, 
     )  # fmt: skip
 
 
+def is_integrator(integrator) -> bool:
+    """Whether an ``openmm.Integrator`` is a ``GeneralizedLangevinIntegrator``."""
+    return _WHY_NOT is None and bool(_library().cgadv_is_integrator(_address(integrator)))
+
+
+def read_integrator(integrator) -> dict:
+    """What a ``GeneralizedLangevinIntegrator`` holds: the arguments of :func:`create_integrator`."""
+    import openmm
+
+    root = ElementTree.fromstring(openmm.XmlSerializer.serialize(integrator))
+    drift = np.array(root.find("Drift").get("matrices").split(), dtype=np.float64)
+    n_types = int(root.find("Drift").get("types"))
+    size = round((len(drift) / n_types) ** 0.5)
+    return {
+        "drift": drift.reshape(n_types, size, size),
+        "types": np.array(root.find("Beads").get("types").split(), dtype=np.int64),
+        "temperature": float(root.get("temperature")),
+        "timestep": float(root.get("stepSize")),
+        "seed": int(root.get("randomSeed")),
+    }
+
+
 def set_drift(integrator, drift: np.ndarray) -> None:
     """Change the matrices A [n_types, K + 1, K + 1] (1/ps) of a ``GeneralizedLangevinIntegrator``.
 

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from dataclasses import replace
+from xml.etree import ElementTree
 
 import numpy as np
 import openmm
@@ -10,10 +12,15 @@ import torch
 from openmm import unit
 from systems import jittered_lattice, liquid_box, random_spec, random_theta
 
-from openmm_cgadv import kernels, openmm_plugin
-from openmm_cgadv.export import plugin
+from test_export import assert_same, energy_and_forces, make_model, measured
+
+from openmm_cgadv import kernels, openmm_plugin, save_bundle
+from openmm_cgadv.dynamics import GeneralizedLangevin, propagator, rollout
+from openmm_cgadv.export import integrators, plugin
+from openmm_cgadv.export.bundle import PLUGIN_FILES
 from openmm_cgadv.potentials import Potential, potential
 from openmm_cgadv.potentials.neighbors import neighbor_pairs
+from openmm_cgadv.units import KB
 
 pytestmark = pytest.mark.skipif(plugin.why_not() is not None, reason=str(plugin.why_not()))
 
@@ -68,19 +75,6 @@ def context_of(system, platform="Reference", integrator=None, threads=1):
     properties = {"Threads": str(threads)} if platform == "CPU" else {}
     integrator = integrator or openmm.VerletIntegrator(0.001)
     return openmm.Context(system, integrator, openmm.Platform.getPlatform(platform), properties)
-
-
-def measured(context, x=None):
-    if x is not None:
-        context.setPositions(x)
-    state = context.getState(energy=True, forces=True)
-    return state.getPotentialEnergy()._value, state.getForces(asNumpy=True)._value
-
-
-def assert_same(found, expected, tolerance):
-    """Energies, of either sign, to 1 kJ/mol a bead times the tolerance; forces to the largest times it."""
-    assert abs(found[0] - expected[0]) <= tolerance * max(abs(expected[0]), len(expected[1]))
-    assert np.abs(found[1] - expected[1]).max() <= tolerance * np.abs(expected[1]).max()
 
 
 class TestForce:
@@ -338,3 +332,411 @@ class TestRefusals:
         beads = Beads()
         with pytest.raises(ValueError, match="plain: found True, expected False for the backend plugin"):
             plugin.create_force(beads.spec, beads.theta, beads.types, plain=True)
+
+
+DT = 0.005
+TEMPERATURE = 298.15
+KT = KB * TEMPERATURE
+
+
+def random_drift(n_types, memory, seed=0):
+    """Friction and memory that differ from type to type."""
+    motion = GeneralizedLangevin(n_types, memory, 20.0, floor=1.0)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in motion.parameters():
+            parameter += 0.5 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    return motion.drift().detach()
+
+
+def free_beads(n, n_types, memory, seed=1, platform="CPU", mass=MASS):
+    """A Context of beads without any force, and their drift."""
+    drift = random_drift(n_types, memory)
+    integrator = openmm_plugin.create_integrator(drift, np.arange(n) % n_types, TEMPERATURE, DT, seed)
+    context = context_of(system_of(None, np.full(n, mass), np.eye(3)), platform, integrator)
+    context.setPositions(np.random.default_rng(4).uniform(0, 1, [n, 3]))
+    context.setVelocitiesToTemperature(TEMPERATURE, 2)
+    return context, drift
+
+
+def coordinates(context):
+    state = context.getState(positions=True, velocities=True)
+    return state.getPositions(asNumpy=True)._value, state.getVelocities(asNumpy=True)._value
+
+
+def auxiliary(context, n):
+    """The variables z [n, K, 3], which OpenMM shows in States alone."""
+    text = openmm.XmlSerializer.serialize(context.getState(integratorParameters=True))
+    numbers = ElementTree.fromstring(text).find("IntegratorParameters").get("auxiliary")
+    return np.array(numbers.split(), dtype=float).reshape(n, -1, 3)
+
+
+class TestIntegrator:
+    @pytest.mark.parametrize("n_types, memory", [(1, 0), (1, 3), (2, 0), (3, 2), (1, 7)])
+    @pytest.mark.parametrize("platform", PLATFORMS)
+    def test_step_is_the_rollouts_step(self, n_types, memory, platform):
+        """The same noise, number by number; after some steps with another time step and drift."""
+        beads, seed = Beads(n_types, n=130), 11
+        beads.theta = 0.1 * beads.theta
+        n, masses = len(beads.x), 18.0 + 5.0 * beads.types
+        drift = random_drift(n_types, memory)
+        sigma = np.sqrt(KT / masses)[:, None, None]
+        noise = kernels.noise(seed, 0, 0, 24, n, memory + 1)
+        # The auxiliary variables come from the noise of another replica.
+        state = torch.as_tensor(sigma) * kernels.noise(seed, 1, 0, 1, n, memory + 1)[0]
+        integrator = openmm_plugin.create_integrator(drift, beads.types, TEMPERATURE, DT, seed)
+        system = system_of(beads.force(precision="double"), masses, beads.box)
+        context = context_of(system, platform, integrator, threads=2)
+        context.setPositions(beads.x)
+        context.setVelocities(state[:, 0].numpy())
+        x, first = torch.as_tensor(beads.x)[None], 0
+        for steps, dt, scale in ((16, DT, 1.0), (4, 0.003, 1.0), (4, 0.003, 1.6)):
+            integrator.setStepSize(dt)
+            if scale != 1.0:
+                openmm_plugin.set_drift(integrator, scale * drift)
+            integrator.step(steps)
+            e, s = propagator(scale * drift, dt)
+            _, x, state = rollout(
+                x, state.reshape(1, n, memory + 1, 3), beads.box[None], types=torch.as_tensor(beads.types),
+                masses=torch.as_tensor(masses), kT=KT, dt=dt, frames=[steps], theta=torch.as_tensor(beads.theta),
+                spec=beads.spec, e=e, s=s, noise=noise[first : first + steps, None],
+            )  # fmt: skip
+            first += steps
+            found_x, found_v = coordinates(context)
+            np.testing.assert_allclose(found_x, x[0], rtol=0, atol=1e-11)
+            np.testing.assert_allclose(found_v, state[0, :, 0], rtol=0, atol=1e-10)
+            if memory:
+                np.testing.assert_allclose(auxiliary(context, n), state[0, :, 1:], rtol=0, atol=1e-10)
+        end = context.getState(energy=True)
+        assert end.getTime()._value == pytest.approx(16 * DT + 8 * 0.003) and end.getStepCount() == 24
+        expected = 0.5 * (masses * (state[0, :, 0].numpy() ** 2).sum(1)).sum()
+        assert end.getKineticEnergy()._value == pytest.approx(expected, rel=1e-9)
+
+    @pytest.mark.parametrize("dt", [1e-4, 0.005, 0.5])
+    def test_propagator_is_that_of_training(self, dt):
+        """At 0 K the state is multiplied by E; from rest it gets S times the noise."""
+        size, seed = 5, 3
+        drift = random_drift(1, size - 1, seed=6)
+        e, s = propagator(drift, dt)
+        for temperature in (0.0, TEMPERATURE):
+            integrator = openmm_plugin.create_integrator(drift, np.zeros(size), temperature, dt, seed)
+            context = context_of(system_of(None, np.full(size, MASS), np.eye(3)), integrator=integrator)
+            context.setPositions(np.zeros([size, 3]))
+            start = np.repeat(np.eye(size)[:, :, None], 3, 2) * (temperature == 0)
+            context.setVelocities(start[:, 0])
+            state = context.getState(velocities=True, positions=True, integratorParameters=True)
+            document = ElementTree.fromstring(openmm.XmlSerializer.serialize(state))
+            values = " ".join(map(repr, start[:, 1:].ravel().tolist()))
+            document.find("IntegratorParameters").set("auxiliary", values)
+            context.setState(openmm.XmlSerializer.deserialize(ElementTree.tostring(document, encoding="unicode")))
+            integrator.step(1)
+            found = np.concatenate([coordinates(context)[1][:, None], auxiliary(context, size)], 1)
+            if temperature == 0:
+                np.testing.assert_allclose(found[:, :, 0].T, e[0], rtol=0, atol=1e-14)
+            else:
+                noise = kernels.noise(seed, 0, 0, 1, size, size)[0].numpy()
+                expected = np.sqrt(KT / MASS) * np.einsum("ab,nbc->nac", s[0].numpy(), noise)
+                np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13)
+
+    @pytest.mark.parametrize("n_types, memory", [(1, 3), (3, 0), (2, 2)])
+    def test_equilibrium_is_kept_from_the_first_step_on(self, n_types, memory):
+        """<s sᵀ> is kT/m·1 for every type: variances, and correlations of v and z."""
+        n = 6000
+        context, _ = free_beads(n, n_types, memory)
+        for steps in (1, 60):
+            context.getIntegrator().step(steps)
+            s = coordinates(context)[1][:, None]
+            if memory:
+                s = np.concatenate([s, auxiliary(context, n)], 1)
+            for kind in range(n_types):
+                samples = np.sqrt(MASS / KT) * s[np.arange(n) % n_types == kind].swapaxes(0, 1).reshape(memory + 1, -1)
+                covariance = samples @ samples.T / samples.shape[1]
+                # Five standard errors of a variance of independent samples.
+                bound = 5 * np.sqrt(2 / samples.shape[1])
+                np.testing.assert_allclose(covariance, np.eye(memory + 1), rtol=0, atol=bound)
+
+    @pytest.mark.parametrize("n_types, memory", [(1, 3), (2, 0)])
+    def test_velocity_correlation_is_that_of_the_drift(self, n_types, memory):
+        """<v(0) v(t)> of free beads is (kT/m) exp(−A t)_00 for every type."""
+        n, lag = 20000, 12
+        context, drift = free_beads(n, n_types, memory)
+        context.getIntegrator().step(1)
+        before = coordinates(context)[1]
+        context.getIntegrator().step(lag)
+        product = (before * coordinates(context)[1] * MASS / KT).mean(1)
+        expected = torch.matrix_exp(-drift * DT * lag)[:, 0, 0]
+        for kind in range(n_types):
+            here = product[np.arange(n) % n_types == kind]
+            assert here.mean() == pytest.approx(expected[kind].item(), abs=5 * here.std() / np.sqrt(len(here)))
+
+    def test_beads_in_a_liquid_have_the_temperature(self):
+        beads = Beads(1, n=512)
+        beads.theta = 0.1 * beads.theta
+        integrator = openmm_plugin.create_integrator(random_drift(1, 3), beads.types, TEMPERATURE, 0.002, 5)
+        context = context_of(beads.system(), "CPU", integrator)
+        context.setPositions(beads.x)
+        context.setVelocitiesToTemperature(10.0, 1)
+        integrator.step(500)
+        found = []
+        for _ in range(40):
+            integrator.step(25)
+            found.append(context.getState(energy=True).getKineticEnergy()._value / (1.5 * len(beads.x) * KT))
+        # A 10th of the 40 as good as independent, 5 standard errors; and a little for the time step.
+        assert np.mean(found) == pytest.approx(1.0, abs=5 * np.sqrt(2 / (3 * 512) / 4) + 0.01)
+
+    def test_massless_particles_stay_and_leave_the_noise_of_others(self):
+        n = 70
+        drift = random_drift(1, 2)
+        ends = []
+        for massless in (False, True):
+            masses = np.full(n, MASS)
+            masses[::7] = 0 if massless else MASS
+            integrator = openmm_plugin.create_integrator(drift, np.zeros(n), TEMPERATURE, DT, 3)
+            context = context_of(system_of(None, masses, np.eye(3)), integrator=integrator)
+            context.setPositions(np.zeros([n, 3]))
+            integrator.step(5)
+            ends.append(coordinates(context)[0])
+        moving = np.arange(n) % 7 > 0
+        np.testing.assert_array_equal(ends[0][moving], ends[1][moving])
+        assert np.all(ends[1][~moving] == 0) and np.all(ends[0] != 0)
+
+    def test_seed_repeats_the_trajectory_and_zero_is_a_fresh_one(self):
+        ends = []
+        for seed in (1, 1, 2, 0, 0):
+            context, _ = free_beads(20, 1, 2, seed)
+            context.getIntegrator().step(3)
+            ends.append(coordinates(context)[0])
+        np.testing.assert_array_equal(ends[0], ends[1])
+        assert len({end.tobytes() for end in ends}) == 4
+
+    def test_new_context_and_reinitialization_start_the_noise_again(self):
+        context, _ = free_beads(20, 1, 2, seed=5)
+        state = context.getState(positions=True, velocities=True)
+        context.getIntegrator().step(3)
+        first = coordinates(context)
+        context.reinitialize()
+        context.setState(state)
+        context.getIntegrator().step(3)
+        for a, b in zip(first, coordinates(context)):
+            np.testing.assert_array_equal(a, b)
+
+    @pytest.mark.parametrize("n_types, memory", [(2, 0), (2, 3)])
+    def test_serialized_integrator_is_the_same(self, n_types, memory):
+        drift, types = random_drift(n_types, memory), np.arange(40) % n_types
+        integrator = openmm_plugin.create_integrator(drift, types, 310.0, 0.004, 9)
+        integrator.setIntegrationForceGroups(5)
+        text = openmm.XmlSerializer.serialize(integrator)
+        copy = openmm.XmlSerializer.deserialize(text)
+        assert openmm.XmlSerializer.serialize(copy) == text
+        assert openmm_plugin.is_integrator(copy) and not openmm_plugin.is_integrator(openmm.VerletIntegrator(1))
+        assert copy.getStepSize()._value == 0.004 and copy.getIntegrationForceGroups() == 5
+        found = openmm_plugin.read_integrator(copy)
+        np.testing.assert_array_equal(found.pop("drift"), drift)
+        np.testing.assert_array_equal(found.pop("types"), types)
+        assert found == {"temperature": 310.0, "timestep": 0.004, "seed": 9}
+
+    def test_state_holds_the_auxiliary_variables(self):
+        context, drift = free_beads(30, 2, 2)
+        context.getIntegrator().step(2)
+        state = context.getState(positions=True, velocities=True, integratorParameters=True)
+        text = openmm.XmlSerializer.serialize(state)
+        other, _ = free_beads(30, 2, 2, seed=8)
+        other.setState(openmm.XmlSerializer.deserialize(text))
+        np.testing.assert_array_equal(auxiliary(other, 30), auxiliary(context, 30))
+
+    def test_centre_of_mass_stays_without_friction(self):
+        """CMMotionRemover takes its motion away; pair forces and no noise leave it at rest."""
+        beads = Beads(1)
+        system = beads.system()
+        system.addForce(openmm.CMMotionRemover(1))
+        integrator = openmm_plugin.create_integrator(np.zeros([1, 1, 1]), beads.types, TEMPERATURE, 1e-4, 1)
+        context = context_of(system, "CPU", integrator)
+        context.setPositions(beads.x)
+        context.setVelocities(np.ones_like(beads.x))
+        integrator.step(5)
+        assert np.abs(coordinates(context)[1].mean(0)).max() < 1e-5
+
+    @pytest.mark.parametrize("platform", PLATFORMS)
+    def test_barostat_changes_the_box_and_energies_follow(self, platform):
+        beads = Beads(2, n=216)
+        beads.theta = 0.1 * beads.theta
+        system = beads.system(beads.force(precision="double"))
+        barostat = openmm.MonteCarloBarostat(1000 * unit.bar, TEMPERATURE * unit.kelvin, 5)
+        barostat.setRandomNumberSeed(3)
+        system.addForce(barostat)
+        integrator = openmm_plugin.create_integrator(random_drift(2, 2), beads.types, TEMPERATURE, 0.002, 5)
+        context = context_of(system, platform, integrator)
+        context.setPositions(beads.x)
+        context.setVelocitiesToTemperature(TEMPERATURE, 1)
+        integrator.step(300)
+        state = context.getState(positions=True, energy=True)
+        box = state.getPeriodicBoxVectors(asNumpy=True)._value
+        assert box[0, 0] != beads.box[0, 0]
+        beads.box = torch.as_tensor(box)
+        expected = beads.expected(state.getPositions(asNumpy=True)._value)[0]
+        assert state.getPotentialEnergy()._value == pytest.approx(expected, abs=1e-7)
+
+
+class TestCheckpoint:
+    """A Context made new from a checkpoint goes on bit for bit."""
+
+    def run(self, make, platform, threads=1):
+        beads = Beads(2, n=600)
+        beads.theta = 0.1 * beads.theta
+
+        def fresh(seed):
+            integrator = make(beads, seed)
+            context = context_of(beads.system(), platform, integrator, threads)
+            context.setPositions(beads.x)
+            context.setVelocitiesToTemperature(TEMPERATURE, seed)
+            return context
+
+        context = fresh(3)
+        context.getIntegrator().step(30)
+        checkpoint = context.createCheckpoint()
+        context.getIntegrator().step(30)
+        new = fresh(8)
+        new.getIntegrator().step(7)
+        new.loadCheckpoint(checkpoint)
+        assert new.getStepCount() == 30
+        new.getIntegrator().step(30)
+        for a, b in zip(coordinates(context), coordinates(new)):
+            np.testing.assert_array_equal(a, b)
+        return context, new
+
+    @pytest.mark.parametrize("platform, threads", [("Reference", 1), ("CPU", 1), ("CPU", 2)])
+    @pytest.mark.parametrize("memory", [0, 3])
+    def test_with_the_integrator_of_the_plugin(self, platform, threads, memory):
+        drift = random_drift(2, memory)
+        context, new = self.run(
+            lambda beads, seed: openmm_plugin.create_integrator(drift, beads.types, TEMPERATURE, 0.002, seed),
+            platform, threads,
+        )  # fmt: skip
+        np.testing.assert_array_equal(auxiliary(context, 600), auxiliary(new, 600))
+
+    def test_with_langevin_middle_on_the_reference_platform(self):
+        def make(beads, seed):
+            integrator = openmm.LangevinMiddleIntegrator(TEMPERATURE, 10.0, 0.002)
+            integrator.setRandomNumberSeed(seed)
+            return integrator
+
+        # Its random numbers are those of the process, so the second run needs them back.
+        beads = Beads(2, n=300)
+        beads.theta = 0.1 * beads.theta
+        context = context_of(beads.system(), "Reference", make(beads, 1))
+        context.setPositions(beads.x)
+        context.setVelocitiesToTemperature(TEMPERATURE, 1)
+        context.getIntegrator().step(20)
+        checkpoint = context.createCheckpoint()
+        context.getIntegrator().step(20)
+        new = context_of(beads.system(), "Reference", make(beads, 2))
+        new.loadCheckpoint(checkpoint)
+        new.getIntegrator().step(20)
+        for a, b in zip(coordinates(context), coordinates(new)):
+            np.testing.assert_array_equal(a, b)
+
+    def test_of_another_integrator_is_refused(self):
+        context, _ = free_beads(20, 1, 2, platform="Reference")
+        other, _ = free_beads(20, 1, 3, platform="Reference")
+        context.getIntegrator().step(1)
+        with pytest.raises(openmm.OpenMMException, match="found a checkpoint of another integrator"):
+            other.loadCheckpoint(context.createCheckpoint())
+
+
+class TestIntegratorRefusals:
+    def refused(self, system, message, n=4):
+        integrator = openmm_plugin.create_integrator(random_drift(1, 1), np.zeros(n), TEMPERATURE, DT)
+        with pytest.raises(openmm.OpenMMException, match=message):
+            context_of(system, integrator=integrator)
+
+    def test_virtual_sites(self):
+        system = system_of(None, [MASS, MASS, MASS, 0.0], np.eye(3))
+        system.setVirtualSite(3, openmm.TwoParticleAverageSite(0, 1, 0.5, 0.5))
+        self.refused(system, "found that particle 3 is a virtual site, expected beads")
+
+    def test_constraints(self):
+        system = system_of(None, np.full(4, MASS), np.eye(3))
+        system.addConstraint(0, 1, 0.1)
+        self.refused(system, "found 1 constraints in the System, expected none")
+
+    def test_number_of_particles(self):
+        self.refused(system_of(None, np.full(5, MASS), np.eye(3)), "found types of 4 beads, expected 5")
+
+    @pytest.mark.parametrize(
+        "changes, message",
+        [
+            ({"drift": np.eye(2)}, r"drift: found shape \(2, 2\), expected \[n_types, K \+ 1, K \+ 1\]"),
+            ({"types": [0, 2]}, "found type 2, expected numbers below 1"),
+            ({"temperature": -1.0}, "found a temperature below 0 K"),
+        ],
+    )
+    def test_arguments(self, changes, message):
+        arguments = {"drift": np.ones([1, 1, 1]), "types": [0, 0], "temperature": TEMPERATURE, "timestep": DT}
+        with pytest.raises(ValueError, match=message):
+            openmm_plugin.create_integrator(**arguments | changes)
+
+    def test_drift_without_equilibrium(self):
+        integrator = openmm_plugin.create_integrator(-np.ones([1, 1, 1]), np.zeros(2), TEMPERATURE, DT)
+        context = context_of(system_of(None, np.full(2, MASS), np.eye(3)), integrator=integrator)
+        context.setPositions(np.zeros([2, 3]))
+        with pytest.raises(openmm.OpenMMException, match="symmetric part is not positive, expected friction"):
+            integrator.step(1)
+
+    def test_live_drift_of_another_size(self):
+        integrator = openmm_plugin.create_integrator(random_drift(1, 2), np.zeros(2), TEMPERATURE, DT)
+        with pytest.raises(ValueError, match="found a drift of 16 numbers, expected 9"):
+            openmm_plugin.set_drift(integrator, random_drift(1, 3))
+        with pytest.raises(ValueError, match="found another integrator"):
+            openmm_plugin.set_drift(openmm.VerletIntegrator(0.001), random_drift(1, 2))
+
+
+class TestModel:
+    """What a model makes of the plugin."""
+
+    def test_integrator_is_that_of_the_plugin_where_every_platform_has_it(self, monkeypatch):
+        monkeypatch.setattr(integrators, "GPU_PLATFORMS", set())
+        model = make_model(n_types=2, memory=2)
+        integrator = model.create_integrator(seed=4, temperature=300.0, timestep=0.01)
+        found = openmm_plugin.read_integrator(integrator)
+        np.testing.assert_array_equal(found["drift"], model.drift)
+        np.testing.assert_array_equal(found["types"], model.types)
+        assert (found["temperature"], found["timestep"], found["seed"]) == (300.0, 0.01, 4)
+        assert isinstance(model.create_integrator(backend="openmm"), openmm.CustomIntegrator)
+        monkeypatch.setattr(integrators, "GPU_PLATFORMS", {"CPU"})
+        assert isinstance(model.create_integrator(), openmm.CustomIntegrator)
+        assert openmm_plugin.is_integrator(model.create_integrator(backend="plugin"))
+
+    def test_one_friction_stays_with_langevin_middle(self):
+        model = make_model(memory=0)
+        assert isinstance(model.create_integrator(), openmm.LangevinMiddleIntegrator)
+        assert openmm_plugin.is_integrator(model.create_integrator(backend="plugin"))
+        with pytest.raises(ValueError, match="backend: found 'cuda', expected one of openmm, plugin"):
+            model.create_integrator(backend="cuda")
+
+    def test_bundle_files_make_a_simulation(self, tmp_path):
+        model = make_model(n_types=2, memory=2)
+        path = save_bundle(model, tmp_path / "a.cg")
+        system, integrator = (
+            openmm.XmlSerializer.deserialize((path / name).read_text()) for name in PLUGIN_FILES
+        )
+        context = context_of(system, integrator=integrator)
+        energy, forces = measured(context, model.positions)
+        assert_same((energy, forces), energy_and_forces(model, model.positions), 1e-10)
+        integrator.step(1)
+
+    def test_update_context_sets_friction_and_memory(self):
+        model = make_model(n_types=2, memory=2)
+        integrator = model.create_integrator(backend="plugin", seed=1)
+        context = context_of(model.create_system(backend="plugin"), integrator=integrator)
+        context.setPositions(model.positions)
+        integrator.step(1)
+        new = replace(model, theta=0.9 * model.theta, drift=1.7 * model.drift)
+        new.update_context(context)
+        np.testing.assert_array_equal(openmm_plugin.read_integrator(integrator)["drift"], new.drift)
+        assert_same(measured(context, model.positions), energy_and_forces(new, model.positions), 1e-10)
+        for wrong, sentence in (
+            (replace(model, temperature=310.0), "found a temperature of 298.15 K, expected 310 K"),
+            (replace(model, drift=model.drift[:, :2, :2]), "found 2 auxiliary variables, expected 1"),
+        ):
+            with pytest.raises(ValueError, match=sentence):
+                wrong.update_context(context)

@@ -32,10 +32,10 @@ def other(model, seed=7):
     )
 
 
-def running(model, backend, platform="Reference", plain=False, steps=3):
+def running(model, backend, platform="Reference", plain=False, steps=3, integrator="openmm"):
     """A Context of the model after a few steps."""
     system = model.create_system(backend=backend, plain=plain)
-    context = context_of(system, model.create_integrator(seed=1), platform)
+    context = context_of(system, model.create_integrator(seed=1, backend=integrator), platform)
     context.setPositions(model.positions)
     context.setVelocitiesToTemperature(model.temperature, 1)
     context.getIntegrator().step(steps)
@@ -127,7 +127,7 @@ class TestIntegrator:
         new = other(model)
         before = variables(found)
         new.update_context(context)
-        after, expected = variables(found), variables(new.create_integrator(timestep=0.004))
+        after, expected = variables(found), variables(new.create_integrator(timestep=0.004, backend="openmm"))
         entries = [name for name in after if name[0] in "FPD"]
         assert len(entries) == (memory + 1) * (3 * memory + 4) // 2
         for name in entries:

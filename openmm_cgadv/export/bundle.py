@@ -11,6 +11,8 @@ potential.pt       TorchScript of plain torch operators, `forward(positions, box
 topology.pdb       the beads of that configuration
 system.xml         an OpenMM System of them that needs OpenMM alone
 integrator.xml     the integrator at the model's time step, which needs OpenMM alone
+*_plugin.xml       faster versions of these two, which need this package to be imported; where its
+                   OpenMM plugin was there at saving
 forcefield.xml     for `openmm.app.ForceField`
 =================  =================================================================================
 
@@ -46,6 +48,7 @@ TOPOLOGY, SYSTEM, INTEGRATOR, FORCE_FIELD = (
     "forcefield.xml",
 )
 FILES = (MODEL, PARAMETERS, POTENTIAL, TOPOLOGY, SYSTEM, INTEGRATOR, FORCE_FIELD)
+PLUGIN_FILES = ("system_plugin.xml", "integrator_plugin.xml")
 UNITS = {
     "length": "nm",
     "time": "ps",
@@ -214,12 +217,15 @@ class Model:
         timestep=None,
         temperature=None,
         seed: int | None = None,
+        backend: str | None = None,
     ) -> openmm.Integrator:
         """The integrator of the learned dynamics.
 
-        A LangevinMiddleIntegrator where one friction without memory acts on all beads, else a
-        CustomIntegrator. Its parameters are those of continuous time, so other time steps are
-        possible as long as the potential is not too stiff for them.
+        A LangevinMiddleIntegrator where one friction without memory acts on all beads. Else the
+        GeneralizedLangevinIntegrator of this package's OpenMM plugin or, where that does not load
+        or OpenMM has a platform for GPUs, on which it could not run, a CustomIntegrator. Its
+        parameters are those of continuous time, so other time steps are possible as long as the
+        potential is not too stiff for them.
 
         Parameters
         ----------
@@ -229,10 +235,17 @@ class Model:
             (ps), (K); those of the training by default.
         seed : int, optional
             Of the noise; drawn by OpenMM when absent.
+        backend : {"openmm", "plugin"}, optional
+            Insist on OpenMM's own integrators or on that of the plugin.
+
+        Raises
+        ------
+        ImportError
+            The plugin is asked for and does not load; the message says why.
         """
         from openmm import unit
 
-        from .integrators import langevin_integrator, memory_integrator
+        from .integrators import create_integrator
         from .system import bead_types
 
         timestep = self.timestep if timestep is None else plain(timestep, unit.picosecond)
@@ -240,11 +253,7 @@ class Model:
         if not timestep > 0:
             raise ValueError(f"timestep: found {timestep} ps, expected more than 0")
         types = self.types if topology is None else bead_types(topology, self.type_names)
-        used = np.unique(types)
-        friction = self.drift[used, 0, 0]
-        if self.drift.shape[-1] == 1 and np.ptp(friction) == 0:
-            return langevin_integrator(float(friction[0]), temperature, timestep, seed)
-        return memory_integrator(self.drift, types, temperature, timestep, seed)
+        return create_integrator(self.drift, types, temperature, timestep, seed, backend)
 
     def update_context(self, context: openmm.Context) -> None:
         """Put the parameters of this model into a running Context.
@@ -303,6 +312,7 @@ def save_bundle(model: Model, path: str | os.PathLike) -> Path:
     import torch
     from openmm import app
 
+    from . import plugin
     from .forcefield import force_field_xml
     from .native import native_forces
     from .system import bare_system
@@ -334,7 +344,13 @@ def save_bundle(model: Model, path: str | os.PathLike) -> Path:
         for force in native_forces(model.spec, model.theta, model.types):
             system.addForce(force)
         (scratch / SYSTEM).write_text(openmm.XmlSerializer.serialize(system))
-        (scratch / INTEGRATOR).write_text(openmm.XmlSerializer.serialize(model.create_integrator()))
+        integrator = model.create_integrator(backend="openmm")
+        (scratch / INTEGRATOR).write_text(openmm.XmlSerializer.serialize(integrator))
+        if plugin.why_not() is None:
+            system = model.create_system(backend="plugin")
+            integrator = model.create_integrator(backend="plugin")
+            for name, made in zip(PLUGIN_FILES, (system, integrator)):
+                (scratch / name).write_text(openmm.XmlSerializer.serialize(made))
         (scratch / FORCE_FIELD).write_text(force_field_xml(model))
         _replace(scratch, path)
     finally:

@@ -1,4 +1,4 @@
-"""OpenMM integrators for the learned friction: LangevinMiddle, and memory as a CustomIntegrator."""
+"""OpenMM integrators for the learned friction: LangevinMiddle, and memory by the plugin or a CustomIntegrator."""
 
 from __future__ import annotations
 
@@ -7,8 +7,37 @@ import openmm
 import torch
 from openmm import unit
 
+from .. import openmm_plugin
 from ..dynamics import propagator
 from ..units import KB
+
+GPU_PLATFORMS = {"CUDA", "HIP", "OpenCL"}
+BACKENDS = ("openmm", "plugin")
+
+
+def create_integrator(
+    drift: np.ndarray,
+    types: np.ndarray,
+    temperature: float,
+    timestep: float,
+    seed: int | None = None,
+    backend: str | None = None,
+) -> openmm.Integrator:
+    """See :meth:`openmm_cgadv.Model.create_integrator`."""
+    if backend is not None and backend not in BACKENDS:
+        raise ValueError(f"backend: found {backend!r}, expected one of {', '.join(BACKENDS)}")
+    friction = drift[np.unique(types), 0, 0]
+    if backend != "plugin" and drift.shape[-1] == 1 and np.ptp(friction) == 0:
+        return langevin_integrator(float(friction[0]), temperature, timestep, seed)
+    if backend == "plugin" or (backend is None and _plugin_runs_everywhere()):
+        return openmm_plugin.create_integrator(drift, types, temperature, timestep, seed or 0)
+    return memory_integrator(drift, types, temperature, timestep, seed)
+
+
+def _plugin_runs_everywhere() -> bool:
+    """Whether the plugin loads and has kernels for every platform that OpenMM may choose."""
+    platforms = {openmm.Platform.getPlatform(k).getName() for k in range(openmm.Platform.getNumPlatforms())}
+    return openmm_plugin.why_not() is None and not platforms & GPU_PLATFORMS
 
 
 def langevin_integrator(
@@ -178,13 +207,14 @@ def update_integrator(
         integrator.setFriction(friction[0] / unit.picosecond)
     elif "kicked" in (names := _per_dof_names(integrator)):
         _check_temperature(integrator.getGlobalVariableByName("kT") / KB, temperature)
-        found = sum(f"z{k}" in names for k in range(1, len(names)))
-        if found != size - 1:
-            raise ValueError(
-                f"integrator: found {found} auxiliary variables, expected {size - 1} as in the model"
-            )
+        _check_auxiliary(sum(f"z{k}" in names for k in range(1, len(names))), size - 1)
         timestep = integrator.getStepSize().value_in_unit(unit.picosecond)
         _set_entries(integrator, _step_matrices(drift, timestep), types)
+    elif openmm_plugin.is_integrator(integrator):
+        found = openmm_plugin.read_integrator(integrator)
+        _check_temperature(found["temperature"], temperature)
+        _check_auxiliary(found["drift"].shape[-1] - 1, size - 1)
+        openmm_plugin.set_drift(integrator, drift)
 
 
 def _per_dof_names(integrator: openmm.Integrator) -> list[str]:
@@ -199,6 +229,13 @@ def _check_temperature(found: float, expected: float) -> None:
         raise ValueError(
             f"integrator: found a temperature of {found:.6g} K, expected {expected:.6g} K, for "
             "which the model was made"
+        )
+
+
+def _check_auxiliary(found: int, expected: int) -> None:
+    if found != expected:
+        raise ValueError(
+            f"integrator: found {found} auxiliary variables, expected {expected} as in the model"
         )
 
 

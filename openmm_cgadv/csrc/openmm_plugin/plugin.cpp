@@ -132,6 +132,12 @@ CGADV_EXPORT const char* cgadv_update_context(void* force, void* context) {
       [&] { force_at(force).updateParametersInContext(*static_cast<Context*>(context)); });
 }
 
+// 1 if this is a GeneralizedLangevinIntegrator, else 0.
+CGADV_EXPORT int32_t cgadv_is_integrator(void* integrator) {
+  return dynamic_cast<GeneralizedLangevinIntegrator*>(static_cast<Integrator*>(integrator)) !=
+         nullptr;
+}
+
 CGADV_EXPORT const char* cgadv_set_drift(void* integrator, const double* drift, int64_t count) {
   return guarded([&] { integrator_at(integrator).setDrift(list(drift, count)); });
 }
