@@ -20,7 +20,7 @@ from .units import plain
 
 FLUSH_SECONDS = 1.0
 """Wall time after which frames are written to the file."""
-RDF_EVERY = 20
+RDF_EVERY = 10
 """Reports between two configurations whose distances are counted, which takes longest."""
 RDF_RANGE = 0.9
 """Largest distance of g(r) by half the box, so that a box may shrink."""

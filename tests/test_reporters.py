@@ -147,7 +147,7 @@ class TestAnalysis:
             r_max = reporter.rdf.edges[-1]
             counts = [
                 structure.rdf(beads, r_max=r_max, start=k, stop=k + 1).observed[0]
-                for k in range(0, 400, 20)
+                for k in range(0, 400, 10)
             ]
         np.testing.assert_allclose(reporter.msd.blocks.mean(0), expected, rtol=1e-4)
         np.testing.assert_allclose(reporter.rdf.observed.sum(0), np.sum(counts, axis=0))
