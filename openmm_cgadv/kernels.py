@@ -11,6 +11,7 @@ import json
 import math
 from functools import lru_cache
 from pathlib import Path
+from typing import Optional
 
 import torch
 from torch import Tensor
@@ -482,9 +483,13 @@ class FusedPotential(torch.nn.Module):
         Arithmetic inside the kernel.
     threads : int
         Number of threads; 0 asks for as many as torch uses where the module is made.
+    deliveries : str
+        Path of files with new parameters, but for the number that ends it.
     """
 
-    def __init__(self, spec, theta: Tensor, types: Tensor, precision: str = "single", threads: int = 0):
+    def __init__(
+        self, spec, theta: Tensor, types: Tensor, precision: str = "single", threads: int = 0, deliveries: str = ""
+    ):
         super().__init__()
         _ops()
         ispec, fspec = pack(spec)
@@ -495,9 +500,18 @@ class FusedPotential(torch.nn.Module):
         self.description: str = json.dumps(spec.to_dict())
         self.single: bool = _single(precision)
         self.threads: int = threads if threads > 0 else torch.get_num_threads()
+        self.deliveries: str = deliveries
 
-    def forward(self, positions: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
-        """Energy [] (kJ/mol) and forces [N, 3] (kJ/mol/nm) in the precision of the positions."""
+    def forward(
+        self, positions: Tensor, box: Tensor, delivery: Optional[Tensor] = None
+    ) -> tuple[Tensor, Tensor]:
+        """Energy [] (kJ/mol) and forces [N, 3] (kJ/mol/nm) in the precision of the positions.
+
+        With a delivery above 0 the parameters are read from the file of that number before.
+        """
+        if delivery is not None and int(delivery) > 0:
+            path = self.deliveries + str(int(delivery))
+            self.theta.copy_(torch.from_file(path, False, self.theta.numel(), dtype=torch.float64))
         x = positions.detach().to(torch.float64).contiguous()
         b = box.detach().to(torch.float64).contiguous()
         energy, forces = torch.ops.cgadv.energy_forces(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
@@ -66,11 +67,13 @@ class Generator:
         self.known = known_names(self.spec.type_names)
 
     def match(self, force_field, residue, bonded_to_atom, *ignored):
-        """The template of a bead, which has no element by which OpenMM could tell it from others."""
+        """The template of a bead, with the element, if any, that its file's reader took it for."""
         kind = self.known.get(residue.name)
         if kind is None or len(residue) != 1:
             return None
-        return force_field._templates[self.spec.type_names[kind]]
+        template = copy.deepcopy(force_field._templates[self.spec.type_names[kind]])
+        template.atoms[0].element = next(residue.atoms()).element
+        return template
 
     def createForce(self, system, data, nonbondedMethod, nonbondedCutoff, args) -> None:
         """Add the force; `createSystem` takes `backend` and `plain` as keywords."""

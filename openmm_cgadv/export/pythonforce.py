@@ -68,6 +68,10 @@ class EnergyAndForces:
             self.theta.copy_(torch.from_numpy(np.fromfile(f"{DELIVERIES}{delivery}")))
         positions = torch.as_tensor(state.getPositions(asNumpy=True)._value)
         box = torch.as_tensor(state.getPeriodicBoxVectors(asNumpy=True)._value)
+        if len(positions) != len(self.types):
+            raise ValueError(
+                f"System: found {len(positions)} particles, expected {len(self.types)} beads"
+            )
         if self.potential is None:
             energy, forces = kernels.energy_forces(
                 positions, box, self.types, self.theta, self.spec

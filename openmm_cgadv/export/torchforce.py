@@ -113,29 +113,38 @@ def create_force(
 ) -> openmm.Force:
     TorchForce = _openmmtorch().TorchForce
     fused = kernels.available() and not plain
+    theta, types = torch.as_tensor(theta), torch.as_tensor(types)
     if fused:
         module = kernels.FusedPotential(
-            spec, torch.as_tensor(theta), torch.as_tensor(types), precision="double"
+            spec, theta, types, precision="double", deliveries=DELIVERIES
         )
     else:
-        module = Potential(spec, torch.as_tensor(theta), torch.as_tensor(types))
-        module.requires_grad_(False)
-    force = TorchForce(torch.jit.script(Live(module)))
+        module = PlainPotential(Potential(spec, theta, types).requires_grad_(False))
+    force = TorchForce(torch.jit.script(module))
     force.setUsesPeriodicBoundaryConditions(True)
     force.setOutputsForces(fused)
     force.addGlobalParameter(DELIVERY, 0.0)
     return force
 
 
-class Live(torch.nn.Module):
+class PlainPotential(torch.nn.Module):
     """A potential whose parameters a Context can change, see :func:`.backend.deliver`."""
 
-    def __init__(self, potential: torch.nn.Module):
+    def __init__(self, potential: Potential):
         super().__init__()
         self.potential = potential
+        self.types = potential.types
+        self.description = potential.description
         self.deliveries = DELIVERIES
 
-    def forward(self, positions: torch.Tensor, box: torch.Tensor, delivery: torch.Tensor):
+    def forward(
+        self, positions: torch.Tensor, box: torch.Tensor, delivery: torch.Tensor
+    ) -> torch.Tensor:
+        # Errors are raised here: OpenMM-Torch crashes on those from inside a module of a module.
+        if len(positions) != len(self.types):
+            raise ValueError(
+                f"System: found {len(positions)} particles, expected {len(self.types)} beads"
+            )
         number = int(delivery)
         if number > 0:
             theta = self.potential.theta
@@ -152,10 +161,10 @@ def read(force: openmm.Force) -> Beads | None:
         return None
     # A copy: the Context's own module stays inside OpenMM.
     module = TorchForce.cast(force).getModule()
-    if not hasattr(module, "potential"):
+    if not hasattr(module, "deliveries"):
         return None
-    spec = PotentialSpec.from_dict(json.loads(module.potential.description))
-    return Beads(spec, module.potential.types.cpu().numpy())
+    spec = PotentialSpec.from_dict(json.loads(module.description))
+    return Beads(spec, module.types.cpu().numpy())
 
 
 def update(context: openmm.Context, force: openmm.Force, theta: np.ndarray) -> None:
