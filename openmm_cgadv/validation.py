@@ -63,9 +63,11 @@ class LiveValidation:
     def reference(self) -> figures.Measurement:
         """The reference, with the diffusion of a part as long as a validation run."""
         if self.measured is None:
-            whole = figures.measure(self.trajectory)
+            whole = figures.measure(self.trajectory, together=False)
             part = figures.measure(
-                self.trajectory, stop=round(self.length / self.trajectory.frame_interval)
+                self.trajectory,
+                stop=round(self.length / self.trajectory.frame_interval),
+                together=False,
             )
             reasons = {k: v for k, v in whole.reasons.items() if k != "diffusion"}
             reasons |= {k: v for k, v in part.reasons.items() if k == "diffusion"}
@@ -102,7 +104,8 @@ class LiveValidation:
             return {}
         with BeadTrajectory.open(run.beads) as beads:
             reference = self.reference()
-            found = figures.metrics(figures.measure(beads, reference), reference)
+            measured = figures.measure(beads, reference, together=False)
+            found = figures.metrics(measured, reference)
             last = beads.n_frames - 1
             self.positions = wrapped(beads.positions([last])[0], beads.boxes([last])[0])
         shutil.rmtree(self.directory, ignore_errors=True)

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from . import dynamics, structure
+from . import collective, dynamics, structure
 from .blocks import Unmeasurable, halves, jackknife
+from .collective import ApparentViscosity, Currents, SharedDisplacements, VanHove
 from .dynamics import Diffusion, Msd, Vacf
 from .structure import Adf, Rdf
 
@@ -21,6 +22,9 @@ TARGETS = {"rdf_l1": 0.02, "adf_l1": 0.04, "diffusion": 0.08, "msd": 0.08, "vacf
 
 TARGET_LAGS = (0.02, 20.0)
 """Range of lags, ps, in which the mean squared displacement is held against its target."""
+
+CURRENT_SHOWN = 3.0
+"""Longest lag, ps, of current correlations that is written down."""
 
 LARGE_DRIFT = 0.05
 CURVED = 0.25
@@ -35,14 +39,19 @@ class Measurement:
     n_frames, n_beads : int
     frame_interval, length : float
         ps.
-    rdf, adf, msd, diffusion, vacf
-        Results of `structure` and `dynamics`; None where the trajectory does not support them.
+    rdf, adf, msd, diffusion, vacf, currents, apparent_viscosity, shared, van_hove
+        Results of `structure`, `dynamics` and `collective`; None where the trajectory does not
+        support them.
     radii : dict or None
         First-shell radii, nm, that the angles were taken within.
     grid : ndarray
         Lags, ps, of `msd` that are reported; the others serve the fit of the diffusion.
     temperature : (float, float) or None
         Value and standard error, K.
+    viscosity : (float, float) or None
+        Value and standard error, mPa s.
+    second_radii : dict or None
+        Where the second shell ends, nm, which displacements are shared within.
     reasons : dict
         Why a part is None: ``{part: sentence}``.
     """
@@ -59,21 +68,29 @@ class Measurement:
     diffusion: Diffusion | None
     vacf: Vacf | None
     temperature: tuple[float, float] | None
+    second_radii: dict[tuple[str, str], float] | None
+    currents: Currents | None
+    apparent_viscosity: ApparentViscosity | None
+    viscosity: tuple[float, float] | None
+    shared: SharedDisplacements | None
+    van_hove: VanHove | None
     reasons: dict[str, str] = field(default_factory=dict)
 
 
 def measure(trajectory, reference: Measurement | None = None, *, start: int = 0,
-            stop: int | None = None) -> Measurement:
+            stop: int | None = None, together: bool = True) -> Measurement:
     """Measure structure and motion of a trajectory.
 
     Parameters
     ----------
     trajectory : BeadTrajectory
     reference : Measurement, optional
-        Range and bins of g(r), first-shell radii, velocity interval and the range of the diffusion
-        fit are taken from it, so that the two can be compared.
+        Range and bins of g(r), radii of the shells, velocity interval and the range of the
+        diffusion fit are taken from it, so that the two can be compared.
     start, stop : int
         Range of frames.
+    together : bool
+        Whether collective motion is measured too.
 
     Returns
     -------
@@ -121,8 +138,28 @@ def measure(trajectory, reference: Measurement | None = None, *, start: int = 0,
     vacf = attempt("vacf", lambda: dynamics.vacf(
         trajectory, like_vacf.interval if like_vacf else None, **part))
     temperature = attempt("temperature", lambda: dynamics.temperature(trajectory, **part))
+    if not together:
+        reasons |= dict.fromkeys(("second_radii", "currents", "shared", "van_hove"), _NOT_TOGETHER)
+    if reference is None:
+        second = attempt("second_radii", lambda: structure.second_shell_radii(rdf, radii),
+                         "second_radii", "adf", "rdf")
+    else:
+        second = reference.second_radii
+        if second is None:
+            reasons["second_radii"] = reference.reasons["second_radii"]
+    currents = attempt("currents", lambda: collective.currents(trajectory, **part), "currents")
+    apparent = attempt("apparent_viscosity", lambda: collective.apparent_viscosity(currents),
+                       "currents")
+    viscosity = attempt("viscosity", lambda: collective.viscosity(apparent), "apparent_viscosity")
+    if radii is None:
+        reasons.setdefault("shared", reasons["adf"])
+    shared = attempt("shared", lambda: collective.shared_displacements(
+        trajectory, [radii] if second is None else [radii, second], **part), "shared")
+    van_hove = attempt("van_hove", lambda: collective.van_hove(
+        trajectory, r_max=like_rdf.edges[-1] if like_rdf else None, **part), "van_hove")
     return Measurement(n_frames, trajectory.n_beads, interval, length, rdf, radii, adf, msd, grid,
-                       diffusion, vacf, temperature, reasons)
+                       diffusion, vacf, temperature, second, currents, apparent, viscosity, shared,
+                       van_hove, reasons)
 
 
 def metrics(measured: Measurement, reference: Measurement | None = None, *,
@@ -148,8 +185,13 @@ def metrics(measured: Measurement, reference: Measurement | None = None, *,
         both runs); ``diffusion_cm2_per_s``, ``diffusion_stderr``; ``msd_nm2``, ``msd_stderr``,
         ``vacf``, ``vacf_stderr`` as lists of ``[lag in ps, value]``, ``msd_ratio`` to the reference
         as a list of ``[lag, ratio, standard error]``; ``temperature_K``, ``temperature_stderr``,
-        ``friction_per_ps``, ``timestep_fs``; the curves ``rdf`` and ``adf``; ``n_beads``,
-        ``n_frames``, ``length_ps``, ``frame_interval_fs``; ``notes``, sentences on figures to be
+        ``friction_per_ps``, ``timestep_fs``; the curves ``rdf`` and ``adf``; ``viscosity_mPa_s``,
+        ``viscosity_stderr``, and ``apparent_viscosity`` by wave vector as a list of ``[k in 1/nm,
+        mPa s, standard error]``; at the shortest wave vector of the box ``transverse_current`` and
+        ``longitudinal_current`` as lists of ``[lag, value]``, with ``_stderr``, and
+        ``collective_displacement``; ``displacement_correlation`` of neighbours, both with lists
+        of ``[lag, value, standard error]`` under "transverse" and "longitudinal"; the van Hove
+        function ``van_hove_distinct`` and ``van_hove_self``; ``n_beads``, ``n_frames``, ``length_ps``, ``frame_interval_fs``; ``notes``, sentences on figures to be
         read with care. A figure that could not be computed is None, and ``reasons`` says why.
     """
     out = _Figures(reasons)
@@ -212,6 +254,7 @@ def metrics(measured: Measurement, reference: Measurement | None = None, *,
     out.put("adf", adf and [
         {"centre": name, "theta_rad": _list(adf.theta), "p": _list(p), "stderr": _list(e)}
         for name, p, e in zip(adf.centres, adf.p(), adf.stderr)], absent.get("adf"))
+    _together(out, measured)
     out.put("n_beads", measured.n_beads)
     out.put("n_frames", measured.n_frames)
     out.put("length_ps", measured.length)
@@ -263,7 +306,8 @@ def noise_floor(reference: Measurement) -> dict:
         out.put("msd_ratio", None, str(why))
         out.put("diffusion_of_halves_cm2_per_s", None, str(why))
     for name in ("diffusion_cm2_per_s", "diffusion_stderr", "msd_nm2", "msd_stderr", "vacf",
-                 "temperature_K", "friction_per_ps", "timestep_fs"):
+                 "temperature_K", "friction_per_ps", "timestep_fs", "viscosity_mPa_s",
+                 "transverse_current", "displacement_correlation"):
         out.put(name, None, _TWO_HALVES)
     return out.finish([])
 
@@ -302,6 +346,7 @@ def worst_ratio(run: dict) -> tuple[float | None, list[float] | None]:
 
 _ITSELF = "this is the reference that the other runs are compared with"
 _TWO_HALVES = "a noise floor compares two halves of one run and has no such figure"
+_NOT_TOGETHER = "collective motion was not measured"
 _ONE_BLOCK = "the run is too short for an error bar"
 
 
@@ -346,6 +391,52 @@ def _compare(out, part, function, name, measured, reference):
         out.put(error, None, str(why))
 
 
+def _together(out, measured):
+    """Put the figures of collective motion."""
+    absent = measured.reasons
+    value, error = measured.viscosity or (None, None)
+    out.put("viscosity_mPa_s", value, absent.get("viscosity"))
+    out.put("viscosity_stderr", error, absent.get("viscosity"))
+    found = measured.apparent_viscosity
+    out.put("apparent_viscosity", found and [
+        list(map(_plain, three)) for three in zip(found.k, found.values, found.stderr)],
+        absent.get("apparent_viscosity"))
+    currents = measured.currents
+    shown = currents and slice(np.searchsorted(currents.lags, CURRENT_SHOWN * (1 + 1e-6)))
+    for component in ("transverse", "longitudinal"):
+        out.put(f"{component}_current", currents and _curve(
+            currents.lags[shown], currents.values(component)[0, shown]), absent.get("currents"))
+        out.put(f"{component}_current_stderr", currents and _curve(
+            currents.lags[shown], currents.stderr(component)[0, shown]), absent.get("currents"))
+
+    shared = measured.shared
+    pairs, waves = None, None
+    if shared:
+        of_pairs, pairs_error = shared.of_pairs(), shared.pairs_stderr
+        of_waves, waves_error = shared.of_waves(), shared.waves_stderr
+        pairs, waves = {}, {}
+        for c, component in enumerate(("longitudinal", "transverse")):
+            pairs[component] = {shell: _with_errors(shared.lags, of_pairs[c, s], pairs_error[c, s])
+                                for s, shell in enumerate(shared.shells)}
+            waves[component] = _with_errors(shared.lags, of_waves[c], waves_error[c])
+        if len(shared.shells) < 2:
+            pairs["reasons"] = {"second_shell": absent["second_radii"]}
+    out.put("displacement_correlation", pairs, absent.get("shared"))
+    out.put("collective_displacement", waves, absent.get("shared"))
+
+    hove = measured.van_hove
+    out.put("van_hove_distinct", hove and [
+        {"types": list(pair), "lag_ps": _plain(lag), "r_nm": _list(hove.r), "g": _list(g),
+         "stderr": _list(e)}
+        for lag, curves, errors in zip(hove.lags, hove.distinct(), hove.distinct_stderr)
+        for pair, g, e in zip(hove.pairs, curves, errors)], absent.get("van_hove"))
+    out.put("van_hove_self", hove and [
+        {"type": name, "lag_ps": _plain(lag), "r_nm": _list(hove.r), "p": _list(p),
+         "stderr": _list(e)}
+        for lag, curves, errors in zip(hove.lags, hove.own(), hove.own_stderr)
+        for name, p, e in zip(hove.type_names, curves, errors)], absent.get("van_hove"))
+
+
 def _fit_range(reference, length, interval):
     if reference is None:
         return dynamics.fit_range(length, interval)
@@ -379,6 +470,10 @@ def _plain(x):
 
 def _list(values):
     return [_plain(v) for v in values]
+
+
+def _with_errors(lags, values, errors):
+    return [[_plain(t), _plain(v), _plain(e)] for t, v, e in zip(lags, values, errors)]
 
 
 def _curve(lags, values):

@@ -133,7 +133,7 @@ def rdf(trajectory, *, r_max: float | None = None, bin_width: float = BIN_WIDTH,
     ``g(r) = <pairs in the bin> / <n_pairs V_bin / V>`` over frames, with n_pairs the number of
     distinct pairs, N(N - 1)/2 for like beads, so that an ideal gas gives 1 at any N.
     """
-    order, bounds, names = _by_type(trajectory)
+    order, bounds, names = by_type(trajectory)
     frames = _frames(trajectory, start, stop, max_frames)
     narrowest = min(half_width(b) for b in _boxes(trajectory, frames))
     if r_max is None:
@@ -156,8 +156,8 @@ def rdf(trajectory, *, r_max: float | None = None, bin_width: float = BIN_WIDTH,
     observed = np.zeros((block[-1] + 1, len(kinds), n_bins))
     expected = np.zeros_like(observed)
     for k, (x, box) in enumerate(_configurations(trajectory, frames, order)):
-        rows = _centres(len(order), k)
-        r2, _ = _squared_distances(x, rows, box)
+        rows = centres(len(order), k)
+        r2, _ = squared_distances(x[rows], x, box)
         bins = np.minimum(np.sqrt(r2) * np.float32(1 / bin_width), np.float32(n_bins))
         bins = bins.astype(np.int32)
         bins[np.arange(len(rows)), rows] = n_bins
@@ -191,10 +191,42 @@ def first_shell_radius(r, g) -> float:
     peaks, _ = find_peaks(smooth, prominence=0.1, height=1.0)
     if not len(peaks):
         raise Unmeasurable(f"g(r) shows no first shell up to {r[-1]:.2f} nm")
+    return _minimum(r, g, smooth, peaks, "first")
+
+
+def second_shell_radius(r, g, first: float) -> float:
+    """First minimum of g(r) behind its second peak, nm.
+
+    As `first_shell_radius`, on the curve smoothed over 0.02 nm behind the end of the first shell,
+    where a peak counts if it stands out by 0.03 at least.
+
+    Parameters
+    ----------
+    r, g : array [n_bins]
+        Evenly spaced bin centres, nm, and the curve.
+    first : float
+        Where the first shell ends, nm.
+
+    Raises
+    ------
+    Unmeasurable
+        g(r) shows no second peak followed by a minimum.
+    """
+    r, g = np.asarray(r), np.asarray(g)
+    smooth = gaussian_filter1d(g, 0.02 / (r[1] - r[0]), mode="nearest")
+    start = np.searchsorted(r, first)
+    peaks, _ = find_peaks(smooth[start:], prominence=0.03)
+    if not len(peaks):
+        raise Unmeasurable(f"g(r) shows no second shell up to {r[-1]:.2f} nm")
+    return _minimum(r, g, smooth, peaks + start, "second")
+
+
+def _minimum(r, g, smooth, peaks, which):
+    """Minimum of a curve between its first two peaks, sought on the smoothed one."""
     end = peaks[1] if len(peaks) > 1 else len(r)
     low = peaks[0] + int(np.argmin(smooth[peaks[0]:end]))
     if low == len(r) - 1:
-        raise Unmeasurable(f"g(r) shows no minimum behind its first peak up to {r[-1]:.2f} nm")
+        raise Unmeasurable(f"g(r) shows no minimum behind its {which} peak up to {r[-1]:.2f} nm")
     near = (np.abs(r - r[low]) < 0.03) & (np.arange(len(r)) > peaks[0])
     if near.sum() > 4:
         cubic = np.polynomial.Polynomial.fit(r[near], g[near], 3)
@@ -213,10 +245,29 @@ def shell_radii(curves: Rdf) -> dict[tuple[str, str], float]:
     Unmeasurable
         No pair of types shows a first shell.
     """
+    return _where_there_is_one(curves, lambda pair, g: first_shell_radius(curves.r, g))
+
+
+def second_shell_radii(curves: Rdf, first: dict[tuple[str, str], float]
+                       ) -> dict[tuple[str, str], float]:
+    """Where the second shell ends, nm, for every pair of types that has a first shell; those
+    without a second are left out.
+
+    Raises
+    ------
+    Unmeasurable
+        No pair of types shows a second shell.
+    """
+    return _where_there_is_one(curves, lambda pair, g: second_shell_radius(
+        curves.r, g, first.get(pair, np.inf)))
+
+
+def _where_there_is_one(curves, find):
+    """Results of `find` for the pairs of types where it finds something."""
     radii, why = {}, None
     for pair, g in zip(curves.pairs, curves.g()):
         try:
-            radii[pair] = first_shell_radius(curves.r, g)
+            radii[pair] = find(pair, g)
         except Unmeasurable as error:
             why = error
     if not radii:
@@ -242,7 +293,7 @@ def adf(trajectory, radii: dict[tuple[str, str], float], *, start: int = 0,
     Unmeasurable
         No bead ever has two neighbours, or a radius is above half the smallest box width.
     """
-    order, bounds, names = _by_type(trajectory)
+    order, bounds, names = by_type(trajectory)
     frames = _frames(trajectory, start, stop, max_frames)
     widest = max(radii.values())
     if widest > min(half_width(b) for b in _boxes(trajectory, frames)):
@@ -257,8 +308,8 @@ def adf(trajectory, radii: dict[tuple[str, str], float], *, start: int = 0,
     block = block_numbers(len(frames))
     counts = np.zeros((block[-1] + 1, len(present), ANGLE_BINS))
     for k, (x, box) in enumerate(_configurations(trajectory, frames, order)):
-        rows = _centres(len(order), k)
-        r2, sides = _squared_distances(x, rows, box)
+        rows = centres(len(order), k)
+        r2, sides = squared_distances(x[rows], x, box)
         r2[np.arange(len(rows)), rows] = np.inf
         near = r2 < (limits[0, 0] if limits.size == 1 else limits[kind[rows]][:, kind])
         i, j = np.nonzero(near)
@@ -310,7 +361,7 @@ def adf_l1(curves: Adf, reference: Adf, blocks=slice(None), reference_blocks=sli
     return float(reference.weights @ difference.sum(1) * (curves.edges[1] - curves.edges[0]))
 
 
-def _by_type(trajectory):
+def by_type(trajectory):
     """Bead order sorted by type, boundaries of the types in it, names of the types present."""
     types = np.asarray(trajectory.types)
     order = np.argsort(types, kind="stable")
@@ -332,7 +383,7 @@ def _boxes(trajectory, frames):
     return trajectory.boxes(slice(frames.start, frames.stop, frames.step))
 
 
-def _centres(n, k):
+def centres(n, k):
     """Beads [n_rows] whose neighbours are looked at in the k-th configuration: all of a small
     system, every few in turn of a large one."""
     every = -(-n * n // DISTANCES_A_FRAME)
@@ -350,15 +401,16 @@ def _configurations(trajectory, frames, order):
             yield (fraction - np.floor(fraction)).astype(np.float32), box
 
 
-def _squared_distances(fraction, rows, box):
-    """Squared minimum-image distances [n_rows, N], nm^2, and the displacements' components.
+def squared_distances(some, others, box):
+    """Squared minimum-image distances [n, N], nm^2, between points [n, 3] and others [N, 3] in
+    fractional coordinates, and the displacements' components.
 
     Rounding fractional differences gives the nearest image of any pair closer than half the
     smallest box width, for any box shape: its fractional components are then below 1/2.
     """
     between = []
     for c in range(3):
-        d = fraction[rows, c, None] - fraction[None, :, c]
+        d = some[:, c, None] - others[None, :, c]
         d -= np.rint(d)
         between.append(d)
     box = box.astype(np.float32)
