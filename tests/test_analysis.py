@@ -367,8 +367,8 @@ def test_figures_are_numbers_or_none_with_a_reason(write):
     assert 0 < m["rdf_l1_stderr"] < m["rdf_l1"] and 0 < m["vacf_rms"] < 0.1
     assert [lag for lag, _ in m["msd_nm2"]] == [0.02, 0.04, 0.1, 0.2, 0.5, 1, 2]
     assert all(abs(ratio - 1) < 5 * error for _, ratio, error in m["msd_ratio"])
-    assert m["reasons"] == {name: "the trajectory holds no velocities"
-                            for name in ("temperature_K", "temperature_stderr")}
+    assert set(m["reasons"].values()) == {"the trajectory holds no velocities"}
+    assert {"temperature_K", "temperature_stderr", "viscosity_mPa_s"} < set(m["reasons"])
     assert empty["reasons"]["rdf_l1"] == "one bead alone makes no pair"
     assert all(empty[name] is None for name in SCHEMA)
 

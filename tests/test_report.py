@@ -3,6 +3,7 @@ import base64
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -112,7 +113,7 @@ def test_page_shows_every_section_and_opens_offline(full, tmp_path):
     assert all(link.startswith("#") and link[1:] in page.anchors for link in page.links)
     assert "url(" not in text and "<script" not in text and "@import" not in text
     prefix = "data:image/svg+xml;base64,"
-    assert len(page.sources) == 8 and all(s.startswith(prefix) for s in page.sources)
+    assert len(page.sources) == 9 and all(s.startswith(prefix) for s in page.sources)
     for source in page.sources:
         svg = base64.b64decode(source[len(prefix):]).decode()
         assert ElementTree.fromstring(svg).tag.endswith("svg")
@@ -150,6 +151,28 @@ def test_numbers_for_programs_are_those_of_the_page(full, tmp_path):
     assert (timings["all_atom_ns_per_day"], timings["speed_up"]) == (70, 20)
     shown = f"{100 * numbers['trained']['rdf_l1']:.2f}"
     assert shown in (tmp_path / "index.html").read_text(encoding="utf-8")
+
+
+def test_page_tells_what_friction_on_single_beads_costs(full, tmp_path):
+    def with_viscosity(run, value, at_k, damping):
+        figures = run.metrics | {
+            "viscosity_mPa_s": value, "viscosity_stderr": value and 0.02,
+            "apparent_viscosity": [[2.9, at_k, 0.02], [4.1, at_k / 2, 0.02]],
+            "shear_damping_per_ps": damping, "shear_damping_stderr": 0.5}
+        why = {name: f"{name} was lost" for name, v in figures.items() if v is None}
+        return Run(run.label, figures | {"reasons": why})
+
+    def page_with(at_k, value, damping):
+        data = replace(full, reference=with_viscosity(full.reference, 0.72, 0.7, 0.1),
+                       trained=with_viscosity(full.trained, value, at_k, damping))
+        return read(write_report(tmp_path, data))[1].text
+
+    words = "Friction on single beads damps shear waves of any length (Trained at 25 ± 0.5 ps⁻¹)"
+    damped = page_with(3.1, None, 25.0)
+    assert words in damped and "All-atom 0.70 ± 0.02 mPa\u202fs; Trained 3.10 ± 0.02" in damped
+    assert "Viscosity_mPa_s was lost" in damped
+    for good in (page_with(0.71, 0.73, 0.3), page_with(3.1, 3.2, 0.3)):
+        assert "Friction on single beads damps" not in good and "Shared displacements" in good
 
 
 def test_what_is_missing_is_named_with_its_reason(measured, tmp_path):

@@ -450,53 +450,58 @@ def _decayed(c, noise):
     return int(first[np.argmax(ended)]) if ended.any() else None
 
 
+def damping(apparent: ApparentViscosity) -> tuple[float, float]:
+    """Rate at which shear waves decay however long they are, and its standard error, 1/ps.
+
+    Zero where momentum is conserved; the effective friction where that acts on single beads. It is
+    the intercept of a line through the rates ``eta(k) k^2/rho`` over k^2, weighted by their errors.
+    A viscosity that falls with k bends the line and adds to it, up to a fifth of the lowest rate.
+    """
+    rates = apparent.k**2 / (MPA_S * apparent.density)
+    return _limit(apparent, lambda eta: eta * rates, rates)
+
+
 def viscosity(apparent: ApparentViscosity) -> tuple[float, float]:
     """Shear viscosity for k to 0 and its standard error, mPa s.
 
     Raises
     ------
     Unmeasurable
-        It has no limit, because friction on single beads damps waves of any length, or it is lost
-        in its error.
+        It has no limit, because `damping` is more than half, two standard errors beyond doubt, of
+        the rate at which the longest wave decays; or it is lost in its error.
 
     Notes
     -----
     ``eta(k) = eta/(1 + a k^2)``, a least-squares line through 1/eta(k) over k^2 weighted by the
     errors. The error adds, in quadrature, the difference from the other usual form,
     ``eta (1 - a k^2)`` (Palmer, 1994; B. Hess, J. Chem. Phys. 116, 209 (2002)), and the errors of
-    the cutoffs. Where momentum is conserved the rate ``eta(k) k^2/rho`` at which shear waves decay
-    vanishes with k; there is no limit where a line through the rates keeps more than half of that
-    of the longest wave, two standard errors beyond doubt.
+    the cutoffs.
     """
-    eta, k2 = apparent.values, apparent.k**2
-
-    def intercept(of, slope):
-        """Intercept of a function `of` the viscosities, whose derivative is `slope`, its error."""
-        line = _intercept(k2, np.abs(slope) * apparent.stderr)
-        spread = np.sqrt((len(apparent.left_out) - 1) * (of(apparent.left_out) @ line).var())
-        cutoff = np.linalg.norm(line * slope * apparent.cutoff_error)
-        return float(line @ of(eta)), float(np.hypot(spread, cutoff))
-
-    rates = k2 / (MPA_S * apparent.density)
-    rate, rate_error = intercept(lambda x: x * rates, rates)
-    if rate - 2 * rate_error > rates[0] * eta[0] / 2:
+    eta, k = apparent.values, apparent.k
+    rate, rate_error = damping(apparent)
+    if rate - 2 * rate_error > eta[0] * k[0]**2 / (2 * MPA_S * apparent.density):
         raise Unmeasurable(
             f"shear waves of any length are damped at {rate:.3g}/ps, as by friction on single "
             "beads, so that the viscosity grows with the box and has no limit; it is "
-            f"{eta[0]:.3g} mPa s for the longest wave in this one, "
-            f"{2 * np.pi / apparent.k[0]:.3g} nm")
-    fluidity, error = intercept(lambda x: 1 / x, -1 / eta**2)
+            f"{eta[0]:.3g} mPa s for the longest wave in this one, {2 * np.pi / k[0]:.3g} nm")
+    fluidity, error = _limit(apparent, lambda eta: 1 / eta, -1 / eta**2)
     if error > fluidity / 2:
         raise Unmeasurable("the trajectory is too short for a viscosity: its error is above half "
                            "of it")
-    other, _ = intercept(lambda x: x, np.ones_like(eta))
+    other, _ = _limit(apparent, lambda eta: eta, np.ones_like(eta))
     return 1 / fluidity, float(np.hypot(error / fluidity**2, 1 / fluidity - other))
 
 
-def _intercept(x, error):
-    """Weights [n] that make the intercept of a weighted least-squares line out of values."""
-    lines = np.stack([np.ones_like(x), x], 1) / error[:, None]
-    return np.linalg.pinv(lines)[0] / error
+def _limit(apparent, function, slope):
+    """Intercept of a weighted line through a function of the viscosities over k^2, and its error;
+    `slope` is the function's derivative."""
+    lines = np.stack([np.ones_like(apparent.k), apparent.k**2], 1)
+    weight = 1 / (np.abs(slope) * apparent.stderr)
+    share = np.linalg.pinv(lines * weight[:, None])[0] * weight
+    by_block = function(apparent.left_out) @ share
+    spread = np.sqrt((len(by_block) - 1) * by_block.var())
+    cutoff = np.linalg.norm(share * slope * apparent.cutoff_error)
+    return float(share @ function(apparent.values)), float(np.hypot(spread, cutoff))
 
 
 def shared_displacements(trajectory, radii, *, start: int = 0,

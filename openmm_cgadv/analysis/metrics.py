@@ -187,7 +187,8 @@ def metrics(measured: Measurement, reference: Measurement | None = None, *,
         as a list of ``[lag, ratio, standard error]``; ``temperature_K``, ``temperature_stderr``,
         ``friction_per_ps``, ``timestep_fs``; the curves ``rdf`` and ``adf``; ``viscosity_mPa_s``,
         ``viscosity_stderr``, and ``apparent_viscosity`` by wave vector as a list of ``[k in 1/nm,
-        mPa s, standard error]``; at the shortest wave vector of the box ``transverse_current`` and
+        mPa s, standard error]``; ``shear_damping_per_ps``, ``shear_damping_stderr``, the rate at
+        which shear waves of any length decay, 0 if momentum is conserved; at the shortest wave vector of the box ``transverse_current`` and
         ``longitudinal_current`` as lists of ``[lag, value]``, with ``_stderr``, and
         ``collective_displacement``; ``displacement_correlation`` of neighbours, both with lists
         of ``[lag, value, standard error]`` under "transverse" and "longitudinal"; the van Hove
@@ -401,6 +402,9 @@ def _together(out, measured):
     out.put("apparent_viscosity", found and [
         list(map(_plain, three)) for three in zip(found.k, found.values, found.stderr)],
         absent.get("apparent_viscosity"))
+    rate, error = collective.damping(found) if found else (None, None)
+    out.put("shear_damping_per_ps", rate, absent.get("apparent_viscosity"))
+    out.put("shear_damping_stderr", error, absent.get("apparent_viscosity"))
     currents = measured.currents
     shown = currents and slice(np.searchsorted(currents.lags, CURRENT_SHOWN * (1 + 1e-6)))
     for component in ("transverse", "longitudinal"):

@@ -18,6 +18,7 @@ INITIAL = "#d98200"
 TRAINED = "#0067b1"
 OTHERS = ("#008f6b", "#b5539a", "#7a6a00", "#c23b22")
 BAND = "#dcefe0"
+CURRENT_DRAWN = 2.0
 STYLE = {
     "font.family": "DejaVu Sans", "font.size": 9.5, "axes.titlesize": 9.5, "axes.labelsize": 9.5,
     "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
@@ -157,6 +158,77 @@ def vacf(reference: Series, others: list[Series]) -> str:
         bottom.set(xlabel="time t / ps", ylabel="difference")
         top.legend()
         return _svg(figure)
+
+
+def together(reference: Series, others: list[Series]) -> str:
+    """Collective motion: transverse current at the shortest wave vector, displacements that first
+    neighbours share along and across their separation, and the distinct van Hove function."""
+    runs = [reference, *others]
+    panels = []
+    if any(run.metrics.get("transverse_current") for run in runs):
+        panels.append(_transverse_current)
+    if any(run.metrics.get("displacement_correlation") for run in runs):
+        panels += [_shared("transverse", "across"),
+                   _shared("longitudinal", "along")]
+    if any(run.metrics.get("van_hove_distinct") for run in runs):
+        panels.append(_van_hove)
+    with _style():
+        columns = min(len(panels), 2)
+        rows = -(-len(panels) // columns)
+        figure = Figure(figsize=(WIDTH, 2.9 * rows))
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axis, draw in zip(axes, panels):
+            draw(axis, runs)
+        for axis in axes[len(panels):]:
+            axis.set_visible(False)
+        axes[0].legend()
+        return _svg(figure)
+
+
+def _transverse_current(axis, runs):
+    for run in runs:
+        if run.metrics.get("transverse_current"):
+            t, c = np.array(run.metrics["transverse_current"], float).T
+            axis.plot(t, c, color=run.color, ls=run.line, lw=3 if run is runs[0] else None,
+                      label=run.label)
+    axis.axhline(0, color="#888888", lw=0.8)
+    axis.set(xlabel="time t / ps", ylabel="C(k₁, t) / C(k₁, 0)", xlim=(0, CURRENT_DRAWN))
+    axis.set_title("transverse current, longest wave", loc="left")
+
+
+def _shared(component, words):
+    def draw(axis, runs):
+        for run in runs:
+            found = run.metrics.get("displacement_correlation")
+            if found:
+                t, value, error = np.array(found[component]["first_shell"], float).T
+                axis.errorbar(t, value, error, color=run.color, ls=run.line, marker="o",
+                              ms=5 if run is runs[0] else 3, capsize=2, elinewidth=0.9,
+                              label=run.label)
+        axis.axhline(0, color="#888888", lw=0.8)
+        axis.set(xscale="log", xlabel="lag / ps", ylabel="⟨dᵢ dⱼ⟩ / (MSD/3)")
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.set_title(f"first neighbours: displacements {words}", loc="left")
+    return draw
+
+
+def _van_hove(axis, runs):
+    found = next(run.metrics["van_hove_distinct"] for run in runs
+                 if run.metrics.get("van_hove_distinct"))
+    shown = found[len(found) // 2]
+    for run in runs:
+        same = [c for c in run.metrics.get("van_hove_distinct") or []
+                if c["types"] == shown["types"] and abs(c["lag_ps"] - shown["lag_ps"]) < 1e-6]
+        for curve in same:
+            r, g = _arrays(curve, "r_nm", "g")
+            far = r > 2 * (r[1] - r[0])
+            axis.plot(r[far], g[far], color=run.color, ls=run.line,
+                      lw=3 if run is runs[0] else None, label=run.label)
+    axis.set(xlabel="distance r / nm", ylabel=f"G(r, {shown['lag_ps']:g} ps) / density",
+             xlim=(0, None), ylim=(0, None))
+    pair = "" if len({tuple(c["types"]) for c in found}) == 1 else f", {'–'.join(shown['types'])}"
+    axis.set_title(f"distinct van Hove function{pair}", loc="left")
 
 
 def potentials(curves) -> str:

@@ -417,6 +417,9 @@ def _table(data):
             + mark(run, "diffusion") for run, d in zip(runs[1:], relative)],
         cell(halves and _signed(halves[1] / halves[0] - 1), floor,
              "diffusion_of_halves_cm2_per_s"), f"± {100 * TARGETS['diffusion']:g}")
+    row("Viscosity", "mPa s, of shear, for long waves",
+        [cell(with_error(run.metrics, "viscosity_mPa_s", "viscosity_stderr", 1, 2), run.metrics,
+              "viscosity_mPa_s") for run in runs], "")
     row("Temperature", "K, from velocities",
         [cell(with_error(run.metrics, "temperature_K", "temperature_stderr", 1, 1), run.metrics,
               "temperature_K") for run in runs], "")
@@ -477,7 +480,45 @@ def _motion(data, reference, others):
             "alike. ") + _distances(data, "vacf_rms", lambda v: f"{v:.3f}", "rms difference")))
     else:
         out.append(_none("No velocity correlation", _why(reference.metrics, "vacf")))
+    drawn = ("transverse_current", "displacement_correlation", "van_hove_distinct")
+    if any(reference.metrics.get(name) for name in drawn):
+        out.append(_figure(plots.together(reference, others), _collective_words(data)))
+    else:
+        out.append(_none("No collective motion",
+                         _why(reference.metrics, "displacement_correlation")))
     return "\n".join(out)
+
+
+def _collective_words(data):
+    """Caption of the figure of collective motion, which tells what friction on single beads
+    costs."""
+    m = data.reference.metrics
+    words = ("Collective motion. The transverse mass current of the longest shear wave that fits "
+             "the box; displacements that first neighbours share, 0 if they move by themselves and "
+             "1 if they move as one (error bars: one standard error); where other beads are a "
+             "while after a bead was at the origin, 1 once its place is forgotten. ")
+    apparent = m.get("apparent_viscosity")
+    if not apparent:
+        return words + f"No viscosity: {_why(m, 'apparent_viscosity')}."
+    k, value, error = apparent[0]
+    runs = [run for run in (data.initial, data.trained, *data.comparison)
+            if run and run.metrics.get("apparent_viscosity")]
+    found = [f"{data.reference.label} {value:.2f} ± {error:.2f} mPa\u202fs"]
+    found += ["{} {:.2f} ± {:.2f}".format(run.label, *run.metrics["apparent_viscosity"][0][1:])
+              for run in runs]
+    words += _sentence(f"Viscosity for a shear wave of {2 * math.pi / k:.3g} nm", found)
+    damped = []
+    for run in runs:
+        _, eta, spread = run.metrics["apparent_viscosity"][0]
+        rate, doubt = run.metrics["shear_damping_per_ps"], run.metrics["shear_damping_stderr"]
+        no_limit = run.metrics["viscosity_mPa_s"] is None and rate > 4 * doubt
+        if no_limit and eta - value > 4 * math.hypot(spread, error):
+            damped.append(f"{run.label} at {rate:.3g} ± {doubt:.1g} ps⁻¹")
+    if damped:
+        words += (f" Friction on single beads damps shear waves of any length ({'; '.join(damped)}): "
+                  "beads may diffuse as they should, but neighbours don't move together, flow is "
+                  "not that of the liquid, and the viscosity grows with the box.")
+    return words
 
 
 def _model(data):
@@ -679,6 +720,12 @@ included, up to a fifth of each run.</dd>
 (2 ps to a tenth of the all-atom run, 20 ps at most), not corrected for the size of the box.</dd>
 <dt>VACF</dt><dd>Autocorrelation of displacements from one frame to the next, normalised to 1 at
 time 0; the same for all runs, as stored velocities are not.</dd>
+<dt>Viscosity</dt><dd>η(k) = ρ / (k² ∫C dt) from the normalised autocorrelation C of the transverse
+mass current, at wave vectors up to twice the shortest of the box, extrapolated to k = 0 as
+η/(1 + a k²).</dd>
+<dt>Shared displacements</dt><dd>Mean product of the displacements of two neighbours, along or across
+their separation at the start, over a third of the MSD. The first shell ends at the first minimum
+of the all-atom g(r).</dd>
 <dt>Temperature</dt><dd>Σ m|v − v<sub>com</sub>|² / (3(N − 1)k<sub>B</sub>), from stored
 velocities.</dd>
 </dl>
