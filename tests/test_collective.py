@@ -214,7 +214,7 @@ def test_currents_need_velocities_and_frames_that_follow_them(write):
     with pytest.raises(Unmeasurable, match="frames are 20 fs apart, by when the transverse current"):
         collective.apparent_viscosity(collective.currents(write(x, BRICK, noise)))
     slow = shear_waves(0, 1500, np.eye(3) * 2, lambda k: 0.02 * k**2)
-    with pytest.raises(Unmeasurable, match="has not decayed within 1.5 ps"):
+    with pytest.raises(Unmeasurable, match="has not decayed to its noise within 1.5 ps"):
         collective.apparent_viscosity(collective.currents(write(slow[0], np.eye(3) * 2, slow[1])))
 
 

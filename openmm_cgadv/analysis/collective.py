@@ -417,8 +417,9 @@ def apparent_viscosity(found: Currents) -> ApparentViscosity:
     ends = [_decayed(*both) for both in zip(c, noise)]
     for k, one, end in zip(found.k, c, ends):
         if end is None:
-            raise Unmeasurable(f"the transverse current at {k:.3g}/nm has not decayed within "
-                               f"{found.lags[-1] / 2:.3g} ps, a twentieth of the trajectory at most")
+            raise Unmeasurable(f"the transverse current at {k:.3g}/nm has not decayed to its noise "
+                               f"within {found.lags[-1] / 2:.3g} ps; a longer trajectory shows "
+                               "later times, up to a twentieth of it")
     factor = MPA_S * found.density / found.k**2
 
     def running(blocks=slice(None)):
@@ -485,11 +486,12 @@ def viscosity(apparent: ApparentViscosity) -> tuple[float, float]:
             "beads, so that the viscosity grows with the box and has no limit; it is "
             f"{eta[0]:.3g} mPa s for the longest wave in this one, {2 * np.pi / k[0]:.3g} nm")
     fluidity, error = _limit(apparent, lambda eta: 1 / eta, -1 / eta**2)
-    if error > fluidity / 2:
+    other, _ = _limit(apparent, lambda eta: eta, np.ones_like(eta))
+    value, error = 1 / fluidity, np.hypot(error / fluidity**2, 1 / fluidity - other)
+    if not 0 < 2 * error < value:
         raise Unmeasurable("the trajectory is too short for a viscosity: its error is above half "
                            "of it")
-    other, _ = _limit(apparent, lambda eta: eta, np.ones_like(eta))
-    return 1 / fluidity, float(np.hypot(error / fluidity**2, 1 / fluidity - other))
+    return value, float(error)
 
 
 def _limit(apparent, function, slope):
