@@ -29,13 +29,15 @@ options.out.mkdir(parents=True, exist_ok=True)
 model = cg.bulk_model(cg.load(options.bundle), molecules=options.molecules)
 try:
     system = model.create_system(backend="plugin")
+    integrator = model.create_integrator(backend="plugin")
 except ImportError as reason:
     print(f"{reason}; running through another backend, more slowly")
     system = model.create_system()
+    integrator = model.create_integrator(backend="openmm")
 simulation = app.Simulation(
     model.topology,
     system,
-    model.create_integrator(),
+    integrator,
     openmm.Platform.getPlatform("CPU"),
     {"Threads": options.threads},
 )
