@@ -88,12 +88,10 @@ def _version(package: str) -> str | None:
 
 
 def _speed(backend: str) -> str:
-    """Milliseconds a step of beads as dense as water, with a potential of the default shape."""
+    """Milliseconds a step of beads like water's, with a potential of the default shape."""
     shape = config.Potential()
-    pair = PairSpec((0.25,), shape.cutoff_nm, shape.pair_functions, (1e5,))
-    three_body = ThreeBodySpec.splines(
-        0.25, shape.three_body_cutoff_nm, shape.radial_functions, shape.l_max
-    )
+    pair = PairSpec((0.25,), 0.7, shape.pair_functions, (1e5,))
+    three_body = ThreeBodySpec.splines(0.25, 0.4, shape.radial_functions, shape.l_max)
     spec = PotentialSpec(("W",), pair, three_body)
     beads = SIDE**3
     model = Model(

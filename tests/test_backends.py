@@ -17,6 +17,8 @@ from test_export import (
     measured,
     quiet,
     shifted_configurations,
+    skip_missing_operators,
+    tolerance,
 )
 
 from openmm_cgadv import kernels, save_bundle
@@ -47,15 +49,16 @@ class TestBarostat:
         model = make_model(n_types=2, n=125, triclinic=triclinic)
         context = context_of(system_of(model, backend), platform=platform)
         measured(context, model.positions)
+        within = tolerance(backend, platform)
         for scale in (1.07, [1.02, 1.0, 1.05], 0.99):
             changed = replace(
                 model, box=model.box * scale, positions=model.positions * np.asarray(scale)
             )
             context.setPeriodicBoxVectors(*changed.box)
             found = measured(context, changed.positions)
-            assert_same(found, energy_and_forces(changed, changed.positions), 1e-10)
+            assert_same(found, energy_and_forces(changed, changed.positions), within)
             fresh = context_of(system_of(changed, backend), platform=platform)
-            assert_same(found, measured(fresh, changed.positions), 1e-10)
+            assert_same(found, measured(fresh, changed.positions), within)
 
     @on_all
     def test_energy_falls_with_volume_as_the_virial_says(self, backend, platform):
@@ -63,13 +66,15 @@ class TestBarostat:
         model = quiet(make_model(n_types=2))
         context = context_of(system_of(model, backend), platform=platform)
         energies = []
-        step = 1e-4
+        # Energies to single precision need a wider difference.
+        double = tolerance(backend, platform) < 1e-6
+        step = 1e-4 if double else 3e-3
         for scale in (1 - step, 1 + step):
             context.setPeriodicBoxVectors(*(scale * model.box))
             energies.append(measured(context, scale * model.positions)[0])
         # d/dλ U(λx, λL) in one open cluster of images: every pair's r du/dr.
         found = (energies[1] - energies[0]) / (2 * step)
-        assert found == pytest.approx(pair_virial(model), rel=1e-5)
+        assert found == pytest.approx(pair_virial(model), rel=1e-5 if double else 2e-3)
 
     @on_all
     def test_barostat_moves_the_box_and_the_energy_follows(self, backend, platform):
@@ -88,7 +93,7 @@ class TestBarostat:
         now = replace(model, box=box)
         positions = state.getPositions(asNumpy=True)._value
         found = state.getPotentialEnergy()._value, state.getForces(asNumpy=True)._value
-        assert_same(found, energy_and_forces(now, positions), 1e-10)
+        assert_same(found, energy_and_forces(now, positions), tolerance(backend, platform))
 
 
 def pair_virial(model):
@@ -136,11 +141,13 @@ class TestVirtualSites:
         forces[5] += 0.7 * forces[last]
         found = state.getForces(asNumpy=True)._value
         forces[last] = found[last]
-        assert_same((state.getPotentialEnergy()._value, found), (energy, forces), 1e-10)
+        found = state.getPotentialEnergy()._value, found
+        assert_same(found, (energy, forces), tolerance(backend, platform))
 
     @on_all
     @pytest.mark.parametrize("plain", [True, False])
     def test_particles_that_are_no_beads_are_refused(self, backend, platform, plain):
+        skip_missing_operators(backend, plain)
         model = make_model()
         system = system_of(model, backend, plain=plain)
         index = system.addParticle(0.0)

@@ -43,7 +43,7 @@ def test_system_has_the_energy_and_masses_of_the_model(tmp_path, backend, n_type
     model = make_model(n_types=n_types)
     path = save_bundle(model, tmp_path / "a.cg")
     potential = openmmml.MLPotential("cgadv", path=path)
-    system = potential.createSystem(model.topology, backend=backend, plain=True)
+    system = potential.createSystem(model.topology, backend=backend)
     assert isinstance(system.getForce(1), openmm.CMMotionRemover)
     masses = [system.getParticleMass(k)._value for k in range(system.getNumParticles())]
     np.testing.assert_array_equal(masses, model.masses[model.types])
