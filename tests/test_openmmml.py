@@ -138,7 +138,7 @@ def test_mixed_system_adds_the_model_among_its_beads_to_the_field_of_all_else(wa
         ),
         (
             lambda m, t, s: m.createMixedSystem(t, s, range(5), backend="torchforce"),
-            "backend: found 'torchforce', expected 'pythonforce', the only one that acts on a part",
+            "backend: found 'torchforce', expected 'pythonforce', which can act on a part",
         ),
         (
             lambda m, t, s: (

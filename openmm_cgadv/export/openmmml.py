@@ -41,7 +41,7 @@ class Potential(MLPotentialImpl):
 
     ``createMixedSystem`` lets chosen beads interact through the model and everything else, those
     beads with other particles included, through the given System: a solute of another kind in
-    coarse-grained water. It runs through backend `pythonforce`, the only one that acts on a part of
+    coarse-grained water. It runs through backend `pythonforce`, which can act on a part of
     a System.
     """
 
@@ -59,7 +59,7 @@ class Potential(MLPotentialImpl):
                 system.setParticleMass(index, self.model.masses[kind])
         elif backend not in (None, "pythonforce"):
             raise ValueError(
-                f"backend: found {backend!r}, expected 'pythonforce', the only one that acts on a "
+                f"backend: found {backend!r}, expected 'pythonforce', which can act on a "
                 "part of a System"
             )
         else:
