@@ -223,7 +223,7 @@ class Production(Section):
     the training when empty."""
     seed: Annotated[int, Field(ge=0)] = 1
     platform: str | None = None
-    backend: Literal["torchforce", "pythonforce"] | None = None
+    backend: Literal["torchforce", "plugin", "pythonforce"] | None = None
 
 
 class Experiment(Section):

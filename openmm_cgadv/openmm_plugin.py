@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 LIBRARY = Path(__file__).parent / "_lib" / "libcgadv_openmm.so"
-REBUILD = "pip install --force-reinstall --no-deps --no-build-isolation openmm_cgadv"
+REBUILD = "pip install --force-reinstall --no-deps . in the sources of openmm_cgadv"
 
 
 def _load() -> str | None:

@@ -120,7 +120,7 @@ def run_production(
     platform : str, optional
         OpenMM platform. By default Reference for few beads, else CPU: the energy is computed by
         the kernels of this package either way.
-    backend : {"torchforce", "pythonforce"}, optional
+    backend : {"torchforce", "plugin", "pythonforce"}, optional
         See :meth:`Model.create_system`.
     simulation : openmm.app.Simulation, optional
         That of :func:`create_simulation` for a model before this one, which is given the parameters

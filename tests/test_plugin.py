@@ -1,5 +1,6 @@
 """The native OpenMM plugin has the energy, the forces and the dynamics of the model, without torch."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -740,3 +741,18 @@ class TestModel:
         ):
             with pytest.raises(ValueError, match=sentence):
                 wrong.update_context(context)
+
+
+@pytest.mark.parametrize("there, sentence", [(False, "was not built: install"), (True, "does not load .* build it for")])
+def test_missing_plugin_says_what_to_do(monkeypatch, tmp_path, there, sentence):
+    file = tmp_path / "library.so"
+    if there:
+        file.write_text("not a library")
+    monkeypatch.setattr(openmm_plugin, "LIBRARY", file)
+    why = openmm_plugin._load()
+    assert re.search(sentence, why) and "pip install" in why and "\n" not in why
+    monkeypatch.setattr(openmm_plugin, "_WHY_NOT", why)
+    assert plugin.why_not() == why
+    with pytest.raises(ImportError, match="pip install"):
+        openmm_plugin.create_integrator(np.ones([1, 1, 1]), [0], 300.0, DT)
+    assert not openmm_plugin.is_force(openmm.CustomExternalForce("x"))
