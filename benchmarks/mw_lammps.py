@@ -2,8 +2,9 @@
 
 Both start from the same liquid at 298 K and run 10 fs steps. LAMMPS runs ``fix nve`` with and without
 ``fix langevin``, its neighbour lists rebuilt as it sees fit. Against it stand a whole rollout, which does
-Langevin dynamics and draws its noise, and a loop in Python that integrates Newton's equations with numpy and asks for
-energy and forces each step.
+Langevin dynamics and draws its noise, a loop in Python that integrates Newton's equations with numpy and asks for
+energy and forces each step, and OpenMM with this package's plugin on its CPU platform: its force under OpenMM's
+LangevinMiddleIntegrator and VerletIntegrator.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
+import openmm
 import torch
 from measure import FRICTION, KT, MASS, TEMPERATURE, describe, drift, interleaved, liquid, table, thermal_state, verdict
 
 from openmm_cgadv import kernels
 from openmm_cgadv.dynamics import propagator
+from openmm_cgadv.export import plugin
 from openmm_cgadv.potentials.stillinger_weber import mw_water
 
 DT = 0.010
@@ -58,6 +61,23 @@ def lammps_run(x: np.ndarray, v: np.ndarray, edge: float, skin: float, langevin:
     if langevin:
         run.command(f"fix 2 all langevin {TEMPERATURE} {TEMPERATURE} {1e3 / FRICTION} 1234")
     return run
+
+
+def openmm_run(x: np.ndarray, v: np.ndarray, box: np.ndarray, spec, theta, langevin: bool) -> openmm.Context:
+    """The beads in OpenMM, with the plugin's force in single precision, as is its default."""
+    system = openmm.System()
+    for _ in x:
+        system.addParticle(MASS)
+    system.setDefaultPeriodicBoxVectors(*box)
+    system.addForce(plugin.create_force(spec, theta, np.zeros(len(x), np.int64), plain=False))
+    if langevin:
+        integrator = openmm.LangevinMiddleIntegrator(TEMPERATURE, FRICTION, DT)
+    else:
+        integrator = openmm.VerletIntegrator(DT)
+    made = openmm.Context(system, integrator, openmm.Platform.getPlatform("CPU"), {"Threads": "1"})
+    made.setPositions(x)
+    made.setVelocities(v)
+    return made
 
 
 def main() -> None:
@@ -120,6 +140,12 @@ def main() -> None:
             for precision in ("double", "single"):
                 cases[f"rollout, Langevin, {precision}"] = rollout_case(precision)
                 cases[f"energy_forces in a Python loop, nve, {precision}"] = loop_case(precision)
+            contexts = []
+            if plugin.why_not() is None:
+                for langevin in (False, True):
+                    made = openmm_run(x.numpy(), state[0, :, 0].numpy(), box.numpy(), spec, theta, langevin)
+                    contexts.append(made)
+                    cases[f"OpenMM and the plugin, {'Langevin' if langevin else 'nve'}, single"] = made.getIntegrator().step
             times = interleaved(cases, repeats, seconds)
             for instance in instances.values():
                 instance.close()
@@ -130,6 +156,10 @@ def main() -> None:
         ours = times["rollout, Langevin, double"]
         verdict(f"{beads} beads, LAMMPS nve + langevin / rollout, both double", langevin / ours, 1)
         verdict(f"{beads} beads, LAMMPS nve / rollout with Langevin, both double", nve / ours, 1)
+        if contexts:
+            for name, theirs in (("nve", nve), ("Langevin", langevin)):
+                ratio = theirs / times[f"OpenMM and the plugin, {name}, single"]
+                verdict(f"{beads} beads, LAMMPS / OpenMM and the plugin, both {name}", ratio, 1)
         loop = times["energy_forces in a Python loop, nve, double"]
         verdict(f"{beads} beads, LAMMPS nve / energy_forces in a Python loop, both double", nve / loop, 1)
 

@@ -15,7 +15,7 @@ from measure import (KT, TEMPERATURE, cores, describe, drift, interleaved, liqui
                      verdict)  # fmt: skip
 
 from openmm_cgadv import kernels
-from openmm_cgadv.export import Model
+from openmm_cgadv.export import Model, plugin
 from openmm_cgadv.export.torchforce import _openmmtorch
 from openmm_cgadv.export.torchforce import why_not as no_torchforce
 from openmm_cgadv.potentials.stillinger_weber import KCAL, mw_water
@@ -121,16 +121,24 @@ def main() -> None:
             types=np.zeros(molecules, np.int64), positions=x, box=box,
         )  # fmt: skip
 
-    def beads(auxiliary: int, threads: int) -> openmm.Context:
+    def beads(auxiliary: int, threads: int, backend: str = "torchforce") -> openmm.Context:
+        """Through TorchForce and an integrator of OpenMM itself, or the plugin's force and, for memory, integrator."""
         torch.set_num_threads(threads)
         made = model(auxiliary)
-        system = made.create_system(backend="torchforce")
-        return context(system, made.create_integrator(seed=1), x, threads, box)
+        system = made.create_system(backend=backend)
+        own = "plugin" if backend == "plugin" and auxiliary else "openmm"
+        return context(system, made.create_integrator(seed=1, backend=own), x, threads, box)
 
     mw_spec, mw_theta = mw_water()
     mw_x, mw_box = liquid(mw_spec, mw_theta, molecules, 0.5 if options.quick else 5.0)
     bead_integrator = model(0).create_integrator
     aa = f"all-atom SPC/E, 2 fs, {threads} threads"
+    plugins = {}
+    if plugin.why_not() is None:
+        for auxiliary, motion in ((0, "Langevin"), (3, "memory K=3")):
+            for number in sorted({1, threads}):
+                name = f"beads, {motion}, plugin, 10 fs, {number} thread{'s' * (number > 1)}"
+                plugins[name] = beads(auxiliary, number, "plugin")
     many = f"mW by CustomManyParticleForce, {threads} threads"
     contexts = {
         aa: all_atom(molecules, threads),
@@ -138,6 +146,7 @@ def main() -> None:
         "beads, Langevin, 10 fs, 1 thread": beads(0, 1),
         f"beads, memory K=3, 10 fs, {threads} threads": beads(3, threads),
         "beads, memory K=3, 10 fs, 1 thread": beads(3, 1),
+        **plugins,
         many: context(stillinger_weber(molecules, mass, mw_box), bead_integrator(seed=1), mw_x, threads),
         "mW by these kernels, Langevin, 1 thread": context(
             torch_force(kernels.FusedPotential(mw_spec, mw_theta, torch.zeros(molecules, dtype=torch.int64), "double", 1),
@@ -146,7 +155,7 @@ def main() -> None:
             torch_force(Nothing(), molecules, mass, box), bead_integrator(seed=1), x, 1),
         "no force, Langevin, 1 thread": context(bare(molecules, mass, box), bead_integrator(seed=1), x, 1),
         "no force, memory K=3, 1 thread": context(
-            bare(molecules, mass, box), model(3).create_integrator(seed=1), x, 1),
+            bare(molecules, mass, box), model(3).create_integrator(seed=1, backend="openmm"), x, 1),
     }  # fmt: skip
     cases = {name: made.getIntegrator().step for name, made in contexts.items()}
 
@@ -184,10 +193,13 @@ def main() -> None:
             state = contexts[name].getState(energy=True)
             kinetic = state.getKineticEnergy()._value / (1.5 * molecules * KT)
             print(f"  kinetic temperature of {name}: {kinetic * TEMPERATURE:.0f} K")
-    for motion in ("Langevin", "memory K=3"):
-        best = max(value for name, value in speed.items() if f"beads, {motion}" in name)
-        verdict(f"ns/day, beads with {motion} / all-atom", best / speed[aa], 40)
-    langevin = min(value for name, value in times.items() if "beads, Langevin" in name)
+    for motion, target in (
+        ("Langevin, 10 fs", 40), ("memory K=3, 10 fs", 40), ("Langevin, plugin", 40), ("memory K=3, plugin", 60),
+    ):  # fmt: skip
+        best = max((value for name, value in speed.items() if f"beads, {motion}" in name), default=0)
+        label = motion.removesuffix(", 10 fs")
+        verdict(f"ns/day, beads with {label} / all-atom", best / speed[aa], target)
+    langevin = min(value for name, value in times.items() if "beads, Langevin, 10 fs" in name)
     verdict("step, CustomManyParticleForce / beads with Langevin", times[many] / langevin, 60)
     mw = times["mW by these kernels, Langevin, 1 thread"]
     print(f"RATIO step, CustomManyParticleForce / the same mW by these kernels: {times[many] / mw:.1f}")

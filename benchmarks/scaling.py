@@ -20,6 +20,12 @@ COPIES = {500: (1, 1, 1), 5000: (1, 2, 5), 50000: (4, 5, 5), 100000: (4, 5, 10)}
 DT = 0.010
 
 
+def copies(x: torch.Tensor, box: torch.Tensor, counts: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """A liquid repeated along its box vectors: positions and box."""
+    cells = torch.cartesian_prod(*(torch.arange(n) for n in counts)).to(torch.float64)
+    return (x[None] + (cells @ box)[:, None]).reshape(-1, 3), box * torch.tensor(counts)[:, None]
+
+
 class Run:
     """Langevin dynamics that times its forces."""
 
@@ -68,9 +74,7 @@ def main() -> None:
     for mode in modes:
         runs = {}
         for size in sizes:
-            cells = torch.cartesian_prod(*(torch.arange(n) for n in COPIES[size])).to(torch.float64)
-            many = (x[None] + (cells @ box)[:, None]).reshape(-1, 3)
-            runs[size] = Run(many, box * torch.tensor(COPIES[size])[:, None], fit.spec, theta, *mode)
+            runs[size] = Run(*copies(x, box, COPIES[size]), fit.spec, theta, *mode)
             # The copies part soon, because their velocities differ.
             runs[size].advance(20)
         for _ in range(repeats):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from openmm_cgadv import kernels
+from openmm_cgadv.export import plugin
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason=kernels.why_not())
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -57,9 +58,17 @@ def test_iteration_is_the_sum_of_its_parts(run):
         assert 0 < sum(parts) <= fastest * 1.001 <= median * 1.002
 
 
+@pytest.mark.skipif(plugin.why_not() is not None, reason=str(plugin.why_not()))
+def test_steps_are_measured_with_every_backend_and_size(run):
+    text = run("plugin.py")
+    ratios = re.findall(r"RATIO (\d+) beads, \d+ threads?, .*: ([\d.]+) ", text)
+    assert {int(size) for size, _ in ratios} == {500, 5000} and all(float(ratio) > 0 for _, ratio in ratios)
+    assert len(re.findall(r"^  plugin, Langevin ", text, re.MULTILINE)) == len(ratios) // 2
+
+
 @pytest.mark.skipif(importlib.util.find_spec("openmmtorch") is None, reason="openmmtorch is not installed")
 def test_production_is_compared_with_atoms(run):
     text = run("production.py")
     assert float(re.search(r"beads with Langevin / all-atom: ([\d.]+)", text)[1]) > 0
     temperatures = [float(value) for value in re.findall(r"kinetic temperature of .*: (\d+) K", text)]
-    assert len(temperatures) == 4 and all(200 < value < 400 for value in temperatures)
+    assert len(temperatures) == (8 if plugin.why_not() is None else 4) and all(200 < value < 400 for value in temperatures)

@@ -1,0 +1,121 @@
+"""A step in OpenMM with each backend, from hundreds to a hundred thousand beads, and what its parts cost.
+
+The potential is that of water fitted to SPC/E, on OpenMM's CPU platform, with Langevin dynamics at 10 fs. Every size is a
+multiple of the same 500-bead liquid. Beside whole steps stand the bare kernel, called along a trajectory, and the
+integrators without any force.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+import openmm
+import torch
+from measure import MASS, TEMPERATURE, cores, describe, drift, interleaved, liquid, spce_beads, table, verdict
+from scaling import COPIES, copies
+
+from openmm_cgadv import kernels, openmm_plugin
+from openmm_cgadv.export.integrators import create_integrator, memory_integrator
+from openmm_cgadv.export.system import BACKENDS
+
+DT = 0.010
+MEMORY = 3
+
+
+def context(force, integrator, x, box, threads: int) -> openmm.Context:
+    system = openmm.System()
+    for _ in x:
+        system.addParticle(MASS)
+    system.setDefaultPeriodicBoxVectors(*np.asarray(box))
+    if force is not None:
+        system.addForce(force)
+    made = openmm.Context(system, integrator, openmm.Platform.getPlatform("CPU"), {"Threads": str(threads)})
+    made.setPositions(np.asarray(x))
+    made.setVelocitiesToTemperature(TEMPERATURE, 1)
+    return made
+
+
+def trajectory_of(made: openmm.Context, steps: int) -> list[torch.Tensor]:
+    """Positions [N, 3] (nm) of every step of a run."""
+    frames = []
+    for _ in range(steps):
+        made.getIntegrator().step(1)
+        frames.append(torch.from_numpy(np.array(made.getState(positions=True).getPositions(asNumpy=True)._value)))
+    return frames
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=4)
+    parser.add_argument("--quick", action="store_true", help="small systems and short blocks, to see that it works")
+    options = parser.parse_args()
+    if (reason := openmm_plugin.why_not()) is not None:
+        raise SystemExit(reason)
+    sizes, repeats, molecules, length, seconds, steps = list(COPIES), options.repeats, 343, 5.0, 0.4, 100
+    if options.quick:
+        sizes, repeats, molecules, length, seconds, steps = sizes[:2], 1, 216, 0.5, 0.05, 5
+    describe("openmm", "openmmtorch")
+    _, fit = spce_beads(molecules, length)
+    theta = torch.from_numpy(fit.theta)
+    x500, box500 = liquid(fit.spec, theta, 500, length)
+    backends = [name for name, module in BACKENDS.items() if module.why_not() is None]
+    ratios = {}
+    for size in sizes:
+        x, box = copies(x500, box500, COPIES[size])
+        types = np.zeros(size, np.int64)
+        for threads in sorted({1, cores()}):
+            torch.set_num_threads(threads)
+            contexts = {
+                f"{name}, Langevin": context(
+                    BACKENDS[name].create_force(fit.spec, fit.theta, types, plain=False),
+                    create_integrator(drift(0).numpy(), types, TEMPERATURE, DT, 1), x, box, threads)
+                for name in backends
+            }  # fmt: skip
+            memory = drift(MEMORY).numpy()
+            contexts["plugin, its integrator, K=3"] = context(
+                BACKENDS["plugin"].create_force(fit.spec, fit.theta, types, plain=False),
+                openmm_plugin.create_integrator(memory, types, TEMPERATURE, DT, 1), x, box, threads,
+            )  # fmt: skip
+            for name, make in (
+                ("the plugin's integrator", openmm_plugin.create_integrator),
+                ("CustomIntegrator", memory_integrator),
+            ):
+                contexts[f"no force, {name}, K=3"] = context(
+                    None, make(memory, types, TEMPERATURE, DT, 1), x, box, threads
+                )
+            no_force = create_integrator(drift(0).numpy(), types, TEMPERATURE, DT, 1)
+            contexts["no force, Langevin"] = context(None, no_force, x, box, threads)
+            for made in contexts.values():
+                made.getIntegrator().step(5)
+            # So long that its neighbour list ages as in a run, and no longer than memory allows.
+            frames = trajectory_of(contexts["plugin, Langevin"], max(20, min(steps, 2_000_000 // size)))
+
+            def kernel(number: int, frames=frames, box=box, types=torch.from_numpy(types)) -> None:
+                for step in range(number):
+                    # There and back, so that neighbouring calls see neighbouring configurations.
+                    at = step % (2 * len(frames) - 2)
+                    frame = frames[at if at < len(frames) else 2 * len(frames) - 2 - at]
+                    kernels.energy_forces(frame, box, types, theta, fit.spec, "single")
+
+            cases = {name: made.getIntegrator().step for name, made in contexts.items()}
+            cases["kernel alone, single"] = kernel
+            times = interleaved(cases, repeats, seconds)
+            print(f"\nms per step, {size} beads, {threads} thread{'s' * (threads > 1)}, fastest of {repeats} blocks in turns")
+            table(times)
+            ratios[size, threads] = {
+                "step with the plugin / bare kernel": times["plugin, Langevin"] / times["kernel alone, single"],
+                "integrator": times["no force, CustomIntegrator, K=3"] / times["no force, the plugin's integrator, K=3"],
+            }
+    print()
+    for (size, threads), found in ratios.items():
+        ratio = found["step with the plugin / bare kernel"]
+        met = "met" if ratio <= 1.5 else "MISSED"
+        print(f"RATIO {size} beads, {threads} threads, step with the plugin / bare kernel: {ratio:.2f} (target <= 1.5: {met})")
+    for (size, threads), found in ratios.items():
+        label = f"{size} beads, {threads} threads, K=3, CustomIntegrator / the plugin's integrator"
+        verdict(label, found["integrator"], 5)
+
+
+if __name__ == "__main__":
+    main()
