@@ -13,15 +13,18 @@ from scipy.interpolate import CubicSpline
 
 from ..units import KB
 from .blocks import Unmeasurable, block_numbers, jackknife
-from .structure import R_MAX, by_type, centres, half_width, squared_distances
+from .structure import (DISTANCES, DISTANCES_A_FRAME, R_MAX, by_type, centres, half_width,
+                        squared_distances)
 
 CURRENT_INTERVAL = 0.02
 LONGEST_LAG = 20.0
 SHORTEST_LAG = 0.5
 LAG_SHARE = 1 / 10
 FARTHEST = 2.0
+"""Longest wave vector that is looked at, over the shortest."""
 SAME_LENGTH = 1.03
 RESOLVED = 0.3
+"""What must be left of a current one frame later for its decay to be followed."""
 MPA_S = 1.66053906660e-3
 """Dalton/(nm ps) in mPa s."""
 DISPLACEMENT_LAGS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -527,14 +530,14 @@ def shared_displacements(trajectory, radii, *, start: int = 0,
     Notes
     -----
     Neighbours are looked for once at each of `PAIR_ORIGINS` time origins, around all beads of a
-    small system and some in turn of a large one. Lags are those of `DISPLACEMENT_LAGS` up to a
-    tenth of the trajectory. The drift of the whole system counts.
+    small system; around some in turn, at a quarter of the origins, of a large one. Lags are those
+    of `DISPLACEMENT_LAGS` up to a tenth of the trajectory. The drift of the whole system counts.
     """
     stop = trajectory.n_frames if stop is None else min(stop, trajectory.n_frames)
     if trajectory.n_beads < 2:
         raise Unmeasurable("one bead alone has no collective motion")
     steps = _steps(trajectory.frame_interval, stop - start, DISPLACEMENT_LAGS)
-    origins = _origins(start, stop, steps, PAIR_ORIGINS)
+    origins = _origins(trajectory.n_beads, start, stop, steps, PAIR_ORIGINS)
     types, masses = np.asarray(trajectory.types), np.asarray(trajectory.masses)
     _, kind = np.unique(types, return_inverse=True)
     number = np.bincount(kind)
@@ -616,7 +619,7 @@ def van_hove(trajectory, lags=VAN_HOVE_LAGS, *, r_max: float | None = None, star
     """
     stop = trajectory.n_frames if stop is None else min(stop, trajectory.n_frames)
     steps = _steps(trajectory.frame_interval, stop - start, lags)
-    origins = _origins(start, stop, steps, VAN_HOVE_ORIGINS)
+    origins = _origins(trajectory.n_beads, start, stop, steps, VAN_HOVE_ORIGINS)
     order, bounds, names = by_type(trajectory)
     sizes = np.diff(bounds)
     kinds = [(a, b) for a in range(len(names)) for b in range(a, len(names))
@@ -680,11 +683,12 @@ def _steps(interval, n_frames, lags):
     return steps
 
 
-def _origins(start, stop, steps, number):
-    """Evenly spaced frames that all lags fit behind, no closer than the shortest, `number` of them
-    at most."""
+def _origins(n_beads, start, stop, steps, number):
+    """Evenly spaced frames that all lags fit behind, no closer than the shortest: `number` of them
+    at most, and a quarter as many of a large system."""
+    affordable = DISTANCES // min(n_beads**2, DISTANCES_A_FRAME)
     last = stop - 1 - steps[-1]
-    number = min(number, (last - start) // steps[0] + 1)
+    number = min(number, max(affordable, number // 4), (last - start) // steps[0] + 1)
     return np.linspace(start, last, number).astype(int)
 
 

@@ -188,11 +188,13 @@ def metrics(measured: Measurement, reference: Measurement | None = None, *,
         ``friction_per_ps``, ``timestep_fs``; the curves ``rdf`` and ``adf``; ``viscosity_mPa_s``,
         ``viscosity_stderr``, and ``apparent_viscosity`` by wave vector as a list of ``[k in 1/nm,
         mPa s, standard error]``; ``shear_damping_per_ps``, ``shear_damping_stderr``, the rate at
-        which shear waves of any length decay, 0 if momentum is conserved; at the shortest wave vector of the box ``transverse_current`` and
-        ``longitudinal_current`` as lists of ``[lag, value]``, with ``_stderr``, and
-        ``collective_displacement``; ``displacement_correlation`` of neighbours, both with lists
-        of ``[lag, value, standard error]`` under "transverse" and "longitudinal"; the van Hove
-        function ``van_hove_distinct`` and ``van_hove_self``; ``n_beads``, ``n_frames``, ``length_ps``, ``frame_interval_fs``; ``notes``, sentences on figures to be
+        which shear waves of any length decay, 0 if momentum is conserved; at the shortest wave
+        vector of the box ``transverse_current`` and ``longitudinal_current`` as lists of ``[lag,
+        value]``, with ``_stderr``, and ``collective_displacement``; ``displacement_correlation`` of
+        neighbours by shell; these two with lists of ``[lag, value, standard error]`` under
+        "transverse" and "longitudinal"; the van Hove function, ``van_hove_distinct`` and
+        ``van_hove_self``; ``n_beads``, ``n_frames``, ``length_ps``, ``frame_interval_fs``;
+        ``notes``, sentences on figures to be
         read with care. A figure that could not be computed is None, and ``reasons`` says why.
     """
     out = _Figures(reasons)

@@ -209,7 +209,7 @@ def _shared(component, words):
         axis.set(xscale="log", xlabel="lag / ps", ylabel="⟨dᵢ dⱼ⟩ / (MSD/3)")
         axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.set_title(f"first neighbours: displacements {words}", loc="left")
+        axis.set_title(f"shared by first neighbours, {words}", loc="left")
     return draw
 
 

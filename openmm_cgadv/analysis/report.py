@@ -494,9 +494,10 @@ def _collective_words(data):
     costs."""
     m = data.reference.metrics
     words = ("Collective motion. The transverse mass current of the longest shear wave that fits "
-             "the box; displacements that first neighbours share, 0 if they move by themselves and "
-             "1 if they move as one (error bars: one standard error); where other beads are a "
-             "while after a bead was at the origin, 1 once its place is forgotten. ")
+             "the box; displacements that first neighbours share across and along their "
+             "separation, 0 if they move by themselves and 1 if they move as one (error bars: one "
+             "standard error); where other beads are a while after a bead was at the origin, 1 "
+             "once its place is forgotten. ")
     apparent = m.get("apparent_viscosity")
     if not apparent:
         return words + f"No viscosity: {_why(m, 'apparent_viscosity')}."
@@ -513,11 +514,12 @@ def _collective_words(data):
         rate, doubt = run.metrics["shear_damping_per_ps"], run.metrics["shear_damping_stderr"]
         no_limit = run.metrics["viscosity_mPa_s"] is None and rate > 4 * doubt
         if no_limit and eta - value > 4 * math.hypot(spread, error):
-            damped.append(f"{run.label} at {rate:.3g} ± {doubt:.1g} ps⁻¹")
+            damped.append(f"{run.label} at {rate:.3g} ± {doubt:.2g} ps⁻¹")
     if damped:
-        words += (f" Friction on single beads damps shear waves of any length ({'; '.join(damped)}): "
-                  "beads may diffuse as they should, but neighbours don't move together, flow is "
-                  "not that of the liquid, and the viscosity grows with the box.")
+        words += (" Friction on single beads damps shear waves of any length "
+                  f"({'; '.join(damped)}): beads may diffuse as they should, but neighbours don't "
+                  "move together, flow is not that of the liquid, and the viscosity grows with "
+                  "the box.")
     return words
 
 
