@@ -150,6 +150,18 @@ def _system(positions: Tensor, boxes: Tensor, types: Tensor, spec) -> tuple[Tens
     return _double(positions).reshape(count, -1, 3), boxes, types.to(torch.int64).contiguous()
 
 
+def forget_lists() -> None:
+    """Let the next :func:`energy_forces` of each system build a new neighbour list.
+
+    The order in which neighbours are summed up, and so the last bits of energies and forces, depend
+    on where the list was built. After this they depend on positions alone, so a run that goes on and
+    one that starts from its checkpoint stay the same to the last bit. Does nothing without the
+    compiled core.
+    """
+    if available():
+        ctypes.CDLL(str(_LIBRARY)).cgadv_forget_lists()
+
+
 def _parameters(theta: Tensor, spec) -> Tensor:
     if theta.shape != (spec.n_parameters,):
         raise ValueError(f"theta: found shape {tuple(theta.shape)}, expected ({spec.n_parameters},)")

@@ -19,6 +19,7 @@ import openmm
 import torch
 from openmm import app, unit
 
+from . import kernels
 from .export import Model
 from .export.system import choose_backend
 from .trajectory import BeadWriter
@@ -458,6 +459,7 @@ class _Run:
             yield write
 
     def _save(self) -> None:
+        kernels.forget_lists()
         partial = self.checkpoint.with_suffix(".partial")
         with open(partial, "wb") as file:
             np.savez(
@@ -480,6 +482,7 @@ class _Run:
                 f"{self.checkpoint} is damaged: delete {self.directory}, and the run starts again"
             ) from error
         _check_same(self.directory, arguments, self.arguments)
+        kernels.forget_lists()
         try:
             self.context.loadCheckpoint(state)
         except openmm.OpenMMException as error:

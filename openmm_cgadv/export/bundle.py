@@ -206,6 +206,13 @@ class Model:
             The topology does not match the model, has no box, or one that is too small.
         ImportError
             The backend can't load; the message names what is missing.
+
+        Notes
+        -----
+        A Context made new from a checkpoint goes on bit for bit through `plugin` with its
+        integrator. The other backends keep neighbour lists that no checkpoint holds, and go on to
+        rounding, or bit for bit where :func:`openmm_cgadv.kernels.forget_lists` is called before a
+        checkpoint is made and before it is loaded, as :func:`openmm_cgadv.run_production` does.
         """
         from .system import create_system
 

@@ -212,11 +212,20 @@ class Followers {
     if (resting_.size() >= 16) resting_.erase(resting_.begin());
     resting_.push_back(std::move(entry));
   }
+  void clear() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    resting_.clear();
+  }
 
  private:
   std::mutex mutex_;
   std::vector<Entry> resting_;
 };
+
+Followers& followers() {
+  static Followers all;
+  return all;
+}
 
 void energy_forces(Cell* stack, uint64_t, uint64_t) {
   Arguments a(stack);
@@ -228,11 +237,10 @@ void energy_forces(Cell* stack, uint64_t, uint64_t) {
   if (s.replicas != 1) throw std::runtime_error("positions must have shape [N,3]");
   Tensor energy{}, forces{s.n, 3};
   std::fill_n(forces.doubles(), 3 * s.n, 0.0);
-  static Followers followers;
-  auto entry = followers.take(p, s);
+  auto entry = followers().take(p, s);
   *energy.doubles() = kernels().evaluate(entry.follower.get(), p.theta, s.positions, s.boxes,
                                          s.threads, 1, forces.doubles());
-  followers.rest(std::move(entry));
+  followers().rest(std::move(entry));
   give(stack, energy, forces);
 }
 
@@ -416,4 +424,8 @@ extern "C" __attribute__((visibility("default"))) const char* cgadv_compiler() {
 #else
   return "GCC " __VERSION__;
 #endif
+}
+
+extern "C" __attribute__((visibility("default"))) void cgadv_forget_lists() {
+  followers().clear();
 }
