@@ -116,8 +116,8 @@ def _speed(backend: str) -> str:
             steps += 10
     except openmm.OpenMMException as error:
         return f"no: {error}"
-    platform_name = simulation.context.getPlatform().getName()
-    return f"works, {1e3 * seconds / steps:.2g} ms a step of {beads} beads ({platform_name} platform)"
+    where = simulation.context.getPlatform().getName()
+    return f"works, {1e3 * seconds / steps:.2g} ms a step of {beads} beads ({where} platform)"
 
 
 def _works(found: openmm.Platform) -> str:

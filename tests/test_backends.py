@@ -308,3 +308,18 @@ class TestForceField:
         new.update_context(context)
         found = measured(context, model.positions)
         assert_same(found, energy_and_forces(new, model.positions), 1e-10)
+
+    def test_particles_of_another_field_are_refused(self, tmp_path):
+        model = make_model()
+        path = save_bundle(model, tmp_path / "a.cg")
+        ions = tmp_path / "ions.xml"
+        ions.write_text(
+            '<ForceField><AtomTypes><Type name="i" class="i" mass="35" element="Cl"/></AtomTypes>'
+            '<Residues><Residue name="CL"><Atom name="CL" type="i"/></Residue></Residues></ForceField>'
+        )
+        field = app.ForceField(str(path / "forcefield.xml"), str(ions))
+        topology = model.topology
+        ion = topology.addResidue("CL", next(topology.chains()))
+        topology.addAtom("CL", app.element.chlorine, ion)
+        with pytest.raises(ValueError, match="residue CL 65, which another force field knows"):
+            field.createSystem(topology)

@@ -76,8 +76,20 @@ class Generator:
         return template
 
     def createForce(self, system, data, nonbondedMethod, nonbondedCutoff, args) -> None:
-        """Add the force; `createSystem` takes `backend` and `plain` as keywords."""
+        """Add the force; `createSystem` takes `backend` and `plain` as keywords.
+
+        The learned energy has its own range, whatever `nonbondedMethod` and `nonbondedCutoff` say
+        to other forces. The CMMotionRemover that `createSystem` adds by default lowers diffusion by
+        one part in the number of beads; ``removeCMMotion=False`` leaves it out.
+        """
         numbers = {_label(name): kind for kind, name in enumerate(self.spec.type_names)}
+        for atom in data.atoms:
+            if data.atomType[atom] not in numbers:
+                raise ValueError(
+                    f"topology: found residue {atom.residue.name} {atom.residue.id}, which another "
+                    "force field knows, expected beads of this model alone; "
+                    'MLPotential("cgadv", path=...).createMixedSystem of OpenMM-ML mixes them'
+                )
         types = np.array([numbers[data.atomType[atom]] for atom in data.atoms])
         checked_box(data.atoms[0].residue.chain.topology, self.spec.r_cut)
         plain = bool(args.get("plain", False))
