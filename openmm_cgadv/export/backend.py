@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -34,9 +35,14 @@ class Backend(Protocol):
         """Why this backend can't be used here, with what to install, or None."""
 
     def create_force(
-        self, spec: PotentialSpec, theta: np.ndarray, types: np.ndarray, plain: bool
+        self,
+        spec: PotentialSpec,
+        theta: np.ndarray,
+        types: np.ndarray,
+        plain: bool,
+        particles: Sequence[int] | None = None,
     ) -> openmm.Force:
-        """The energy of beads as one OpenMM force, periodic, on all particles of a System.
+        """The energy of beads as one OpenMM force, periodic.
 
         Parameters
         ----------
@@ -47,6 +53,13 @@ class Backend(Protocol):
             Bead types.
         plain : bool
             Plain torch operators even where the compiled kernels are there.
+        particles : sequence of int, optional
+            The particle of the System that each bead is; by default beads are all its particles.
+
+        Raises
+        ------
+        ValueError
+            It has no plain torch operators, or can't act on a part of a System.
         """
 
     def read(self, force: openmm.Force) -> Beads | None:

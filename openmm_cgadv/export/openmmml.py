@@ -41,8 +41,7 @@ class Potential(MLPotentialImpl):
 
     ``createMixedSystem`` lets chosen beads interact through the model and everything else, those
     beads with other particles included, through the given System: a solute of another kind in
-    coarse-grained water. It runs through backend `pythonforce`, which can act on a part of
-    a System.
+    coarse-grained water. Backend `torchforce` can't act on a part of a System.
     """
 
     def __init__(self, path: str):
@@ -57,18 +56,8 @@ class Potential(MLPotentialImpl):
         if atoms is None:
             for index, kind in enumerate(types):
                 system.setParticleMass(index, self.model.masses[kind])
-        elif backend not in (None, "pythonforce"):
-            raise ValueError(
-                f"backend: found {backend!r}, expected 'pythonforce', which can act on a "
-                "part of a System"
-            )
-        else:
-            backend = "pythonforce"
-        force = BACKENDS[choose_backend(backend)].create_force(
-            spec, self.model.theta, types, plain
-        )
-        if atoms is not None:
-            force.setParticles(list(atoms))
+        backend = choose_backend(backend, plain, atoms is not None)
+        force = BACKENDS[backend].create_force(spec, self.model.theta, types, plain, atoms)
         force.setForceGroup(forceGroup)
         system.addForce(force)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 import openmm
@@ -18,7 +19,11 @@ def why_not() -> str | None:
 
 
 def create_force(
-    spec: PotentialSpec, theta: np.ndarray, types: np.ndarray, plain: bool
+    spec: PotentialSpec,
+    theta: np.ndarray,
+    types: np.ndarray,
+    plain: bool,
+    particles: Sequence[int] | None = None,
 ) -> openmm.Force:
     if plain:
         raise ValueError(
@@ -26,7 +31,7 @@ def create_force(
         )
     integers, numbers = kernels.pack(spec)
     return openmm_plugin.create_force(
-        integers, numbers, theta, types, description=json.dumps(spec.to_dict())
+        integers, numbers, theta, types, particles, description=json.dumps(spec.to_dict())
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 from xml.etree import ElementTree
 
 import numpy as np
@@ -25,10 +26,16 @@ def why_not() -> str | None:
 
 
 def create_force(
-    spec: PotentialSpec, theta: np.ndarray, types: np.ndarray, plain: bool
+    spec: PotentialSpec,
+    theta: np.ndarray,
+    types: np.ndarray,
+    plain: bool,
+    particles: Sequence[int] | None = None,
 ) -> openmm.Force:
     force = openmm.PythonForce(EnergyAndForces(spec, theta, types, plain), {DELIVERY: 0})
     force.setUsesPeriodicBoundaryConditions(True)
+    if particles is not None:
+        force.setParticles(list(particles))
     return force
 
 

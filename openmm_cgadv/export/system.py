@@ -154,8 +154,12 @@ def update_context(model: Model, context: openmm.Context) -> None:
     backend.update(context, force, model.theta)
 
 
-def choose_backend(backend: str | None = None, plain: bool = False) -> str:
-    """The backend asked for, or the first that loads (and, where they are asked for, has plain torch operators).
+def choose_backend(
+    backend: str | None = None, plain: bool = False, part: bool = False
+) -> str:
+    """The backend asked for, or the first that loads.
+
+    Of those that have plain torch operators or can act on a part of a System, where that is asked.
 
     Raises
     ------
@@ -165,7 +169,7 @@ def choose_backend(backend: str | None = None, plain: bool = False) -> str:
         It can't load; the message names what is missing and what to install.
     """
     if backend is None:
-        backend, reason = _first_that_loads(plain)
+        backend, reason = _first_that_loads(plain, part)
         _say_once(backend, reason)
         return backend
     if backend not in BACKENDS:
@@ -176,10 +180,10 @@ def choose_backend(backend: str | None = None, plain: bool = False) -> str:
     return backend
 
 
-def _first_that_loads(plain: bool) -> tuple[str, str]:
+def _first_that_loads(plain: bool, part: bool) -> tuple[str, str]:
     reasons = []
     for name, module in BACKENDS.items():
-        if plain and module is plugin:
+        if (plain and module is plugin) or (part and module is torchforce):
             continue
         reason = module.why_not()
         if reason is None:

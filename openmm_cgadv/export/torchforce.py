@@ -6,6 +6,7 @@ import ctypes
 import json
 import logging
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -109,8 +110,17 @@ class _Probe(torch.nn.Module):
 
 
 def create_force(
-    spec: PotentialSpec, theta: np.ndarray, types: np.ndarray, plain: bool
+    spec: PotentialSpec,
+    theta: np.ndarray,
+    types: np.ndarray,
+    plain: bool,
+    particles: Sequence[int] | None = None,
 ) -> openmm.Force:
+    if particles is not None:
+        raise ValueError(
+            "backend: found 'torchforce', expected 'plugin' or 'pythonforce', which can act on a "
+            "part of a System"
+        )
     TorchForce = _openmmtorch().TorchForce
     fused = kernels.available() and not plain
     theta, types = torch.as_tensor(theta), torch.as_tensor(types)
