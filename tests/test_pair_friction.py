@@ -1,0 +1,318 @@
+"""Pairwise friction with memory: momentum, equilibrium, and the gradients of its rollout."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from systems import jittered_lattice, liquid_box, random_spec, random_theta
+
+from openmm_cgadv.dynamics import PairFriction, pair_rollout
+from openmm_cgadv.dynamics.pair_noise import pair_noise
+from openmm_cgadv.dynamics.pair_rollout import _Pairs, _solve
+from openmm_cgadv.dynamics.rollout import energy_and_forces
+from openmm_cgadv.potentials import Potential
+
+KT = 2.479
+DT = 0.005
+
+
+def random_friction(n_types, k, seed=0, size=30.0, r_cut=0.44):
+    pairs = n_types * (n_types + 1) // 2
+    motion = PairFriction(n_types, k, size, tuple(0.24 + 0.01 * p for p in range(pairs)), r_cut, floor=1.0)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in motion.parameters():
+            parameter += 0.5 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    return motion
+
+
+class Case:
+    """Two replicas of a small two-type liquid and a smooth loss on frames and final velocities."""
+
+    def __init__(self, k=2, n=24, steps=12, dt=DT, seed=0, n_types=2, density=33.0):
+        rng = np.random.default_rng(seed)
+        self.spec = random_spec(n_types, r_cut=0.42)
+        self.theta = random_theta(self.spec, seed, 2.0).requires_grad_()
+        box = liquid_box(n, density)
+        self.boxes = torch.stack([box, 1.02 * box])
+        self.x = torch.stack([jittered_lattice(n, b, 0.2, seed + i) for i, b in enumerate(self.boxes)]).requires_grad_()
+        self.types = torch.from_numpy(rng.integers(0, n_types, n))
+        self.masses = torch.where(self.types == 0, 18.0, 45.0).to(torch.float64)
+        self.v = torch.from_numpy(rng.normal(size=[2, n, 3]) * 0.37).requires_grad_()
+        self.motion = random_friction(n_types, k, seed)
+        self.frames = [0, 3, 7, steps] if steps > 7 else [0, steps]
+        self.dt = dt
+        self.weights = torch.from_numpy(rng.normal(size=[2, len(self.frames), n, 3]))
+        self.final = torch.from_numpy(rng.normal(size=self.v.shape))
+
+    def loss(self, frames, x, v):
+        return (self.weights * frames + 0.3 * frames**2).sum() + (self.final * v).sum() + (x**3).sum()
+
+    @property
+    def inputs(self):
+        return [self.x, self.v, self.theta, *self.motion.parameters()]
+
+    @property
+    def system(self):
+        return {"types": self.types, "masses": self.masses, "spec": self.spec, "kT": KT, "dt": self.dt}
+
+    def noise(self, replica, *address):
+        return pair_noise(5, replica, *address)
+
+    def run(self, forget=math.inf, tolerance=1e-13, noise=None):
+        return pair_rollout(
+            self.x, self.v, self.boxes, **self.system, theta=self.theta, friction=self.motion, frames=self.frames,
+            forget=forget, tolerance=tolerance, noise=noise or self.noise,
+        )  # fmt: skip
+
+    def plain(self, frozen=False):
+        """The same trajectories by dense matrices, each step written out, for autograd to differentiate.
+
+        With ``frozen`` the forces, those of friction and noise included, are given functions of time.
+        """
+        stop = torch.Tensor.detach if frozen else (lambda t: t)
+        runs = []
+        for b in range(2):
+            potential = Potential(self.spec, self.theta, self.types)
+            del potential.theta
+            potential.theta = self.theta
+            x, v, frames, sigma = self.x[b], self.v[b], [], {}
+            for step in range(self.frames[-1] + 1):
+                if step in self.frames:
+                    frames.append(x)
+                if step == self.frames[-1]:
+                    break
+                start = stop(x) if frozen else x
+                start = start if start.requires_grad else start.requires_grad_()
+                (gradient,) = torch.autograd.grad(potential(start, self.boxes[b]), start, create_graph=not frozen)
+                v = v - self.dt * gradient / self.masses[:, None]
+                x = x + 0.5 * self.dt * v
+                pairs, drift, push = dense(self.motion, stop(x), self.boxes[b], self.types, self.masses)
+                i, j = torch.tensor(pairs).T
+                fresh = self.noise(b, step, i, j, self.motion.n_auxiliary, True)
+                xi = self.noise(b, step, i, j, self.motion.n_auxiliary + 1, False)
+                scaled = [self.masses[:, None].sqrt() * v]
+                for p, (a, c) in enumerate(pairs):
+                    mu = 2 * self.masses[a] * self.masses[c] / (self.masses[a] + self.masses[c])
+                    scaled.append(sigma[a, c] if (a, c) in sigma else (KT**0.5 * fresh[p]))
+                s = torch.cat(scaled).reshape(-1)
+                eye = torch.eye(len(s), dtype=torch.float64)
+                kick = (KT * self.dt) ** 0.5 * push @ xi.reshape(-1)
+                mean = torch.linalg.solve(eye + 0.5 * self.dt * drift, s + 0.5 * kick)
+                s = (2 * mean - s).reshape(-1, 3)
+                v, rest = s[: len(v)] / self.masses[:, None].sqrt(), s[len(v) :].unflatten(0, [len(pairs), -1])
+                sigma = dict(zip(pairs, rest))
+                x = x + 0.5 * self.dt * v
+            runs.append((torch.stack(frames), x, v))
+        return [torch.stack(part) for part in zip(*runs)]
+
+
+def dense(motion, x, box, types, masses):
+    """Pairs in range and the matrices M and B of ds = −M s dt + √kT B dW, written out entry by entry.
+
+    s are velocities times √m, then each pair's σ times √μ.
+    """
+    n, k = len(x), motion.n_auxiliary
+    memory = motion.memory()
+    diagonal = torch.linalg.inv(box)
+    pairs, blocks = [], []
+    for a in range(n):
+        for c in range(a + 1, n):
+            d = x[c] - x[a]
+            d = d - torch.round(d.detach() @ diagonal) @ box
+            r = d.norm()
+            if r < motion.r_cut:
+                pairs.append((a, c))
+                low, high = sorted((int(types[a]), int(types[c])))
+                kind = low * motion.n_types - low * (low - 1) // 2 + high - low
+                f = motion.functions(r[None])[kind, :, :, 0]
+                p = torch.outer(d, d) / r**2
+                blocks.append((kind, [f[m, 0] * p + f[m, 1] * (torch.eye(3) - p) for m in range(k + 1)]))
+    size = 3 * n + 3 * k * len(pairs)
+    drift = torch.zeros(size, size, dtype=torch.float64)
+    push = torch.zeros(size, 3 * (k + 1) * len(pairs), dtype=torch.float64)
+    eye = torch.eye(3, dtype=torch.float64)
+    for q, ((a, c), (kind, t)) in enumerate(zip(pairs, blocks)):
+        reduced = 2 / (1 / masses[a] + 1 / masses[c])
+        select = torch.zeros(3, size, dtype=torch.float64)
+        select[:, 3 * a : 3 * a + 3] = eye * (reduced / masses[a]).sqrt()
+        select[:, 3 * c : 3 * c + 3] = -eye * (reduced / masses[c]).sqrt()
+        noise = 3 * (k + 1) * q
+        at = 3 * n + 3 * k * q
+        mine = [torch.zeros(3, size, dtype=torch.float64) for _ in range(k)]
+        for m in range(k):
+            mine[m][:, at + 3 * m : at + 3 * m + 3] = eye
+        drift = drift + select.T @ t[0] @ t[0] @ select
+        push = push + select.T @ torch.nn.functional.pad(2**0.5 * t[0], [noise, push.shape[1] - noise - 3])
+        for m in range(k):
+            drift = drift + select.T @ t[m + 1] @ mine[m] - mine[m].T @ t[m + 1] @ select
+            for o in range(k):
+                drift = drift + memory[kind, m, o] * mine[m].T @ mine[o]
+            block = noise + 3 * (m + 1)
+            spread = (2 * memory[kind, m, m]).sqrt() * eye
+            push = push + mine[m].T @ torch.nn.functional.pad(spread, [block, push.shape[1] - block - 3])
+    return pairs, drift, push
+
+
+@pytest.mark.parametrize("k", [0, 1, 3])
+def test_friction_and_noise_balance(k):
+    """M + Mᵀ = B Bᵀ: with it the stationary covariance is kT/m in velocities, kT/μ in σ."""
+    case = Case(k, n=10, density=13.0)
+    _, drift, push = dense(case.motion, case.x[0].detach(), case.boxes[0], case.types, case.masses)
+    torch.testing.assert_close(drift + drift.T, push @ push.T, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("k, dt", [(0, 0.005), (3, 0.005), (3, 0.05)])
+def test_step_keeps_the_covariance_of_equilibrium(k, dt):
+    """At frozen positions the step is linear: s ← R s + Q ξ with R C Rᵀ + Q Qᵀ = C, however long it is."""
+    case = Case(k, n=10, density=13.0)
+    motion, n = case.motion, 10
+    with torch.no_grad():
+        pairs = _Pairs.find(
+            case.x[0], case.boxes[0], case.types, case.masses, motion.splines, motion.r_min, motion.r_cut
+        )
+        assert len(pairs.i) > n
+        inverse = torch.linalg.inv(torch.eye(k, dtype=torch.float64) + 0.5 * dt * motion.memory())[pairs.kind]
+        m = len(pairs.i)
+
+        def step(s, xi):
+            v, sigma = s[: 3 * n].reshape(n, 3), s[3 * n :].reshape(m, k, 3)
+            push, kick = pairs.step_noise(xi.reshape(m, k + 1, 3), motion.memory(), math.sqrt(KT * dt))
+            mean, sigma_mean = _solve(
+                pairs, case.masses, 0.5 * dt, inverse, v + 0.5 * pairs.force(push, v) / case.masses[:, None],
+                sigma + 0.5 * kick, 1.0, v, 1e-14,
+            )  # fmt: skip
+            return torch.cat([(2 * mean - v).reshape(-1), (2 * sigma_mean - sigma).reshape(-1)])
+
+        size, noises = 3 * n + 3 * k * m, 3 * (k + 1) * m
+        still, quiet = torch.zeros(size, dtype=torch.float64), torch.zeros(noises, dtype=torch.float64)
+        r = torch.stack([step(e, quiet) for e in torch.eye(size, dtype=torch.float64)], 1)
+        q = torch.stack([step(still, e) for e in torch.eye(noises, dtype=torch.float64)], 1)
+        variance = KT / torch.cat([case.masses.repeat_interleave(3), pairs.mass.flatten().repeat_interleave(3 * k)])
+        torch.testing.assert_close(r * variance @ r.T + q @ q.T, torch.diag(variance), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("tolerance", [1e-10, 0.03])
+def test_momentum_is_conserved_to_rounding(tolerance):
+    case = Case(2)
+    with torch.no_grad():
+        _, _, v = case.run(tolerance=tolerance)
+        before, after = (torch.einsum("n,bnc->bc", case.masses, v) for v in (case.v, v))
+    moved = (case.masses[:, None] * (v - case.v.detach())).abs().sum()
+    assert float(moved) > 100
+    assert float((after - before).abs().max()) < 1e-13 * float(moved)
+
+
+def test_nothing_is_left_without_friction():
+    """With all functions zero the step is that of leapfrog."""
+    case = Case(2)
+    with torch.no_grad():
+        case.motion.splines.zero_()
+        frames, x, v = case.run()
+        for b in range(2):
+            potential, y, w = Potential(case.spec, case.theta, case.types), case.x[b], case.v[b]
+            for step in range(case.frames[-1]):
+                w = w + case.dt * energy_and_forces(potential, y, case.boxes[b])[1] / case.masses[:, None]
+                y = y + case.dt * w
+            torch.testing.assert_close(x[b], y, rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(v[b], w, rtol=1e-12, atol=1e-12)
+
+
+def test_images_and_order_of_beads_do_not_matter():
+    case = Case(2)
+    with torch.no_grad():
+        expected = case.run()
+        shift = torch.from_numpy(np.random.default_rng(0).integers(-3, 4, [2, 24, 3]).astype(float)) @ case.boxes
+        case.x += shift
+        frames, x, v = case.run()
+        torch.testing.assert_close(frames - shift[:, None], expected[0], rtol=0, atol=1e-10)
+        torch.testing.assert_close(v, expected[2], rtol=0, atol=1e-10)
+        case.x -= shift
+
+        order = torch.from_numpy(np.random.default_rng(1).permutation(24))
+        for name in ("x", "v"):
+            setattr(case, name, getattr(case, name)[:, order])
+        case.types, case.masses = case.types[order], case.masses[order]
+
+        def same_pairs(replica, step, i, j, count, fresh):
+            i, j = order[i], order[j]
+            numbers = pair_noise(5, replica, step, torch.minimum(i, j), torch.maximum(i, j), count, fresh)
+            return torch.where((i < j)[:, None, None], numbers, -numbers)
+
+        frames, _, v = case.run(noise=same_pairs)
+        torch.testing.assert_close(frames, expected[0][:, :, order], rtol=0, atol=1e-10)
+        torch.testing.assert_close(v, expected[2][:, order], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("k", [0, 1, 3])
+def test_adjoint_without_forgetting_is_autograd(k):
+    case = Case(k, n=10, steps=8, density=13.0)
+    for ours, plain in zip(case.run(), case.plain()):
+        torch.testing.assert_close(ours, plain, rtol=1e-11, atol=1e-11)
+    expected = torch.autograd.grad(case.loss(*case.plain()), case.inputs, allow_unused=True)
+    found = torch.autograd.grad(case.loss(*case.run()), case.inputs, allow_unused=True)
+    for a, b in zip(found, expected):
+        if b is not None and b.numel():
+            torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-9 * b.abs().max().item())
+
+
+def test_gradients_match_finite_differences():
+    case = Case(2)
+    gradients = torch.autograd.grad(case.loss(*case.run()), case.inputs)
+    rng = np.random.default_rng(5)
+    for parameter, gradient in zip(case.inputs, gradients):
+        direction = torch.from_numpy(rng.normal(size=parameter.shape))
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                parameter += sign * 1e-6 * direction
+                values.append(case.loss(*case.run()).item())
+                parameter -= sign * 1e-6 * direction
+        assert (values[0] - values[1]) / 2e-6 == pytest.approx((gradient * direction).sum().item(), rel=1e-5, abs=1e-5)
+
+
+def test_forgetting_only_damps_what_returns_through_the_forces():
+    """With τ → 0 the gradient is that of a rollout whose forces are given functions of time."""
+    case = Case(2, n=10, steps=6, density=13.0)
+    inputs = [case.v, *case.motion.parameters()]
+    found = torch.autograd.grad(case.loss(*case.run(forget=1e-6)), inputs)
+    expected = torch.autograd.grad(case.loss(*case.plain(frozen=True)), inputs)
+    for a, b in zip(found, expected):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-9 * b.abs().max().item())
+
+
+def test_noise_is_standard_normal_and_addressed_by_replica_step_and_pair():
+    i, j = torch.triu_indices(100, 100, 1)
+    noise = pair_noise(7, 0, 3, i, j, 4, False)
+    n = noise.numel()
+    assert noise.shape == (4950, 4, 3)
+    assert abs(float(noise.mean())) < 5 / math.sqrt(n)
+    assert abs(float(noise.square().mean()) - 1) < 5 * math.sqrt(2 / n)
+    assert abs(float((noise**4).mean()) - 3) < 5 * math.sqrt(96 / n)
+    some = torch.tensor([4000, 17, 2])
+    assert torch.equal(pair_noise(7, 0, 3, i[some], j[some], 4, False), noise[some])
+    swapped = pair_noise(7, 0, 3, j, i, 4, False)
+    addresses = [(8, 0, 3, False), (7, 1, 3, False), (7, 0, 4, False), (7, 0, 3, True), (7, 0, 3 + 2**32, False)]
+    others = [pair_noise(*address, i, j, 4, fresh) for *address, fresh in addresses]
+    for other in [*others, swapped, noise.roll(1, 0)]:
+        assert float((other * noise).mean().abs()) < 5 / math.sqrt(n)
+
+
+def test_wrong_ranges_are_named():
+    with pytest.raises(ValueError, match="r_min: found 2 numbers, expected one for each of 3"):
+        PairFriction(2, 1, 20.0, (0.2, 0.3))
+    with pytest.raises(ValueError, match="r_min: found .* expected numbers from 0 to the range of 0.2"):
+        PairFriction(1, 1, 20.0, 0.24, 0.2)
+    case = Case(1)
+    case.motion = random_friction(1, 1)
+    with pytest.raises(ValueError, match="friction: found 1 bead types, expected the potential's 2"):
+        case.run()
+
+
+def test_starting_friction_is_the_one_asked_for():
+    motion = PairFriction(2, 3, 17.0, floor=0.7)
+    friction = motion.friction(torch.tensor([0.24, 0.34, 0.44], dtype=torch.float64))
+    assert friction[:, :, 0].flatten().tolist() == pytest.approx([17.0] * 6)
+    assert friction[:, :, 1].flatten().tolist() == pytest.approx([17.0 / 4] * 6)
+    assert float(friction.detach()[:, :, 2].max()) < 1e-20
