@@ -158,9 +158,10 @@ class Evaluator {
     return __builtin_convertvector(start, Index<T>) + 1;
   }
 
-  static CGADV_INLINE void coefficients(const T* records, const T* columns, Index<T> row, V* c) {
+  static CGADV_INLINE void coefficients(const T* records, const T* columns, int n, Index<T> row,
+                                        V* c) {
     if (SMALL_TABLES && columns != nullptr) {
-      look_up(columns, row, c);
+      look_up(columns, n, row, c);
     } else {
       int32_t rows[W];
       __builtin_memcpy(rows, &row, sizeof row);
@@ -235,7 +236,7 @@ class Evaluator {
         S t = (r - r_min) * inverse_width;
         const Index<T> row = locate(t, last, K::value) + offset;
         V c[4];
-        coefficients(records, TYPES ? nullptr : columns, row, c);
+        coefficients(records, TYPES ? nullptr : columns, tables.rows, row, c);
         const S slope = ((t * (c[3] * T(3)) + c[2] * T(2)) * t + c[1]) * inverse_width * inverse;
         for (int a = 0; a < 3; ++a) at.d[a] = slope * at.d[a];
         const Mask<T> listed = lane < broadcast_mask(at.listed);
@@ -412,7 +413,7 @@ class Evaluator {
           for (int m = 0; m < NR; ++m) {
             V c[4];
             coefficients(tables.radial.data() + 4 * m * rows3,
-                         columns ? columns + 128 * m : nullptr, row, c);
+                         columns ? columns + 128 * m : nullptr, rows3, row, c);
             at[G + m] = K::select(inside, ((t * c[3] + c[2]) * t + c[1]) * t + c[0]);
             at[SLOPE + m] = K::select(
                 inside, ((t * (c[3] * T(3)) + c[2] * T(2)) * t + c[1]) * inverse_width);

@@ -120,7 +120,7 @@ CGADV_INLINE Mask<T> lanes() {
 // fetch4: out[c][w] = base[4 * index[w] + c]. add4: base[4 * index[w] + c] += in[c][w], lane after
 // lane, so that lanes may share a record. add4_sum: the same, all lanes to one record. Hardware gathers are slower than this everywhere.
 // append: writes the indices of the lanes where mask holds, returns how many; may write a whole
-// pack. look_up: c[d][w] = columns[32 d + row[w]], only where SMALL_TABLES.
+// pack. look_up: c[d][w] = columns[32 d + row[w]] of up to 32 rows, only where SMALL_TABLES.
 #if CGADV_BYTES == 64
 CGADV_INLINE Pack<double> sqrt(Pack<double> x) { return (Pack<double>)_mm512_sqrt_pd((__m512d)x); }
 CGADV_INLINE Pack<float> sqrt(Pack<float> x) { return (Pack<float>)_mm512_sqrt_ps((__m512)x); }
@@ -226,19 +226,25 @@ CGADV_INLINE int append(int32_t* out, Index<double> index, Mask<double> mask) {
   return __builtin_popcount(m);
 }
 constexpr bool SMALL_TABLES = true;
-CGADV_INLINE void look_up(const float* columns, Index<float> row, Pack<float>* c) {
-  for (int d = 0; d < 4; ++d)
-    c[d] = (Pack<float>)_mm512_permutex2var_ps(_mm512_loadu_ps(columns + 32 * d), (__m512i)row,
-                                               _mm512_loadu_ps(columns + 32 * d + 16));
+CGADV_INLINE void look_up(const float* columns, int rows, Index<float> row, Pack<float>* c) {
+  for (int d = 0; d < 4; ++d) {
+    const float* t = columns + 32 * d;
+    c[d] = rows <= 16 ? (Pack<float>)_mm512_permutexvar_ps((__m512i)row, _mm512_loadu_ps(t))
+                      : (Pack<float>)_mm512_permutex2var_ps(_mm512_loadu_ps(t), (__m512i)row,
+                                                            _mm512_loadu_ps(t + 16));
+  }
 }
-CGADV_INLINE void look_up(const double* columns, Index<double> row, Pack<double>* c) {
+CGADV_INLINE void look_up(const double* columns, int rows, Index<double> row, Pack<double>* c) {
   const __m512i i = _mm512_cvtepi32_epi64((__m256i)row);
   const __mmask8 upper = _mm512_test_epi64_mask(i, _mm512_set1_epi64(16));
   for (int d = 0; d < 4; ++d) {
     const double* t = columns + 32 * d;
-    c[d] = (Pack<double>)_mm512_mask_blend_pd(
-        upper, _mm512_permutex2var_pd(_mm512_loadu_pd(t), i, _mm512_loadu_pd(t + 8)),
-        _mm512_permutex2var_pd(_mm512_loadu_pd(t + 16), i, _mm512_loadu_pd(t + 24)));
+    if (rows <= 8)
+      c[d] = (Pack<double>)_mm512_permutexvar_pd(i, _mm512_loadu_pd(t));
+    else
+      c[d] = (Pack<double>)_mm512_mask_blend_pd(
+          upper, _mm512_permutex2var_pd(_mm512_loadu_pd(t), i, _mm512_loadu_pd(t + 8)),
+          _mm512_permutex2var_pd(_mm512_loadu_pd(t + 16), i, _mm512_loadu_pd(t + 24)));
   }
 }
 #elif CGADV_BYTES == 32
@@ -416,7 +422,7 @@ CGADV_INLINE int append(int32_t* out, I index, M mask) {
 }
 constexpr bool SMALL_TABLES = false;
 template <class T, class I, class V>
-CGADV_INLINE void look_up(const T*, I, V*) {}
+CGADV_INLINE void look_up(const T*, int, I, V*) {}
 #endif
 
 // Sums in double over packs of either type.
