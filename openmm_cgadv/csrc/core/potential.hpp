@@ -330,194 +330,264 @@ class Evaluator {
     if (n_types > 1) sort([&](int p) { return list.type[p]; });
   }
 
+  // What the three-body term works on at a time: a pack of central beads of one type, each in a
+  // lane of its own. Slot s of a lane is its s-th neighbour, and all neighbours in a slot are of one
+  // type; lanes that have fewer leave the slot empty, which costs little because beads with equally
+  // many neighbours work together. Pairs of neighbours are then pairs of slots j < k, and nothing
+  // crosses lanes.
+  //
   // LP is the degree of the angular polynomials, RADIAL the number of radial functions; 0: known at
   // run time.
-  //
-  // Each lane has a central bead of its own, all of one type. Slot s of a lane is its s-th
-  // neighbour, and all neighbours in a slot are of one type; lanes that have fewer leave the slot
-  // empty, which costs little because beads with equally many neighbours work together. Pairs of
-  // neighbours are then pairs of slots j < k, and nothing crosses lanes.
+  template <class S, int LP, int RADIAL>
+  struct Slots {
+    const Spec& spec;
+    int type;
+    int32_t beads[W];
+    int32_t* first;       // slots of type a: [first[a], first[a + 1])
+    int32_t* neighbours;  // [slot][lane]
+    S *records, *cosines;
+    S* constant;          // sum over slots of h[q][0]
+
+    int radial() const { return RADIAL ? RADIAL : spec.n_radial; }
+    int channels() const { return radial() * spec.n_types; }
+    // Fields of a slot's record, of which there are size(): direction and 1/r; g and dg/dt by
+    // radial function; sums over the other slots; h[q][l], the polynomials in x (l > 0) that
+    // multiply channel q of another neighbour.
+    int size() const { return 7 + 3 * radial() + channels() * LP; }
+    S* unit(int slot) const { return records + slot * size(); }
+    S* inverse(int slot) const { return unit(slot) + 3; }
+    S* across(int slot) const { return unit(slot) + 4; }
+    S* g(int slot) const { return unit(slot) + 7; }
+    S* slope(int slot) const { return g(slot) + radial(); }
+    S* sum(int slot) const { return g(slot) + 2 * radial(); }
+    S* h(int slot, int channel) const { return g(slot) + 3 * radial() + channel * LP; }
+    // cos(theta) of slots j < k.
+    S* cosine(int j, int k) const { return cosines + k * (k - 1) / 2 + j; }
+  };
+
   template <bool DUAL, bool THETA, int LP, int RADIAL>
   void triplets(const Tables<T>& tables, Part& part, int from, int to) {
-    using K = Scalar<T, DUAL>;
-    using S = typename K::S;
-    constexpr int D = LP + 1, PER = sizeof(S) / sizeof(V), LOCAL = RADIAL ? RADIAL : 1;
-    const int NR = RADIAL ? RADIAL : spec_.n_radial, NT = spec_.n_types, Q = NR * NT;
-    // Fields of a slot's record: g and its slope by radial function; sums over the other slots;
-    // h[q][l], the polynomials in x (l > 0) that multiply channel q of another neighbour.
-    const int UNIT = 0, INVERSE = 3, G = 4, SLOPE = G + NR, ACROSS = SLOPE + NR, SUM = ACROSS + 3,
-              H = SUM + NR, RECORD = H + Q * LP;
-    const PackBox<T> box(box_);
-    const V last = broadcast<T>(T(spec_.n_basis3));
-    const V r_min = broadcast<T>(T(spec_.r_min3)),
-            inverse_width = broadcast<T>(T(spec_.n_basis3 / (spec_.r_cut3 - spec_.r_min3)));
-    const T *const positions = x_.data(), *const direction = e_.data();
-    T* const gradient = part.gradient.data();
-    const int rows3 = spec_.n_basis3 + 2;
-    const T* columns = tables.radial_columns.empty() ? nullptr : tables.radial_columns.data();
+    using S = typename Scalar<T, DUAL>::S;
+    constexpr int PER = sizeof(S) / sizeof(V);
+    Slots<S, LP, RADIAL> slots{spec_};
+    const int NT = spec_.n_types;
     Total<T> energy;
     find_near(part, from, to);
     rank(part, from, to);
     part.slots.resize(NT + 1);
-    int32_t* const slots = part.slots.data();  // of a type: [slots[type], slots[type + 1])
+    slots.first = part.slots.data();
 
     for (int start = from, end; start < to; start = end) {
       const int32_t* const ranked = &part.ranked[start - from];
-      const int type = list.type[ranked[0]];
-      const T* const angular = &tables.angular[std::size_t(type) * Q * Q * D];
+      slots.type = list.type[ranked[0]];
       for (end = start + 1; end < std::min(start + W, to); ++end)
-        if (list.type[ranked[end - start]] != type) break;
-      int32_t beads[W], next[W];
-      for (int w = 0; w < W; ++w) {
-        beads[w] = ranked[std::min(w, end - start - 1)];
-        next[w] = part.first[beads[w] - from];
-      }
-      auto count = [&](int w, int a) {
-        return w < end - start ? part.count[(beads[w] - from) * NT + a] : 0;
-      };
-      slots[0] = 0;
+        if (list.type[ranked[end - start]] != slots.type) break;
+      for (int w = 0; w < W; ++w) slots.beads[w] = ranked[std::min(w, end - start - 1)];
+
+      slots.first[0] = 0;
       for (int a = 0; a < NT; ++a) {
-        int most = 0;
-        for (int w = 0; w < W; ++w) most = std::max(most, int(count(w, a)));
-        slots[a + 1] = slots[a] + most;
+        int32_t most = 0;
+        for (int w = 0; w < W; ++w)
+          most = std::max(most, part.count[(slots.beads[w] - from) * NT + a]);
+        slots.first[a + 1] = slots.first[a] + most;
       }
-      const int n = slots[NT];
+      const int n = slots.first[NT];
       if (n < 2) continue;
       part.neighbours.resize(n * W);
-      int32_t* const neighbours = part.neighbours.data();
-      const std::size_t size = std::size_t(n * (RECORD + 1) + Q) * PER;
+      slots.neighbours = part.neighbours.data();
+      const int n_cosines = THETA ? n * (n - 1) / 2 : 0;
+      const std::size_t size = std::size_t(n * slots.size() + n_cosines + slots.channels()) * PER;
       if (part.packs.size() < size) part.packs.resize(2 * size);
-      S* const records = reinterpret_cast<S*>(part.packs.data());
-      S *const cosines = records + n * RECORD, *const constant = cosines + n;
-      for (int q = 0; q < Q; ++q) constant[q] = S{};
+      slots.records = reinterpret_cast<S*>(part.packs.data());
+      slots.constant = slots.records + n * slots.size();
+      slots.cosines = slots.constant + slots.channels();
 
-      S xi[4];
-      K::fetch(positions, direction, beads, xi);
-      for (int a = 0; a < NT; ++a) {
-        Mask<T> counts;
-        for (int w = 0; w < W; ++w) counts[w] = count(w, a);
-        for (int j = slots[a]; j < slots[a + 1]; ++j) {
-          S* const at = records + j * RECORD;
-          int32_t* const js = neighbours + j * W;
-          const Mask<T> inside = broadcast_mask(j - slots[a]) < counts;
-          for (int w = 0; w < W; ++w) js[w] = inside[w] ? part.near[next[w]++] : beads[w];
-          S d[4], r, inverse;
-          K::fetch(positions, direction, js, d);
-          for (int c = 0; c < 3; ++c) d[c] -= xi[c];
-          box.nearest(d[0], d[1], d[2], K::value);
-          K::norm(d[0] * d[0] + d[1] * d[1] + d[2] * d[2], r, inverse);
-          at[INVERSE] = inverse;
-          for (int c = 0; c < 3; ++c) at[UNIT + c] = d[c] * inverse;
-          S t = (r - r_min) * inverse_width;
-          const Index<T> row = locate(t, last, K::value);
-          for (int m = 0; m < NR; ++m) {
-            V c[4];
-            coefficients(tables.radial.data() + 4 * m * rows3,
-                         columns ? columns + 128 * m : nullptr, rows3, row, c);
-            at[G + m] = K::select(inside, ((t * c[3] + c[2]) * t + c[1]) * t + c[0]);
-            at[SLOPE + m] = K::select(
-                inside, ((t * (c[3] * T(3)) + c[2] * T(2)) * t + c[1]) * inverse_width);
-          }
-          // h[q][l] = sum_q' angular[q][q'][l] g_q'. Its l = 0 is summed over all neighbours, the
-          // own share taken off.
-          for (int q = 0; q < Q; ++q) {
-            S h[D] = {};
-            for (int m = 0; m < NR; ++m)
-              for (int l = 0; l < D; ++l)
-                h[l] += at[G + m] * broadcast<T>(angular[(q * Q + a * NR + m) * D + l]);
-            for (int l = 1; l < D; ++l) at[H + q * LP + l - 1] = h[l];
-            constant[q] += h[0];
-            if (q / NR == a) at[SUM + q % NR] = S{} - h[0];
-          }
-          for (int c = 0; c < 3; ++c) at[ACROSS + c] = S{};
-        }
-      }
-
-      for (int a = 0; a < NT; ++a)
-        for (int j = slots[a]; j < slots[a + 1]; ++j) {
-          S* const at = records + j * RECORD;
-          S local_g[LOCAL], local_sums[LOCAL];
-          for (int m = 0; m < RADIAL; ++m) local_g[m] = at[G + m], local_sums[m] = at[SUM + m];
-          const S* const g = RADIAL ? local_g : at + G;
-          S* const sums = RADIAL ? local_sums : at + SUM;
-          const S u[3] = {at[UNIT], at[UNIT + 1], at[UNIT + 2]};
-          S across[3] = {at[ACROSS], at[ACROSS + 1], at[ACROSS + 2]};
-          for (int b = a; b < NT; ++b) {
-            const S* const ours = at + H + b * NR * LP;
-            for (int k = std::max(j + 1, slots[b]); k < slots[b + 1]; ++k) {
-              S* const other = records + k * RECORD;
-              const S* const theirs = other + H + a * NR * LP;
-              const S v[3] = {other[UNIT], other[UNIT + 1], other[UNIT + 2]};
-              const S x = K::fma(u[0], v[0], K::fma(u[1], v[1], u[2] * v[2]));
-              S dx{};
-              for (int m = 0; m < NR; ++m) {
-                const S* const h = theirs + m * LP;
-                S value = h[LP - 1], rate = value;
-                for (int l = LP - 2; l >= 0; --l) {
-                  value = K::fma(value, x, h[l]);
-                  rate = K::fma(rate, x, value);
-                }
-                sums[m] = K::fma(value, x, sums[m]);
-                dx = K::fma(g[m], rate, dx);
-              }
-              for (int m = 0; m < NR; ++m) {
-                const S* const h = ours + m * LP;
-                S value = h[LP - 1];
-                for (int l = LP - 2; l >= 0; --l) value = K::fma(value, x, h[l]);
-                other[SUM + m] = K::fma(value, x, other[SUM + m]);
-              }
-              for (int c = 0; c < 3; ++c) {
-                across[c] = K::fma(dx, v[c], across[c]);
-                other[ACROSS + c] = K::fma(dx, u[c], other[ACROSS + c]);
-              }
-              if (THETA) cosines[k] = x;
-            }
-            if (!THETA) continue;
-            V* const moments = &part.angular[((std::size_t(type) * Q + a * NR) * Q + b * NR) * D];
-            for (int m = 0; m < NR; ++m) {
-              S powers[D] = {};  // of x, times g_m, over the slots k
-              for (int k = std::max(j + 1, slots[b]); k < slots[b + 1]; ++k) {
-                S term = records[k * RECORD + G + m];
-                for (int l = 0; l < LP; ++l) {
-                  powers[l] += term;
-                  term = term * cosines[k];
-                }
-                powers[LP] += term;
-              }
-              for (int o = 0; o < NR; ++o)
-                for (int l = 0; l < D; ++l)
-                  moments[(o * Q + m) * D + l] += K::product_result(g[o], powers[l]);
-            }
-          }
-          for (int m = 0; m < RADIAL; ++m) at[SUM + m] = local_sums[m];
-          for (int c = 0; c < 3; ++c) at[ACROSS + c] = across[c];
-        }
-
-      V own[4] = {}, total{};
-      for (int a = 0; a < NT; ++a)
-        for (int j = slots[a]; j < slots[a + 1]; ++j) {
-          const S* const at = records + j * RECORD;
-          const S *const u = at + UNIT, *const across = at + ACROSS;
-          S along{};
-          for (int m = 0; m < NR; ++m) {
-            const S value = at[SUM + m] + constant[a * NR + m];
-            along += at[SLOPE + m] * value;
-            if (!DUAL) total += K::value(at[G + m]) * K::value(value);
-          }
-          // What turns the unit vector: the part along it is projected out.
-          const S radial = across[0] * u[0] + across[1] * u[1] + across[2] * u[2];
-          V out[4] = {};
-          for (int c = 0; c < 3; ++c) {
-            const S gc = along * u[c] + (across[c] - radial * u[c]) * at[INVERSE];
-            out[c] = K::result(gc);
-            own[c] -= out[c];
-          }
-          add4(gradient, neighbours + j * W, out);
-        }
-      add4(gradient, beads, own);
+      fill_slots<DUAL>(slots, tables, part, from, end - start);
+      pair_slots<DUAL, THETA>(slots);
+      if (THETA) add_moments<DUAL>(slots, part);
+      const V total = add_gradient<DUAL>(slots, part);
       if (!DUAL) energy.add(total);
     }
     part.energy += 0.5 * energy.value();
+  }
+
+  // Of `used` lanes; the others repeat the last bead, without neighbours.
+  template <bool DUAL, class S, int LP, int RADIAL>
+  CGADV_INLINE void fill_slots(const Slots<S, LP, RADIAL>& slots, const Tables<T>& tables,
+                               const Part& part, int from, int used) {
+    using K = Scalar<T, DUAL>;
+    constexpr int D = LP + 1;
+    const int NR = slots.radial(), NT = spec_.n_types, Q = slots.channels(),
+              rows = spec_.n_basis3 + 2;
+    const PackBox<T> box(box_);
+    const V last = broadcast<T>(T(spec_.n_basis3)), r_min = broadcast<T>(T(spec_.r_min3)),
+            inverse_width = broadcast<T>(T(spec_.n_basis3 / (spec_.r_cut3 - spec_.r_min3)));
+    const T *const positions = x_.data(), *const direction = e_.data();
+    const T* const columns = tables.radial_columns.empty() ? nullptr : tables.radial_columns.data();
+    const T* const angular = &tables.angular[std::size_t(slots.type) * Q * Q * D];
+    for (int q = 0; q < Q; ++q) slots.constant[q] = S{};
+    const int32_t* next[W];
+    for (int w = 0; w < W; ++w) next[w] = &part.near[part.first[slots.beads[w] - from]];
+    S xi[4];
+    K::fetch(positions, direction, slots.beads, xi);
+    for (int a = 0; a < NT; ++a) {
+      int32_t counts[W];
+      Mask<T> pack_of_counts;
+      for (int w = 0; w < W; ++w)
+        pack_of_counts[w] = counts[w] =
+            w < used ? part.count[(slots.beads[w] - from) * NT + a] : 0;
+      for (int j = slots.first[a]; j < slots.first[a + 1]; ++j) {
+        const int k = j - slots.first[a];
+        const Mask<T> inside = broadcast_mask(k) < pack_of_counts;
+        int32_t* const js = slots.neighbours + j * W;
+        for (int w = 0; w < W; ++w) js[w] = k < counts[w] ? *next[w]++ : slots.beads[w];
+        S d[4], r, inverse;
+        K::fetch(positions, direction, js, d);
+        for (int c = 0; c < 3; ++c) d[c] -= xi[c];
+        box.nearest(d[0], d[1], d[2], K::value);
+        K::norm(d[0] * d[0] + d[1] * d[1] + d[2] * d[2], r, inverse);
+        *slots.inverse(j) = inverse;
+        for (int c = 0; c < 3; ++c) slots.unit(j)[c] = d[c] * inverse;
+        S t = (r - r_min) * inverse_width;
+        const Index<T> row = locate(t, last, K::value);
+        for (int m = 0; m < NR; ++m) {
+          V c[4];
+          coefficients(tables.radial.data() + 4 * m * rows, columns ? columns + 128 * m : nullptr,
+                       rows, row, c);
+          const V tv = K::value(t), c3 = c[3] * T(3), c2 = c[2] * T(2);
+          const V rate = (tv * c3 + c2) * tv + c[1];
+          slots.g(j)[m] =
+              K::select(inside, K::function(t, ((tv * c[3] + c[2]) * tv + c[1]) * tv + c[0], rate));
+          slots.slope(j)[m] = K::select(inside, K::function(t, rate, (tv + tv) * c3 + c2));
+        }
+        // h[q][l] = sum_q' angular[q][q'][l] g_q'. Its l = 0 is summed over all neighbours, the own
+        // share taken off.
+        for (int q = 0; q < Q; ++q) {
+          S h[D] = {};
+          for (int m = 0; m < NR; ++m)
+            for (int l = 0; l < D; ++l)
+              h[l] += slots.g(j)[m] * broadcast<T>(angular[(q * Q + a * NR + m) * D + l]);
+          for (int l = 1; l < D; ++l) slots.h(j, q)[l - 1] = h[l];
+          slots.constant[q] += h[0];
+          if (q / NR == a) slots.sum(j)[q % NR] = S{} - h[0];
+        }
+        for (int c = 0; c < 3; ++c) slots.across(j)[c] = S{};
+      }
+    }
+  }
+
+  // Adds up in every slot what the others hand to it: by radial function, the factor of its g in the
+  // energy; `across`, the derivative of the energy with its unit vector.
+  template <bool DUAL, bool THETA, class S, int LP, int RADIAL>
+  CGADV_INLINE void pair_slots(const Slots<S, LP, RADIAL>& slots) {
+    using K = Scalar<T, DUAL>;
+    constexpr int LOCAL = RADIAL ? RADIAL : 1;  // copies are local, and so in registers, if RADIAL
+    const int NR = slots.radial(), NT = spec_.n_types;
+    for (int a = 0; a < NT; ++a)
+      for (int j = slots.first[a]; j < slots.first[a + 1]; ++j) {
+        S local_g[LOCAL], local_sum[LOCAL];
+        for (int m = 0; m < RADIAL; ++m)
+          local_g[m] = slots.g(j)[m], local_sum[m] = slots.sum(j)[m];
+        const S* const g = RADIAL ? local_g : slots.g(j);
+        S* const sum = RADIAL ? local_sum : slots.sum(j);
+        S u[3], across[3];
+        for (int c = 0; c < 3; ++c) u[c] = slots.unit(j)[c], across[c] = slots.across(j)[c];
+        for (int b = a; b < NT; ++b)
+          for (int k = std::max(j + 1, slots.first[b]); k < slots.first[b + 1]; ++k) {
+            const S* const v = slots.unit(k);
+            const S x = K::fma(u[0], v[0], K::fma(u[1], v[1], u[2] * v[2]));
+            S dx{};
+            for (int m = 0; m < NR; ++m) {
+              const S* const h = slots.h(k, a * NR + m);
+              S value = h[LP - 1], rate = value;
+              for (int l = LP - 2; l >= 0; --l) {
+                value = K::fma(value, x, h[l]);
+                rate = K::fma(rate, x, value);
+              }
+              sum[m] = K::fma(value, x, sum[m]);
+              dx = K::fma(g[m], rate, dx);
+            }
+            for (int m = 0; m < NR; ++m) {
+              const S* const h = slots.h(j, b * NR + m);
+              S value = h[LP - 1];
+              for (int l = LP - 2; l >= 0; --l) value = K::fma(value, x, h[l]);
+              slots.sum(k)[m] = K::fma(value, x, slots.sum(k)[m]);
+            }
+            for (int c = 0; c < 3; ++c) {
+              across[c] = K::fma(dx, v[c], across[c]);
+              slots.across(k)[c] = K::fma(dx, u[c], slots.across(k)[c]);
+            }
+            if (THETA) *slots.cosine(j, k) = x;
+          }
+        for (int m = 0; m < RADIAL; ++m) slots.sum(j)[m] = local_sum[m];
+        for (int c = 0; c < 3; ++c) slots.across(j)[c] = across[c];
+      }
+  }
+
+  // Moments of g_q(r_ij) g_q'(r_ik) x^l over slots j < k: for every j first the powers of x times
+  // g_q' over its k.
+  template <bool DUAL, class S, int LP, int RADIAL>
+  CGADV_INLINE void add_moments(const Slots<S, LP, RADIAL>& slots, Part& part) {
+    using K = Scalar<T, DUAL>;
+    constexpr int D = LP + 1, LOCAL = RADIAL ? RADIAL : 1;
+    const int NR = slots.radial(), Q = slots.channels();
+    for (int a = 0; a < spec_.n_types; ++a)
+      for (int q2 = a * NR; q2 < Q; ++q2) {
+        const int b = q2 / NR;
+        // [m][l] at moments[m * Q * D + l].
+        V* const moments = &part.angular[((std::size_t(slots.type) * Q + a * NR) * Q + q2) * D];
+        V local[LOCAL][D];
+        for (int m = 0; m < RADIAL; ++m)
+          for (int l = 0; l < D; ++l) local[m][l] = moments[m * Q * D + l];
+        for (int j = slots.first[a]; j < slots.first[a + 1]; ++j) {
+          S powers[D] = {};
+          for (int k = std::max(j + 1, slots.first[b]); k < slots.first[b + 1]; ++k) {
+            S term = slots.g(k)[q2 - b * NR];
+            for (int l = 0; l < LP; ++l) {
+              powers[l] += term;
+              term = term * *slots.cosine(j, k);
+            }
+            powers[LP] += term;
+          }
+          for (int m = 0; m < NR; ++m) {
+            V* const sum = RADIAL ? local[m] : moments + m * Q * D;
+            for (int l = 0; l < D; ++l) sum[l] += K::product_result(slots.g(j)[m], powers[l]);
+          }
+        }
+        for (int m = 0; m < RADIAL; ++m)
+          for (int l = 0; l < D; ++l) moments[m * Q * D + l] = local[m][l];
+      }
+  }
+
+  // Returns twice the energies of the beads; without meaning when DUAL.
+  template <bool DUAL, class S, int LP, int RADIAL>
+  CGADV_INLINE V add_gradient(const Slots<S, LP, RADIAL>& slots, Part& part) {
+    using K = Scalar<T, DUAL>;
+    const V inverse_width = broadcast<T>(T(spec_.n_basis3 / (spec_.r_cut3 - spec_.r_min3)));
+    T* const gradient = part.gradient.data();
+    V own[4] = {}, total{};
+    for (int a = 0; a < spec_.n_types; ++a)
+      for (int j = slots.first[a]; j < slots.first[a + 1]; ++j) {
+        const S *const u = slots.unit(j), *const across = slots.across(j);
+        S along{};
+        for (int m = 0; m < slots.radial(); ++m) {
+          const S value = slots.sum(j)[m] + slots.constant[a * slots.radial() + m];
+          along = K::fma(slots.slope(j)[m], value, along);
+          if (!DUAL) total += K::value(slots.g(j)[m]) * K::value(value);
+        }
+        along = along * inverse_width;
+        // What turns the unit vector: the part along it is projected out.
+        const S radial = across[0] * u[0] + across[1] * u[1] + across[2] * u[2];
+        V out[4] = {};
+        for (int c = 0; c < 3; ++c) {
+          const S gc = along * u[c] + (across[c] - radial * u[c]) * *slots.inverse(j);
+          out[c] = K::result(gc);
+          own[c] -= out[c];
+        }
+        add4(gradient, slots.neighbours + j * W, out);
+      }
+    add4(gradient, slots.beads, own);
+    return total;
   }
 };
 

@@ -45,6 +45,8 @@ struct Scalar<T, false> {
   static CGADV_INLINE V result(S s) { return s; }
   static CGADV_INLINE V product_result(S a, S b) { return a * b; }
   static CGADV_INLINE S fma(S a, S b, S c) { return a * b + c; }
+  // f(t) from f and its derivative at t's value.
+  static CGADV_INLINE S function(S, V f, V) { return f; }
   // Components of beads' positions, from records of four.
   static CGADV_INLINE void fetch(const T* v, const T*, const int32_t* index, S* out) {
     fetch4(v, index, out);
@@ -74,6 +76,7 @@ struct Scalar<T, true> {
   static CGADV_INLINE S fma(S a, S b, S c) {
     return {a.v * b.v + c.v, a.v * b.e + (a.e * b.v + c.e)};
   }
+  static CGADV_INLINE S function(S t, V f, V slope) { return {f, slope * t.e}; }
   static CGADV_INLINE void fetch(const T* v, const T* e, const int32_t* index, S* out) {
     V a[4], b[4];
     fetch4(v, index, a);
