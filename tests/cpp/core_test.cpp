@@ -4,6 +4,8 @@
 #include <cstdio>
 #include <random>
 
+#include "langevin.hpp"
+#include "propagator.hpp"
 #include "rollout.hpp"
 
 using namespace cgadv;
@@ -211,6 +213,98 @@ void rollouts() {
             (2 * step), 1e-6);
 }
 
+// A list with exclusions is that without them, less the excluded pairs.
+void exclusions(int n, double length) {
+  System s(n, 2, length, 2, 11);
+  std::vector<int64_t> pairs;
+  for (int k = 0; k < 3 * n; ++k) {
+    const int64_t i = (7 * k) % n, j = (13 * k * k + 5) % n;
+    if (i != j) pairs.insert(pairs.end(), {i, j});
+  }
+  Neighbors all(0.5, 0.3, 0.05, 8), fewer(0.5, 0.3, 0.05, 8);
+  fewer.exclude(n, pairs.data(), int64_t(pairs.size() / 2));
+  auto listed = [&](Neighbors& list) {
+    Array<double> records;
+    list.update(n, {s.x.data(), 3, 1}, s.types.data(), Box(s.box.data()), records, 1);
+    std::vector<int> seen(2 * n * n, 0);
+    for (int p = 0; p < n; ++p) {
+      for (int k = 0; k < list.half_count[p]; ++k) {
+        const int i = list.order[p], j = list.order[list.half[list.half_start[p] + k]];
+        ++seen[std::min(i, j) * n + std::max(i, j)];
+      }
+      for (int k = list.near_start[p]; k < list.near_start[p + 1]; ++k)
+        ++seen[n * n + list.order[p] * n + list.order[list.near[k]]];
+    }
+    return seen;
+  };
+  std::vector<int> expected = listed(all);
+  for (std::size_t k = 0; k < pairs.size(); k += 2)
+    for (int side = 0; side < 2; ++side) {
+      const int64_t i = pairs[k + side], j = pairs[k + 1 - side];
+      expected[i * n + j] = expected[n * n + i * n + j] = 0;
+    }
+  const std::vector<int> found = listed(fewer);
+  int wrong = 0;
+  for (std::size_t k = 0; k < found.size(); ++k) wrong += found[k] != expected[k];
+  expect(wrong == 0, "lists with exclusions", wrong, 0);
+}
+
+// E E^T + S S^T = 1, and a step of beads that somebody else keeps is that of a rollout.
+void langevin_steps() {
+  const int n = 131, K = 2, R = K + 1, C = 3 * R, steps = 5;
+  const std::vector<double> drift = {3, 5, 0, -5, 20, 9, 0, -9, 40, 30, 2, 1, -2, 8, 0, -1, 0, 9};
+  Matrix E, S;
+  propagator(drift.data(), 2, R, 0.02, E, S);
+  for (int t = 0; t < 2; ++t)
+    for (int i = 0; i < R; ++i)
+      for (int j = 0; j < R; ++j) {
+        double sum = 0;
+        for (int k = 0; k < R; ++k)
+          sum += E[(t * R + i) * R + k] * E[(t * R + j) * R + k] +
+                 S[(t * R + i) * R + k] * S[(t * R + j) * R + k];
+        close("propagator", sum, i == j, 1e-14);
+      }
+  System s(n, 2, 9.0, 2, 3);
+  std::fill(s.theta.begin(), s.theta.end(), 0.0);
+  std::fill(s.floats.begin() + 4, s.floats.begin() + 7, 0.0);  // no core: beads are free
+  std::vector<double> masses(n), state(C * n), x1(3 * n), s1(C * n);
+  for (int i = 0; i < n; ++i) masses[i] = 10 + i % 7;
+  for (std::size_t i = 0; i < state.size(); ++i) state[i] = 0.3 * std::sin(1.0 + double(i));
+  const int64_t last = steps;
+  RolloutShape shape;
+  shape.n = n, shape.extra = K, shape.frames = &last, shape.n_frames = 1;
+  shape.kT = 2.5, shape.dt = 0.02, shape.forget = INFINITY, shape.seed = 8;
+  const Spec spec = s.spec();
+  const Tables<double> tables(spec, s.theta.data());
+  std::vector<double> frame(3 * n);
+  Rollout<double>(spec, tables, shape, s.types.data(), masses.data(), s.box.data(), E.data(),
+                  S.data(), 0, 1)
+      .forward(s.x.data(), state.data(), frame.data(), x1.data(), s1.data(), nullptr, nullptr);
+
+  std::vector<int32_t> beads;
+  std::vector<int64_t> first = {0};
+  std::vector<double> sorted;
+  for (int t = 0; t < 2; ++t) {
+    for (int i = 0; i < n; ++i)
+      if (s.types[i] == t) beads.push_back(i), sorted.push_back(masses[i]);
+    first.push_back(int64_t(beads.size()));
+  }
+  std::vector<double> x = s.x, v(3 * n), z(3 * K * n), none(3 * n, 0.0);
+  for (int p = 0; p < n; ++p)
+    for (int c = 0; c < C; ++c)
+      (c < 3 ? v[3 * beads[p] + c] : z[(c - 3) * n + p]) = state[beads[p] * C + c];
+  LangevinArgs a{};
+  a.n = n, a.beads = beads.data(), a.n_types = 2, a.first = first.data(), a.masses = sorted.data();
+  a.extra = K, a.E = E.data(), a.S = S.data(), a.kT = 2.5, a.dt = 0.02, a.seed = 8, a.threads = 1;
+  for (; a.step < steps; ++a.step) langevin_step(a, x.data(), v.data(), none.data(), z.data());
+  double largest = 0;
+  for (int i = 0; i < 3 * n; ++i) largest = std::max(largest, std::abs(x[i] - x1[i]));
+  for (int p = 0; p < n; ++p)
+    for (int c = 3; c < C; ++c)
+      largest = std::max(largest, std::abs(z[(c - 3) * n + p] - s1[beads[p] * C + c]));
+  expect(largest < 1e-12, "steps of beads that somebody else keeps", largest, 0);
+}
+
 }  // namespace
 
 int main() {
@@ -224,6 +318,9 @@ int main() {
   lists(40, 1.1);
   lists(150, 2.0);
   lists(400, 3.1);
+  exclusions(40, 1.1);
+  exclusions(400, 3.1);
+  langevin_steps();
   rollouts();
   if (failures == 0) std::printf("all is well\n");
   return failures != 0;
