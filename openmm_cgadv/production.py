@@ -119,8 +119,8 @@ def run_production(
     seed : int
         Of velocities and noise.
     platform : str, optional
-        OpenMM platform. By default Reference for few beads, else CPU: the energy is computed by
-        the kernels of this package either way.
+        OpenMM platform. By default Reference for few beads without the plugin, else CPU: the energy
+        is computed by the kernels of this package either way.
     backend : {"torchforce", "plugin", "pythonforce"}, optional
         See :meth:`Model.create_system`.
     simulation : openmm.app.Simulation, optional
@@ -235,7 +235,10 @@ def create_simulation(
     ValueError
         There is no such platform or backend.
     """
-    found = find_platform(platform or ("Reference" if len(model.types) <= SMALL else "CPU"))
+    backend = choose_backend(backend)
+    # The plugin keeps its neighbour list from step to step on the CPU platform alone.
+    reference = len(model.types) <= SMALL and backend != "plugin"
+    found = find_platform(platform or ("Reference" if reference else "CPU"))
     cpu = found.getName() == "CPU"
     simulation = app.Simulation(
         model.topology,

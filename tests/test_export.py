@@ -429,12 +429,13 @@ class TestBackendChoice:
 
 
 @pytest.mark.parametrize("n_types", [1, 2])
-def test_force_field_file_makes_the_same_system(tmp_path, n_types):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_force_field_file_makes_the_same_system(tmp_path, n_types, backend):
     model = make_model(n_types=n_types)
     path = save_bundle(model, tmp_path / "a.cg")
     field = app.ForceField(str(path / "forcefield.xml"))
     for topology in (model.topology, app.PDBFile(str(path / "topology.pdb")).topology):
-        system = field.createSystem(topology, backend="pythonforce", removeCMMotion=False)
+        system = field.createSystem(topology, backend=backend, removeCMMotion=False)
         masses = [system.getParticleMass(k)._value for k in range(len(model.types))]
         np.testing.assert_array_equal(masses, model.masses[model.types])
         context = context_of(system)
