@@ -1,5 +1,7 @@
 """Baseline fits recover what is known of the data they are given."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from openmm_cgadv.baselines import InitialFit, RelativeEntropy, fit_initial
 from openmm_cgadv.baselines.boltzmann_inversion import boltzmann_inversion
 from openmm_cgadv.baselines.force_matching import force_matching
 from openmm_cgadv.baselines.ranges import potential_spec
-from openmm_cgadv.potentials import PairSpec, Potential, PotentialSpec, basis
+from openmm_cgadv.potentials import PairSpec, Potential, PotentialSpec, ThreeBodySpec, basis
 from openmm_cgadv.potentials.splines import spline_weights
 from openmm_cgadv.trajectory import BeadTrajectory, BeadWriter
 from openmm_cgadv.units import KB
@@ -100,6 +102,19 @@ def test_relative_entropy_vanishes_in_the_reference_and_points_back_to_it(mixtur
     assert (change.mean(0) @ entropy.theta(-squeezed)) < 0
     theta = torch.randn(spec.n_parameters, dtype=torch.float64)
     torch.testing.assert_close(entropy.theta(entropy.phi(theta)), theta, rtol=1e-6, atol=1e-6)
+
+
+def test_contacts_that_never_occur_are_given_small_steps(mixture):
+    trajectory, spec, _ = mixture
+    near = ThreeBodySpec.splines(0.05, spec.three_body.r_cut, 8, 4)
+    entropy = RelativeEntropy(trajectory, replace(spec, three_body=near))
+    rows = basis(
+        torch.from_numpy(trajectory.positions()), torch.from_numpy(trajectory.boxes()), entropy.types, entropy.spec
+    )
+    deviation = rows.std(0)[spec.n_pair_parameters :]
+    assert deviation.min() < 1e-9 * deviation.median()
+    # A unit step in any direction, where uncorrelated functions would take one of 1 / deviation.
+    assert entropy.whitening.norm(dim=1).max() < 100 / deviation.median()
 
 
 def test_ranges_follow_the_data(mixture):
