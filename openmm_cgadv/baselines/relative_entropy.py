@@ -12,10 +12,10 @@ from .ranges import sample_frames
 FLOOR = 1e-2
 """Smallest eigenvalue of the correlation matrix that is trusted; below it a direction is damped."""
 
-RARE = 0.1
-"""Three-body functions that vary less than this part of their median are taken to vary that much. They are those of
-contacts that hardly occur, such as large beads as near as only small ones come, and a step by their own deviation
-would give such a contact, when it occurs, an energy that no core holds against."""
+RARE = 0.01
+"""Three-body functions that vary less than this part of the root mean square over all of them are taken to vary that
+much. They are those of contacts that hardly occur, such as large beads as near as only small ones come, and a step
+by their own deviation would give such a contact, when it occurs, an energy that no core holds against."""
 
 
 class RelativeEntropy:
@@ -45,7 +45,7 @@ class RelativeEntropy:
         deviation = rows.std(0).clamp_min(1e-12)
         three_body = deviation[spec.n_pair_parameters :]
         if len(three_body):
-            three_body.clamp_(min=RARE * float(three_body.median()))
+            three_body.clamp_(min=RARE * float(three_body.square().mean().sqrt()))
         correlation = torch.corrcoef((rows / deviation).T).nan_to_num()
         values, vectors = torch.linalg.eigh(correlation)
         self.whitening = (vectors / (values.clamp_min(0) + FLOOR).sqrt()) @ vectors.T / deviation[:, None]
