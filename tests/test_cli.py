@@ -119,6 +119,26 @@ def test_quick_runs_model_is_the_trained_one(finished):
     assert seen.n_frames == 6 and seen.n_atoms == 100
 
 
+def test_a_mixture_made_to_order_runs_to_its_report(tmp_path):
+    (tmp_path / "mixture.yaml").write_text(
+        "reference: {temperature_K: 115, liquid: lj_mixture, molecules: 60, length_ps: 6, equilibration_ps: 3}\n"
+        "training: {iterations: 3, chains: 2, validate_every: 3}\n"
+        "production: {length_ps: 4, equilibration_ps: 0.5}\n"
+    )
+    run = cgadv("run", tmp_path / "mixture.yaml", "--out", tmp_path / "out")
+    assert run.exit_code == 0, run.output
+    model = cg.load(tmp_path / "out" / "model.cg")
+    assert model.type_names == ("AR", "KR") and len(model.types) == 60
+    assert model.friction[0] != model.friction[1] and min(model.friction) > 0
+    # Half the box holds fewer than the neighbours that the pair cutoff asks for.
+    half = 0.5 * model.box[0, 0]
+    assert half - 0.011 < model.spec.pair.r_cut <= half
+    assert model.spec.three_body.r_cut == pytest.approx(0.46, abs=0.03)
+    assert f"cutoff {model.spec.pair.r_cut:.4g} nm" in run.output
+    metrics = json.loads((tmp_path / "out" / "report" / "metrics.json").read_text())
+    assert metrics["trained"]["rdf_l1"] < 0.3
+
+
 def test_second_run_computes_nothing(finished):
     out, command, _ = finished
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.name != ".lock"}
