@@ -56,7 +56,8 @@ class Reference(Section):
     """Where the all-atom data come from: a liquid made to order, or a trajectory of one's own.
 
     `water` is a rigid model of it; `liquid` is Lennard-Jones argon, argon and krypton in equal
-    numbers, or methanol of OPLS-AA. `beads` is one that was mapped before, a bead file (H5MD) of this package.
+    numbers, or methanol of OPLS-AA. `beads` is a trajectory that was mapped before, a bead file
+    (H5MD) of this package.
     """
 
     temperature_K: PositiveFloat

@@ -1,4 +1,4 @@
-"""The all-atom run of a liquid: equilibration to the right density, then production mapped to beads."""
+"""The all-atom run of a liquid: equilibration to its density, then production mapped to beads."""
 from __future__ import annotations
 
 import copy
@@ -43,9 +43,9 @@ def run_liquid(path, *, liquid, molecules, temperature, length, frame_interval=0
     volume, three fifths at 1 bar (MonteCarloBarostat), and a fifth at the volume found. That volume
     is fixed for production, so its error stays. Averaged over 20 ps, the volume of 343 molecules is
     uncertain by 0.7 % (SPC/E), of 100 molecules over 5 ps by 2.8 %. The density in `LIQUIDS` is
-    known better than that, at least near its temperature. So the volume is the mean of the two, each weighted
-    with its inverse variance (`expected_density`, `volume_uncertainty`): long runs follow their own
-    pressure, short ones the known value.
+    known better than that, at least near its temperature. So the volume is the mean of the two,
+    each weighted with its inverse variance (`expected_density`, `volume_uncertainty`): long runs
+    follow their own pressure, short ones the known value.
 
     Parameters
     ----------

@@ -82,10 +82,10 @@ METHANOL = Molecule("MOH", (
 # SPC/E: Berendsen et al., J. Phys. Chem. 91, 6269 (1987). TIP4P-Ew: Horn et al., J. Chem. Phys.
 # 120, 9665 (2004). TIP3P with Ewald summation: 0.98 to 0.986 in the literature, 0.985(5) in a run
 # of 60 ps of 216 molecules with this force field. Expansion and compressibility of SPC/E and TIP3P:
-# Vega and Abascal, Phys. Chem. Chem. Phys. 13, 19663 (2011). Runs with these force fields: argon at
-# 87 K 1.397(1) and at 97 K 1.334(2) (real argon at 87.3 K: 1.396), the mixture at 115 K 1.876(2) and
-# at 125 K 1.807(3) (500 atoms, 300 to 500 ps); methanol 0.777(2) (216 molecules, 40 ps; real
-# methanol: 0.787), its expansion that of real methanol.
+# Vega and Abascal, Phys. Chem. Chem. Phys. 13, 19663 (2011). Runs with these force fields: argon
+# 1.397(1) at 87 K and 1.334(2) at 97 K (real argon at 87.3 K: 1.396), the mixture 1.876(2) at 115 K
+# and 1.807(3) at 125 K (500 atoms, 300 to 500 ps); methanol 0.777(2) (216 molecules, 40 ps; real
+# methanol: 0.787), with the expansion of real methanol.
 LIQUIDS = {
     "spce": Liquid("spce.xml", (18.0153,), 298.15, 0.998, 4.86e-4, 46.1e-6, (220.0, 400.0)),
     "tip3p": Liquid("tip3p.xml", (18.0153,), 298.15, 0.985, 9.2e-4, 57.4e-6, (220.0, 400.0)),
