@@ -331,7 +331,7 @@ class Evaluator {
   }
 
   // What the three-body term works on at a time: a pack of central beads of one type, each in a
-  // lane of its own. Slot s of a lane is its s-th neighbour, and all neighbours in a slot are of one
+  // lane of its own. Slot s of a lane is its s-th neighbour; all neighbours in a slot are of one
   // type; lanes that have fewer leave the slot empty, which costs little because beads with equally
   // many neighbours work together. Pairs of neighbours are then pairs of slots j < k, and nothing
   // crosses lanes.
@@ -476,7 +476,7 @@ class Evaluator {
     }
   }
 
-  // Adds up in every slot what the others hand to it: by radial function, the factor of its g in the
+  // Adds up in every slot what the others hand to it: by radial function, the factor of g in the
   // energy; `across`, the derivative of the energy with its unit vector.
   template <bool DUAL, bool THETA, class S, int LP, int RADIAL>
   CGADV_INLINE void pair_slots(const Slots<S, LP, RADIAL>& slots) {

@@ -1,7 +1,7 @@
 // Packs: a few numbers that one instruction handles together, for any instruction set.
 //
 // Arithmetic on packs is the compilers' own vector extension (GCC, Clang). Only what it lacks
-// (square root, rounding, moves between memory and lanes) is spelled out per instruction set.
+// (moves between memory and lanes) is spelled out per instruction set.
 #pragma once
 
 #include <cmath>
@@ -115,15 +115,39 @@ CGADV_INLINE Mask<T> lanes() {
   return m;
 }
 
-// Rounding; square root; four numbers a lane from records of four in memory, and back.
+// Lane by lane: compilers make a single instruction of each.
+template <class V>
+CGADV_INLINE V sqrt(V x) {
+  for (std::size_t w = 0; w < sizeof x / sizeof x[0]; ++w) x[w] = std::sqrt(x[w]);
+  return x;
+}
+template <class V>
+CGADV_INLINE V floor(V x) {
+  for (std::size_t w = 0; w < sizeof x / sizeof x[0]; ++w) x[w] = std::floor(x[w]);
+  return x;
+}
+template <class V>
+CGADV_INLINE V round(V x) {
+  for (std::size_t w = 0; w < sizeof x / sizeof x[0]; ++w) x[w] = std::nearbyint(x[w]);
+  return x;
+}
+
+// Four numbers a lane from records of four in memory, and back.
 //
-// fetch4: out[c][w] = base[4 * index[w] + c]. add4: base[4 * index[w] + c] += in[c][w], lane after
-// lane, so that lanes may share a record. add4_sum: the same, all lanes to one record. Hardware gathers are slower than this everywhere.
+// fetch4: out[c][w] = base[4 * index[w] + c]; hardware gathers are slower than this everywhere.
+// add4: base[4 * index[w] + c] += in[c][w], lane after lane, so that lanes may share a record.
+// add4_sum: the same, all lanes to one record.
 // append: writes the indices of the lanes where mask holds, returns how many; may write a whole
 // pack. look_up: c[d][w] = columns[32 d + row[w]] of up to 32 rows, only where SMALL_TABLES.
+#if CGADV_BYTES >= 32
+CGADV_INLINE void add_record(float* base, int64_t i, __m128 v) {
+  _mm_storeu_ps(base + 4 * i, _mm_add_ps(_mm_loadu_ps(base + 4 * i), v));
+}
+CGADV_INLINE void add_record(double* base, int64_t i, __m256d v) {
+  _mm256_storeu_pd(base + 4 * i, _mm256_add_pd(_mm256_loadu_pd(base + 4 * i), v));
+}
+#endif
 #if CGADV_BYTES == 64
-CGADV_INLINE Pack<double> sqrt(Pack<double> x) { return (Pack<double>)_mm512_sqrt_pd((__m512d)x); }
-CGADV_INLINE Pack<float> sqrt(Pack<float> x) { return (Pack<float>)_mm512_sqrt_ps((__m512)x); }
 CGADV_INLINE void add4_sum(float* record, const Pack<float>* in) {
   const __m512 x = (__m512)in[0], y = (__m512)in[1], z = (__m512)in[2], q = (__m512)in[3];
   const __m512 a = _mm512_add_ps(_mm512_unpacklo_ps(x, y), _mm512_unpackhi_ps(x, y)),
@@ -131,7 +155,7 @@ CGADV_INLINE void add4_sum(float* record, const Pack<float>* in) {
   const __m512 c = _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
   const __m256 d = _mm256_add_ps(_mm512_castps512_ps256(c), _mm512_extractf32x8_ps(c, 1));
   const __m128 e = _mm_add_ps(_mm256_castps256_ps128(d), _mm256_extractf128_ps(d, 1));
-  _mm_storeu_ps(record, _mm_add_ps(_mm_loadu_ps(record), e));
+  add_record(record, 0, e);
 }
 CGADV_INLINE void add4_sum(double* record, const Pack<double>* in) {
   const __m512d x = (__m512d)in[0], y = (__m512d)in[1], z = (__m512d)in[2], q = (__m512d)in[3];
@@ -141,19 +165,7 @@ CGADV_INLINE void add4_sum(double* record, const Pack<double>* in) {
                 d = _mm256_add_pd(_mm512_castpd512_pd256(b), _mm512_extractf64x4_pd(b, 1));
   const __m256d e =
       _mm256_add_pd(_mm256_permute2f128_pd(c, d, 0x20), _mm256_permute2f128_pd(c, d, 0x31));
-  _mm256_storeu_pd(record, _mm256_add_pd(_mm256_loadu_pd(record), e));
-}
-CGADV_INLINE Pack<double> floor(Pack<double> x) {
-  return (Pack<double>)_mm512_roundscale_pd((__m512d)x, 9);
-}
-CGADV_INLINE Pack<float> floor(Pack<float> x) {
-  return (Pack<float>)_mm512_roundscale_ps((__m512)x, 9);
-}
-CGADV_INLINE Pack<double> round(Pack<double> x) {
-  return (Pack<double>)_mm512_roundscale_pd((__m512d)x, 8);
-}
-CGADV_INLINE Pack<float> round(Pack<float> x) {
-  return (Pack<float>)_mm512_roundscale_ps((__m512)x, 8);
+  add_record(record, 0, e);
 }
 CGADV_INLINE void fetch4(const float* base, const int32_t* index, Pack<float>* out) {
   __m512 r[4];
@@ -191,14 +203,10 @@ CGADV_INLINE void add4(float* base, const int32_t* index, const Pack<float>* in)
                c = _mm512_unpackhi_ps(x, y), d = _mm512_unpackhi_ps(z, q);
   const __m512 r[4] = {_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee),
                        _mm512_shuffle_ps(c, d, 0x44), _mm512_shuffle_ps(c, d, 0xee)};
-  auto add = [&](int w, __m128 v) {
-    float* p = base + 4 * int64_t(index[w]);
-    _mm_storeu_ps(p, _mm_add_ps(_mm_loadu_ps(p), v));
-  };
-  for (int k = 0; k < 4; ++k) add(k, _mm512_castps512_ps128(r[k]));
-  for (int k = 0; k < 4; ++k) add(4 + k, _mm512_extractf32x4_ps(r[k], 1));
-  for (int k = 0; k < 4; ++k) add(8 + k, _mm512_extractf32x4_ps(r[k], 2));
-  for (int k = 0; k < 4; ++k) add(12 + k, _mm512_extractf32x4_ps(r[k], 3));
+  for (int k = 0; k < 4; ++k) add_record(base, index[k], _mm512_castps512_ps128(r[k]));
+  for (int k = 0; k < 4; ++k) add_record(base, index[4 + k], _mm512_extractf32x4_ps(r[k], 1));
+  for (int k = 0; k < 4; ++k) add_record(base, index[8 + k], _mm512_extractf32x4_ps(r[k], 2));
+  for (int k = 0; k < 4; ++k) add_record(base, index[12 + k], _mm512_extractf32x4_ps(r[k], 3));
 }
 CGADV_INLINE void add4(double* base, const int32_t* index, const Pack<double>* in) {
   const __m512d x = (__m512d)in[0], y = (__m512d)in[1], z = (__m512d)in[2], q = (__m512d)in[3];
@@ -208,12 +216,8 @@ CGADV_INLINE void add4(double* base, const int32_t* index, const Pack<double>* i
                 odd = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
   const __m512d r[4] = {_mm512_permutex2var_pd(a, even, c), _mm512_permutex2var_pd(b, even, d),
                         _mm512_permutex2var_pd(a, odd, c), _mm512_permutex2var_pd(b, odd, d)};
-  auto add = [&](int w, __m256d v) {
-    double* p = base + 4 * int64_t(index[w]);
-    _mm256_storeu_pd(p, _mm256_add_pd(_mm256_loadu_pd(p), v));
-  };
-  for (int k = 0; k < 4; ++k) add(k, _mm512_castpd512_pd256(r[k]));
-  for (int k = 0; k < 4; ++k) add(4 + k, _mm512_extractf64x4_pd(r[k], 1));
+  for (int k = 0; k < 4; ++k) add_record(base, index[k], _mm512_castpd512_pd256(r[k]));
+  for (int k = 0; k < 4; ++k) add_record(base, index[4 + k], _mm512_extractf64x4_pd(r[k], 1));
 }
 CGADV_INLINE int append(int32_t* out, Index<float> index, Mask<float> mask) {
   const __mmask16 m = _mm512_movepi32_mask((__m512i)mask);
@@ -248,16 +252,6 @@ CGADV_INLINE void look_up(const double* columns, int rows, Index<double> row, Pa
   }
 }
 #elif CGADV_BYTES == 32
-CGADV_INLINE Pack<double> sqrt(Pack<double> x) { return (Pack<double>)_mm256_sqrt_pd((__m256d)x); }
-CGADV_INLINE Pack<float> sqrt(Pack<float> x) { return (Pack<float>)_mm256_sqrt_ps((__m256)x); }
-CGADV_INLINE Pack<double> floor(Pack<double> x) {
-  return (Pack<double>)_mm256_round_pd((__m256d)x, 9);
-}
-CGADV_INLINE Pack<float> floor(Pack<float> x) { return (Pack<float>)_mm256_round_ps((__m256)x, 9); }
-CGADV_INLINE Pack<double> round(Pack<double> x) {
-  return (Pack<double>)_mm256_round_pd((__m256d)x, 8);
-}
-CGADV_INLINE Pack<float> round(Pack<float> x) { return (Pack<float>)_mm256_round_ps((__m256)x, 8); }
 CGADV_INLINE void fetch4(const float* base, const int32_t* index, Pack<float>* out) {
   __m256 r[4];
   for (int k = 0; k < 4; ++k) {
@@ -287,49 +281,19 @@ CGADV_INLINE void add4(float* base, const int32_t* index, const Pack<float>* in)
                c = _mm256_unpackhi_ps(x, y), d = _mm256_unpackhi_ps(z, q);
   const __m256 r[4] = {_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee),
                        _mm256_shuffle_ps(c, d, 0x44), _mm256_shuffle_ps(c, d, 0xee)};
-  auto add = [&](int w, __m128 v) {
-    float* p = base + 4 * int64_t(index[w]);
-    _mm_storeu_ps(p, _mm_add_ps(_mm_loadu_ps(p), v));
-  };
-  for (int k = 0; k < 4; ++k) add(k, _mm256_castps256_ps128(r[k]));
-  for (int k = 0; k < 4; ++k) add(4 + k, _mm256_extractf128_ps(r[k], 1));
+  for (int k = 0; k < 4; ++k) add_record(base, index[k], _mm256_castps256_ps128(r[k]));
+  for (int k = 0; k < 4; ++k) add_record(base, index[4 + k], _mm256_extractf128_ps(r[k], 1));
 }
 CGADV_INLINE void add4(double* base, const int32_t* index, const Pack<double>* in) {
   const __m256d x = (__m256d)in[0], y = (__m256d)in[1], z = (__m256d)in[2], q = (__m256d)in[3];
   const __m256d a = _mm256_unpacklo_pd(x, y), b = _mm256_unpackhi_pd(x, y),
                 c = _mm256_unpacklo_pd(z, q), d = _mm256_unpackhi_pd(z, q);
-  auto add = [&](int w, __m256d v) {
-    double* p = base + 4 * int64_t(index[w]);
-    _mm256_storeu_pd(p, _mm256_add_pd(_mm256_loadu_pd(p), v));
-  };
-  add(0, _mm256_permute2f128_pd(a, c, 0x20));
-  add(1, _mm256_permute2f128_pd(b, d, 0x20));
-  add(2, _mm256_permute2f128_pd(a, c, 0x31));
-  add(3, _mm256_permute2f128_pd(b, d, 0x31));
+  add_record(base, index[0], _mm256_permute2f128_pd(a, c, 0x20));
+  add_record(base, index[1], _mm256_permute2f128_pd(b, d, 0x20));
+  add_record(base, index[2], _mm256_permute2f128_pd(a, c, 0x31));
+  add_record(base, index[3], _mm256_permute2f128_pd(b, d, 0x31));
 }
 #else
-#define CGADV_LANEWISE(T, name, call)                             \
-  CGADV_INLINE Pack<T> name(Pack<T> x) {                          \
-    Pack<T> v;                                                    \
-    for (int w = 0; w < Simd<T>::W; ++w) v[w] = std::call(x[w]);  \
-    return v;                                                     \
-  }
-#if defined(__SSE4_1__)
-CGADV_INLINE Pack<double> sqrt(Pack<double> x) { return (Pack<double>)_mm_sqrt_pd((__m128d)x); }
-CGADV_INLINE Pack<float> sqrt(Pack<float> x) { return (Pack<float>)_mm_sqrt_ps((__m128)x); }
-CGADV_INLINE Pack<double> floor(Pack<double> x) { return (Pack<double>)_mm_round_pd((__m128d)x, 9); }
-CGADV_INLINE Pack<float> floor(Pack<float> x) { return (Pack<float>)_mm_round_ps((__m128)x, 9); }
-CGADV_INLINE Pack<double> round(Pack<double> x) { return (Pack<double>)_mm_round_pd((__m128d)x, 8); }
-CGADV_INLINE Pack<float> round(Pack<float> x) { return (Pack<float>)_mm_round_ps((__m128)x, 8); }
-#else
-CGADV_LANEWISE(double, sqrt, sqrt)
-CGADV_LANEWISE(float, sqrt, sqrt)
-CGADV_LANEWISE(double, floor, floor)
-CGADV_LANEWISE(float, floor, floor)
-CGADV_LANEWISE(double, round, nearbyint)
-CGADV_LANEWISE(float, round, nearbyint)
-#endif
-#undef CGADV_LANEWISE
 // A record of four floats, or half a record of doubles, is one pack.
 CGADV_INLINE void transpose(Pack<float>* r) {
 #if defined(__SSE4_1__)
