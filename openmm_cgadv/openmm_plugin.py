@@ -176,6 +176,8 @@ def create_integrator(drift: np.ndarray, types: np.ndarray, temperature: float, 
     drift = np.asarray(drift, dtype=np.float64)
     if drift.ndim != 3 or drift.shape[1] != drift.shape[2]:
         raise ValueError(f"drift: found shape {drift.shape}, expected [n_types, K + 1, K + 1]")
+    if not 0 <= seed < 2**31:
+        raise ValueError(f"seed: found {seed}, expected a number from 0 to {2**31 - 1}")
     return _from_xml(
         "cgadv_integrator_xml", *_doubles(drift), ctypes.c_int64(len(drift)), *_integers(types),
         ctypes.c_double(temperature), ctypes.c_double(timestep), ctypes.c_int32(seed),

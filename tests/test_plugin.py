@@ -545,6 +545,22 @@ class TestIntegrator:
         other.setState(openmm.XmlSerializer.deserialize(text))
         np.testing.assert_array_equal(auxiliary(other, 30), auxiliary(context, 30))
 
+    def test_state_of_another_integrator_leaves_the_auxiliary_variables(self):
+        context, _ = free_beads(30, 1, 2)
+        context.getIntegrator().step(2)
+        before = auxiliary(context, 30)
+        simple = context_of(system_of(None, np.full(30, MASS), np.eye(3)), "CPU", openmm.LangevinMiddleIntegrator(300, 1, DT))
+        simple.setPositions(np.zeros([30, 3]))
+        context.setState(simple.getState(positions=True, velocities=True, integratorParameters=True))
+        np.testing.assert_array_equal(auxiliary(context, 30), before)
+        assert np.all(coordinates(context)[0] == 0)
+        own = openmm.CustomIntegrator(DT)
+        own.addGlobalVariable("a", 1.0)
+        custom = context_of(system_of(None, np.full(30, MASS), np.eye(3)), "CPU", own)
+        custom.setPositions(np.zeros([30, 3]))
+        with pytest.raises(openmm.OpenMMException, match="found parameters of another integrator in the State"):
+            context.setState(custom.getState(positions=True, integratorParameters=True))
+
     def test_centre_of_mass_stays_without_friction(self):
         """CMMotionRemover takes its motion away; pair forces and no noise leave it at rest."""
         beads = Beads(1)
@@ -669,6 +685,7 @@ class TestIntegratorRefusals:
             ({"drift": np.eye(2)}, r"drift: found shape \(2, 2\), expected \[n_types, K \+ 1, K \+ 1\]"),
             ({"types": [0, 2]}, "found type 2, expected numbers below 1"),
             ({"temperature": -1.0}, "found a temperature below 0 K"),
+            ({"seed": 2**31}, "seed: found 2147483648, expected a number from 0 to 2147483647"),
         ],
     )
     def test_arguments(self, changes, message):

@@ -116,9 +116,13 @@ void GeneralizedLangevinIntegrator::serializeParameters(SerializationNode& node)
 }
 
 void GeneralizedLangevinIntegrator::deserializeParameters(const SerializationNode& node) {
+  // A State of an integrator without parameters, such as LangevinMiddleIntegrator, has none here.
+  if (node.getProperties().empty() && node.getChildren().empty()) return;
+  if (!node.hasProperty("auxiliary"))
+    refuse("found parameters of another integrator in the State, expected its own");
   if (node.getIntProperty("version") != 1)
     refuse("found auxiliary variables of version " + node.getStringProperty("version") +
-           ", expected 1");
+           " in the State, expected 1");
   kernel_.getAs<IntegrateGeneralizedLangevinStepKernel>().setAuxiliary(
       doubles(node.getStringProperty("auxiliary")));
 }
