@@ -218,7 +218,10 @@ def simulate(
     ] = None,
     set_: Set = None,
     steps: Annotated[
-        int | None, _of_bundle(help="Time steps to run; required.", default=False)
+        int | None,
+        _of_bundle(
+            help="Time steps to run, cut to a whole number of frames; required.", default=False
+        ),
     ] = None,
     molecules: Annotated[
         int | None, _of_bundle(help="How many beads.", default="as many as in the bundle")
@@ -320,6 +323,8 @@ def _simulate_bundle(
     if not timestep > 0:
         raise ValueError(f"--timestep-fs: found {timestep_fs:g}, expected more than 0")
     interval = _report_interval(steps, report_interval, timestep)
+    # A run ends with a frame.
+    steps -= steps % interval
     if platform is not None:
         find_platform(platform)
     reporter = _reporter()
@@ -361,20 +366,14 @@ def _edges(box: str | None) -> list[float] | float | None:
 
 
 def _report_interval(steps: int, asked: int | None, timestep: float) -> int:
-    """Steps from frame to frame: those asked for, or the divisor of all that is closest to 1 ps."""
-    if asked is not None:
-        if asked < 1 or steps % asked:
-            raise ValueError(
-                f"--report-interval: found {asked}, expected a divisor of the {steps} steps"
-            )
-        return asked
-    usual = min(steps, max(1, round(1 / timestep)))
-    found = next(number for number in range(usual, 0, -1) if steps % number == 0)
-    if found < usual / 2:
+    """Steps from frame to frame: those asked for, or about 1 ps."""
+    if asked is None:
+        return min(steps, max(1, round(1 / timestep)))
+    if not 1 <= asked <= steps:
         raise ValueError(
-            f"--steps: found {steps}, expected a multiple of the {usual} steps from frame to frame"
+            f"--report-interval: found {asked}, expected 1 to the {steps} steps of the run"
         )
-    return found
+    return asked
 
 
 @app.command("map")

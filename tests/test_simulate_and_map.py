@@ -33,7 +33,7 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 class TestSimulate:
     def test_makes_a_liquid_of_the_size_asked_for(self, bundle, tmp_path):
-        run = cgadv("simulate", bundle, *SHORT, "--molecules", 200)
+        run = cgadv("simulate", bundle, "--steps", 110, *SHORT[2:], "--molecules", 200)
         assert run.exit_code == 0, run.stderr
         assert "200 beads in 1.823 x 1.823 x 1.823 nm, 100 steps of 5 fs" in run.stdout
         assert "ns/day" in run.stdout
@@ -89,8 +89,7 @@ class TestSimulate:
         [
             (["--molecules", 10], "--steps: found none, expected the number of time steps to run"),
             (["--steps", 0], "--steps: found 0, expected the number"),
-            (["--steps", 5003], "found 5003, expected a multiple of the 200 steps from frame to"),
-            (["--steps", 10, "--report-interval", 3], "found 3, expected a divisor of the 10"),
+            (["--steps", 10, "--report-interval", 11], "found 11, expected 1 to the 10 steps"),
             (["--steps", 10, "--box", "3,x"], "--box: found 3,x, expected one length or three"),
             (["--steps", 10, "--box", "0.9"], "box: found a box of 0.9 nm for 24 beads, expected"),
             (["--steps", 10, "--box", 3, "--molecules", 9], "found both of molecules and box"),
