@@ -58,6 +58,17 @@ def test_iteration_is_the_sum_of_its_parts(run):
         assert 0 < sum(parts) <= fastest * 1.001 <= median * 1.002
 
 
+def test_quality_is_measured_and_goes_on(tmp_path):
+    command = [sys.executable, BENCHMARKS / "quality.py", "data", "--quick", "--out", tmp_path]
+    for seconds in (300, 30):
+        run = subprocess.run(command, capture_output=True, text=True, timeout=seconds, cwd=tmp_path)
+        assert run.returncode == 0 and "failed" not in run.stdout, run.stdout + run.stderr
+    row = (tmp_path / "quality.md").read_text().splitlines()[-1]
+    assert row.startswith("| 25 ps of reference |")
+    low, high = re.search(r"([\d.]+) – ([\d.]+)", row).groups()
+    assert 0.2 < float(low) <= float(high) < 5
+
+
 @pytest.mark.skipif(plugin.why_not() is not None, reason=str(plugin.why_not()))
 def test_steps_are_measured_with_every_backend_and_size(run):
     text = run("plugin.py")
