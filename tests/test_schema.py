@@ -1,0 +1,46 @@
+"""Bundles written by earlier versions open, and mean what they meant."""
+
+from pathlib import Path
+
+import numpy as np
+import openmm
+import pytest
+import torch
+
+import openmm_cgadv as cg
+from openmm_cgadv import openmm_plugin
+
+BUNDLE = Path(__file__).parent / "data" / "schema1.cg"
+ENERGY, FRICTION = -115.86254245181776, 12.0
+"""What version 0.1.0 found in it (kJ/mol, 1/ps)."""
+
+
+def energy_of(system, positions):
+    platform = openmm.Platform.getPlatform("Reference")
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
+    context.setPositions(positions)
+    return context.getState(energy=True).getPotentialEnergy()._value
+
+
+def read(name):
+    return openmm.XmlSerializer.deserialize((BUNDLE / name).read_text())
+
+
+def test_model_has_the_energy_it_had():
+    model = cg.load(BUNDLE)
+    assert model.friction == pytest.approx([FRICTION], rel=1e-9)
+    positions, box = torch.as_tensor(model.positions), torch.as_tensor(model.box)
+    assert model.potential()(positions, box).item() == pytest.approx(ENERGY, rel=1e-10)
+    script = torch.jit.load(str(BUNDLE / "potential.pt"))
+    assert script(positions, box).item() == pytest.approx(ENERGY, rel=1e-10)
+    assert energy_of(read("system.xml"), model.positions) == pytest.approx(ENERGY, rel=1e-10)
+    assert np.isclose(read("integrator.xml").getStepSize()._value, model.timestep)
+
+
+@pytest.mark.skipif(openmm_plugin.why_not() is not None, reason=str(openmm_plugin.why_not()))
+def test_plugins_xml_has_the_energy_it_had():
+    model = cg.load(BUNDLE)
+    assert energy_of(read("system_plugin.xml"), model.positions) == pytest.approx(ENERGY, rel=1e-10)
+    integrator = read("integrator_plugin.xml")
+    assert openmm_plugin.is_integrator(integrator)
+    np.testing.assert_array_equal(openmm_plugin.read_integrator(integrator)["drift"], model.drift)
