@@ -18,6 +18,7 @@ from torch import Tensor
 
 _LIBRARY = Path(__file__).parent / "_lib" / "libcgadv_torch.so"
 MAX_L = 8
+MAX_PAIR_EXTRA = 6
 
 
 def _load() -> str:
@@ -458,6 +459,156 @@ def rollout(
         *tensors, boxes, types, _double(masses), torch.tensor(frames, dtype=torch.int64), spec,
         (float(kT), float(dt), float(forget), int(seed)), _single(precision),
     )
+
+
+class _PairRollout(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, positions, velocities, theta, splines, memory, boxes, types, masses, r_min, frames, spec, numbers,
+                single):  # fmt: skip
+        keep = any(ctx.needs_input_grad[:5])
+        frame_positions, last, last_velocities, kept = _ops().pair_rollout(
+            positions, boxes, types, theta, *_packed(spec), velocities, masses, r_min, splines, memory, frames,
+            *numbers, keep, single, torch.get_num_threads(),
+        )  # fmt: skip
+        ctx.save_for_backward(positions, theta, splines, memory, boxes, types, masses, r_min, frames, kept)
+        ctx.settings = spec, numbers, single
+        return frame_positions, last, last_velocities
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, d_frames, d_last, d_last_velocities):
+        positions, theta, splines, memory, boxes, types, masses, r_min, frames, kept = ctx.saved_tensors
+        spec, numbers, single = ctx.settings
+        gradients = _ops().pair_rollout_backward(
+            positions, boxes, types, theta, *_packed(spec), masses, r_min, splines, memory, frames, *numbers, kept,
+            d_frames.contiguous(), d_last.contiguous(), d_last_velocities.contiguous(), single,
+            torch.get_num_threads(),
+        )  # fmt: skip
+        return *gradients, *[None] * 8
+
+
+def pair_rollout(
+    positions: Tensor,
+    velocities: Tensor,
+    boxes: Tensor,
+    types: Tensor,
+    masses: Tensor,
+    kT: float,
+    dt: float,
+    frames: list[int],
+    theta: Tensor,
+    spec,
+    splines: Tensor,
+    memory: Tensor,
+    r_min: Tensor,
+    r_cut: float,
+    seed: int,
+    forget: float = math.inf,
+    tolerance: float = 1e-6,
+    precision: str = "double",
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Integrate replicas with pairwise friction in one call; differentiable.
+
+    The equations are those of :func:`openmm_cgadv.dynamics.pair_rollout`, the noise that of
+    :func:`pair_noise`. For the backward pass positions at each half step are kept, 6 B · N numbers a step. It
+    finds the pairs' auxiliary variables again by a replay, for which it holds 3 K + 2 numbers a pair and step, for
+    all steps or for as many at a time as fit into 256 MiB a thread. It gives gradients for ``positions``,
+    ``velocities``, ``theta``, ``splines`` and ``memory``.
+
+    Parameters
+    ----------
+    positions, velocities : Tensor [B, N, 3]
+        (nm, nm/ps)
+    boxes : Tensor [B, 3, 3]
+    types : Tensor [N] of int64
+    masses : Tensor [N]
+        (dalton)
+    kT : float
+        (kJ/mol)
+    dt : float
+        (ps)
+    frames : list of int
+        Increasing step numbers; 0 is the start, the last one ends the run.
+    splines : Tensor [n_type_pairs, K + 1, 2, n_basis]
+        Of the radial functions along and across a pair (ps^(−1/2), then 1/ps).
+    memory : Tensor [n_type_pairs, K, K]
+        Rates on the diagonal, an antisymmetric rest (1/ps).
+    r_min : Tensor [n_type_pairs]
+    r_cut : float
+        Range of the splines (nm).
+    seed : int
+        Of the noise.
+    forget : float
+        Memory τ (ps) of the adjoint's feedback part; infinity is the exact adjoint.
+    tolerance : float
+        Where conjugate gradients stop.
+    precision : {"double", "single"}
+        Arithmetic of energies and forces. All else is in double in any case.
+
+    Returns
+    -------
+    frames : Tensor [B, len(frames), N, 3]
+        Positions, unwrapped (nm).
+    positions, velocities : Tensor [B, N, 3]
+        At the end.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not match, frames do not increase, or a cutoff is longer than half the box.
+    RuntimeError
+        If a bead moves more than 0.2 nm in a step; the message names replica, step and bead.
+    """
+    if positions.dim() != 3:
+        raise ValueError(f"positions: found shape {tuple(positions.shape)}, expected [B,N,3]")
+    _, boxes, types = _system(positions, boxes, types, spec)
+    _parameters(theta, spec)
+    if velocities.shape != positions.shape:
+        raise ValueError(f"velocities: found shape {tuple(velocities.shape)}, expected {tuple(positions.shape)}")
+    kinds = len(spec.type_names) * (len(spec.type_names) + 1) // 2
+    if splines.dim() != 4 or splines.shape[0] != kinds or splines.shape[2] != 2 or r_min.shape != (kinds,):
+        raise ValueError(
+            f"splines, r_min: found shapes {tuple(splines.shape)} and {tuple(r_min.shape)}, "
+            f"expected [{kinds},K+1,2,n_basis] and [{kinds}]"
+        )
+    extra = splines.shape[1] - 1
+    if memory.shape != (kinds, extra, extra):
+        raise ValueError(f"memory: found shape {tuple(memory.shape)}, expected {(kinds, extra, extra)}")
+    if extra > MAX_PAIR_EXTRA:
+        raise ValueError(f"splines: found {extra} auxiliary vectors a pair, the compiled kernels handle {MAX_PAIR_EXTRA}")
+    shortest = float(torch.diagonal(boxes, dim1=-2, dim2=-1).min()) if boxes.numel() else math.inf
+    if 2.0 * r_cut > shortest * (1.0 + 1e-7):
+        raise ValueError(
+            f"box: found a shortest edge of {shortest:.6g} nm, expected at least twice the friction's range of "
+            f"{r_cut:.6g} nm"
+        )
+    if masses.shape != types.shape:
+        raise ValueError(f"masses: found shape {tuple(masses.shape)}, expected {tuple(types.shape)}")
+    frames = [int(f) for f in frames]
+    if not frames or frames[0] < 0 or any(b <= a for a, b in zip(frames, frames[1:])):
+        raise ValueError(f"frames: found {frames}, expected increasing step numbers from 0 on")
+    if not forget > 0:
+        raise ValueError(f"forget: found {forget}, expected a positive time in ps")
+    if not 0 < tolerance < 1:
+        raise ValueError(f"tolerance: found {tolerance}, expected a number between 0 and 1")
+    tensors = [t.to(torch.float64).contiguous() for t in (positions, velocities, theta, splines, memory)]
+    return _PairRollout.apply(
+        *tensors, boxes, types, _double(masses), _double(r_min), torch.tensor(frames, dtype=torch.int64), spec,
+        (float(r_cut), float(kT), float(dt), float(tolerance), float(forget), int(seed)), _single(precision),
+    )  # fmt: skip
+
+
+def pair_noise(seed: int, replica: int, step: int, i: Tensor, j: Tensor, count: int, fresh: bool) -> Tensor:
+    """The standard normal numbers of pairs of beads that a rollout uses.
+
+    Those of :func:`openmm_cgadv.dynamics.pair_noise.pair_noise`, where the arguments are explained, in the core's
+    single precision.
+
+    Returns
+    -------
+    Tensor [M, count, 3]
+    """
+    return _ops().pair_noise(seed, replica, step, torch.stack([i, j]), count, fresh)
 
 
 def noise(seed: int, replica: int, step0: int, n_steps: int, n_beads: int, components: int) -> Tensor:

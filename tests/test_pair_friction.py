@@ -7,12 +7,14 @@ import pytest
 import torch
 from systems import jittered_lattice, liquid_box, random_spec, random_theta
 
+from openmm_cgadv import kernels
 from openmm_cgadv.dynamics import PairFriction, pair_rollout
 from openmm_cgadv.dynamics.pair_noise import pair_noise
 from openmm_cgadv.dynamics.pair_rollout import _Pairs, _solve
 from openmm_cgadv.dynamics.rollout import energy_and_forces
 from openmm_cgadv.potentials import Potential
 
+needs_library = pytest.mark.skipif(not kernels.available(), reason=kernels.why_not() or "built")
 KT = 2.479
 DT = 0.005
 
@@ -316,3 +318,45 @@ def test_starting_friction_is_the_one_asked_for():
     assert friction[:, :, 0].flatten().tolist() == pytest.approx([17.0] * 6)
     assert friction[:, :, 1].flatten().tolist() == pytest.approx([17.0 / 4] * 6)
     assert float(friction.detach()[:, :, 2].max()) < 1e-20
+
+
+def relative(found, expected):
+    return float((found.detach() - expected.detach()).abs().max() / (expected.detach().abs().max() + 1e-4))
+
+
+def core_noise(replica, *address):
+    return kernels.pair_noise(5, replica, *address)
+
+
+def fused(case, forget=math.inf, tolerance=1e-13, precision="double"):
+    motion = case.motion
+    return kernels.pair_rollout(
+        case.x, case.v, case.boxes, case.types, case.masses, KT, case.dt, case.frames, case.theta, case.spec,
+        motion.splines, motion.memory(), motion.r_min, motion.r_cut, 5, forget, tolerance, precision,
+    )  # fmt: skip
+
+
+def gradients(case, outputs):
+    return torch.autograd.grad(case.loss(*outputs), case.inputs, allow_unused=True)
+
+
+@needs_library
+def test_noise_of_the_core_is_that_of_plain_torch():
+    i, j = torch.triu_indices(40, 40, 1)
+    for fresh, step in [(False, 3), (True, 2**32 + 5)]:
+        found, expected = kernels.pair_noise(-7, 2, step, i, j, 4, fresh), pair_noise(-7, 2, step, i, j, 4, fresh)
+        assert float((found - expected).square().mean().sqrt()) < 1e-5
+
+
+@needs_library
+@pytest.mark.parametrize(
+    "n_types, k, forget", [(1, 0, math.inf), (2, 2, math.inf), (2, 1, 0.05), (3, 3, 0.07), (1, 6, math.inf)]
+)
+def test_fused_rollout_is_the_plain_one(n_types, k, forget):
+    case = Case(k, n_types=n_types, n=40, steps=20)
+    outputs, plain = fused(case, forget), case.run(forget, noise=core_noise)
+    for found, expected in zip(outputs, plain):
+        assert relative(found, expected) < 1e-10
+    for found, expected in zip(gradients(case, outputs), gradients(case, plain)):
+        if expected is not None and expected.numel():
+            assert relative(found, expected) < 1e-10

@@ -41,6 +41,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .. import kernels
 from ..potentials import Potential, PotentialSpec
 from ..potentials.neighbors import minimum_image, neighbor_pairs
 from .pair_friction import PairFriction, radial_functions
@@ -121,6 +122,11 @@ def pair_rollout(
         raise ValueError("pair_rollout: expected either a seed or a noise function")
     if friction.n_types != spec.n_types:
         raise ValueError(f"friction: found {friction.n_types} bead types, expected the potential's {spec.n_types}")
+    if noise is None and kernels.available() and friction.n_auxiliary <= kernels.MAX_PAIR_EXTRA:
+        return kernels.pair_rollout(
+            positions, velocities, boxes, types, masses, kT, dt, frames, theta, spec, friction.splines,
+            friction.memory(), friction.r_min, friction.r_cut, seed, forget, tolerance,
+        )  # fmt: skip
     if noise is None:
 
         def noise(replica, *address):
@@ -150,19 +156,18 @@ class _Pairs:
 
     @classmethod
     def find(cls, x, box, types, masses, splines, r_min, r_cut):
-        i, j, _, _ = neighbor_pairs(x.detach(), box, r_cut)
+        i, j, _, distance = neighbor_pairs(x.detach(), box, r_cut)
+        # Beads at the same place have no direction between them and no friction.
+        i, j = i[distance > 0], j[distance > 0]
         order = torch.argsort(i * len(x) + j)
         i, j = i[order], j[order]
         d = minimum_image(x[j] - x[i], box)
-        square = (d * d).sum(-1, keepdim=True)
-        apart = square > 0.0
-        r = torch.where(apart, torch.where(apart, square, 1.0).sqrt(), 0.0)
-        unit = torch.where(apart, d / torch.where(apart, r, 1.0), 0.0)
+        r = d.norm(dim=-1)
         a, b = torch.minimum(types[i], types[j]), torch.maximum(types[i], types[j])
         n_types = int((2 * len(r_min)) ** 0.5)
         kind = a * n_types - torch.div(a * (a - 1), 2, rounding_mode="floor") + b - a
         mass = (2.0 * masses[i] * masses[j] / (masses[i] + masses[j]))[:, None, None]
-        return cls(i, j, unit, kind, mass, radial_functions(splines, kind, r_min, r_cut, r[:, 0]))
+        return cls(i, j, d / r[:, None], kind, mass, radial_functions(splines, kind, r_min, r_cut, r))
 
     def difference(self, v: Tensor) -> Tensor:
         """v_i − v_j [M, 1, 3]"""

@@ -148,27 +148,6 @@ class Evaluator {
     }
   }
 
-  // Which cubic (row of a table) r falls into; t becomes the variable of that cubic.
-  template <class S, class Value>
-  static CGADV_INLINE Index<T> locate(S& t, V last, Value value) {
-    V start = floor(value(t));
-    start = start < V{} ? V{} - T(1) : start;
-    start = start > last ? last : start;
-    t = t - (start < V{} ? V{} : start);
-    return __builtin_convertvector(start, Index<T>) + 1;
-  }
-
-  static CGADV_INLINE void coefficients(const T* records, const T* columns, int n, Index<T> row,
-                                        V* c) {
-    if (SMALL_TABLES && columns != nullptr) {
-      look_up(columns, n, row, c);
-    } else {
-      int32_t rows[W];
-      __builtin_memcpy(rows, &row, sizeof row);
-      fetch4(records, rows, c);
-    }
-  }
-
   static CGADV_INLINE Mask<T> broadcast_mask(int v) {
     using E = decltype(lanes<T>()[0] + 0);
     return E(v) - Mask<T>{};
@@ -234,7 +213,7 @@ class Evaluator {
             inverse_width[w] = tables.inverse_width[tt];
           }
         S t = (r - r_min) * inverse_width;
-        const Index<T> row = locate(t, last, K::value) + offset;
+        const Index<T> row = locate<T>(t, last, K::value) + offset;
         V c[4];
         coefficients(records, TYPES ? nullptr : columns, tables.rows, row, c);
         const S slope = ((t * (c[3] * T(3)) + c[2] * T(2)) * t + c[1]) * inverse_width * inverse;
@@ -449,7 +428,7 @@ class Evaluator {
         *slots.inverse(j) = inverse;
         for (int c = 0; c < 3; ++c) slots.unit(j)[c] = d[c] * inverse;
         S t = (r - r_min) * inverse_width;
-        const Index<T> row = locate(t, last, K::value);
+        const Index<T> row = locate<T>(t, last, K::value);
         for (int m = 0; m < NR; ++m) {
           V c[4];
           coefficients(tables.radial.data() + 4 * m * rows, columns ? columns + 128 * m : nullptr,

@@ -94,6 +94,42 @@ struct Legendre {
 // Degree at which the angular polynomials are evaluated: the next even number.
 inline int padded_degree(int l_max) { return l_max <= 2 ? 2 : (l_max + 1) / 2 * 2; }
 
+// Which cubic (row of a table) r falls into; t becomes the variable of that cubic. `last` is the
+// number of intervals.
+template <class T, class S, class Value>
+CGADV_INLINE Index<T> locate(S& t, Pack<T> last, Value value) {
+  Pack<T> start = floor(value(t));
+  start = start < Pack<T>{} ? Pack<T>{} - T(1) : start;
+  start = start > last ? last : start;
+  t = t - (start < Pack<T>{} ? Pack<T>{} : start);
+  return __builtin_convertvector(start, Index<T>) + 1;
+}
+
+// Coefficients of t^0..t^3, from records of four or, where there are any, from columns of `rows`.
+template <class T>
+CGADV_INLINE void coefficients(const T* records, const T* columns, int rows, Index<T> row,
+                               Pack<T>* c) {
+  if (SMALL_TABLES && columns != nullptr) {
+    look_up(columns, rows, row, c);
+  } else {
+    int32_t index[Simd<T>::W];
+    __builtin_memcpy(index, &row, sizeof row);
+    fetch4(records, index, c);
+  }
+}
+
+// Tables [tables][rows][4] as columns [tables][4][32], for instruction sets that look up in
+// registers; empty where there are more than 32 rows.
+template <class T>
+inline void make_columns(const std::vector<double>& table, int rows, Array<T>& out) {
+  if (!SMALL_TABLES || rows > 32) return;
+  const int tables = int(table.size()) / (4 * rows);
+  out.assign(tables * 128, T(0));
+  for (int t = 0; t < tables; ++t)
+    for (int row = 0; row < rows; ++row)
+      for (int d = 0; d < 4; ++d) out[t * 128 + d * 32 + row] = T(table[(t * rows + row) * 4 + d]);
+}
+
 template <class T>
 struct Tables {
   // pair[(p * rows + row) * 4 + d]; radial[(n * rows3 + row) * 4 + d];
@@ -103,8 +139,7 @@ struct Tables {
   Array<T> pair, radial, angular;
   Array<T> r_min, inverse_width;
   std::vector<int32_t> offset;
-  // The same coefficients as [4][32] columns, for instruction sets that look up in registers;
-  // empty where there are more than 32 rows or, for pairs, more than one type.
+  // The same coefficients in columns; for pairs only where there is one type.
   Array<T> pair_columns, radial_columns;
   int rows, degree;
 
@@ -125,7 +160,7 @@ struct Tables {
         inverse_width.push_back(T(s.n_basis / (s.r_cut - s.r_min[p])));
       }
     pair.assign(table.begin(), table.end());
-    if (s.n_types == 1) columns(table, rows, pair_columns);
+    if (s.n_types == 1) make_columns(table, rows, pair_columns);
     if (!s.three_body) return;
 
     table.assign((s.n_basis3 + 2) * s.n_radial * 4, 0.0);
@@ -136,7 +171,7 @@ struct Tables {
       });
     }
     radial.assign(table.begin(), table.end());
-    columns(table, s.n_basis3 + 2, radial_columns);
+    make_columns(table, s.n_basis3 + 2, radial_columns);
 
     static const Legendre legendre;
     const int Q = s.channels(), D = degree + 1;
@@ -151,17 +186,6 @@ struct Tables {
               table[((a * Q + r) * Q + q) * D + p] += c[l] * legendre.c[l][p];
             }
     angular.assign(table.begin(), table.end());
-  }
-
- private:
-  static void columns(const std::vector<double>& table, int rows, Array<T>& out) {
-    if (!SMALL_TABLES || rows > 32) return;
-    const int tables = int(table.size()) / (4 * rows);
-    out.assign(tables * 128, T(0));
-    for (int t = 0; t < tables; ++t)
-      for (int row = 0; row < rows; ++row)
-        for (int d = 0; d < 4; ++d)
-          out[t * 128 + d * 32 + row] = T(table[(t * rows + row) * 4 + d]);
   }
 };
 

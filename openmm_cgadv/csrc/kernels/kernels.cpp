@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "../core/langevin.hpp"
+#include "../core/pair_rollout.hpp"
 #include "../core/rollout.hpp"
 
 namespace cgadv {
@@ -221,6 +222,72 @@ void rollout_backward_in(const PotentialArgs& a, const SystemArgs& s, const Roll
   }
 }
 
+PairFrictionShape friction_of(const Spec& spec, const PairRolloutArgs& r) {
+  PairFrictionShape shape;
+  shape.n_types = spec.n_types, shape.extra = int(r.extra), shape.n_basis = int(r.n_basis);
+  shape.r_cut = r.r_cut, shape.r_min = r.r_min, shape.splines = r.splines;
+  shape.memory = r.memory, shape.kT = r.kT, shape.dt = r.dt, shape.tolerance = r.tolerance;
+  return shape;
+}
+
+PairRolloutShape pair_shape_of(const SystemArgs& s, const PairRolloutArgs& r) {
+  return {s.n, r.frames, r.n_frames, r.forget, r.seed};
+}
+
+template <class T>
+void pair_rollout_in(const PotentialArgs& a, const SystemArgs& s, const PairRolloutArgs& r,
+                     const double* velocities, double* frames, double* final_positions,
+                     double* final_velocities, double* kept) {
+  const Spec spec = unpack(a);
+  check_types(spec, s.n, s.types);
+  const Tables<T> tables(spec, a.theta);
+  const PairTables friction(friction_of(spec, r));
+  const PairRolloutShape shape = pair_shape_of(s, r);
+  const int64_t n3 = 3 * s.n, steps = shape.steps();
+  each_replica(s, [&](int64_t b, int threads) {
+    PairRollout<T> rollout(spec, tables, friction, shape, s.types, r.masses, s.boxes + 9 * b, b,
+                           threads);
+    rollout.forward(s.positions + b * n3, velocities + b * n3, frames + b * r.n_frames * n3,
+                    final_positions + b * n3, final_velocities + b * n3,
+                    kept ? kept + b * (2 * steps + 1) * n3 : nullptr);
+  });
+}
+
+template <class T>
+void pair_rollout_backward_in(const PotentialArgs& a, const SystemArgs& s,
+                              const PairRolloutArgs& r, const double* kept, const double* d_frames,
+                              const double* d_final_positions, const double* d_final_velocities,
+                              double* d_positions, double* d_velocities, double* d_theta,
+                              double* d_splines, double* d_memory) {
+  const Spec spec = unpack(a);
+  check_types(spec, s.n, s.types);
+  const Tables<T> tables(spec, a.theta);
+  const PairFrictionShape f = friction_of(spec, r);
+  const PairTables friction(f);
+  const PairRolloutShape shape = pair_shape_of(s, r);
+  const int64_t n3 = 3 * s.n, steps = shape.steps(), P = spec.n_parameters(),
+                F = int64_t(f.kinds()) * f.functions() * f.n_basis,
+                M = int64_t(f.kinds()) * f.extra * f.extra;
+  // Each replica's share apart, added up in order: the threads leave no trace.
+  std::vector<double> shares(s.replicas * (P + F + M), 0.0);
+  each_replica(s, [&](int64_t b, int threads) {
+    double* share = &shares[b * (P + F + M)];
+    PairRollout<T> rollout(spec, tables, friction, shape, s.types, r.masses, s.boxes + 9 * b, b,
+                           threads);
+    rollout.backward(kept + b * (2 * steps + 1) * n3, d_frames + b * r.n_frames * n3,
+                     d_final_positions + b * n3, d_final_velocities + b * n3, d_positions + b * n3,
+                     d_velocities + b * n3, share, share + P, share + P + F);
+  });
+  std::fill(d_theta, d_theta + P, 0.0);
+  std::fill(d_splines, d_splines + F, 0.0), std::fill(d_memory, d_memory + M, 0.0);
+  for (int64_t b = 0; b < s.replicas; ++b) {
+    const double* share = &shares[b * (P + F + M)];
+    for (int64_t k = 0; k < P; ++k) d_theta[k] += share[k];
+    for (int64_t k = 0; k < F; ++k) d_splines[k] += share[P + k];
+    for (int64_t k = 0; k < M; ++k) d_memory[k] += share[P + F + k];
+  }
+}
+
 #define CGADV_EITHER_PRECISION(name)                                       \
   template <class... A>                                                    \
   void name(const PotentialArgs& a, A... rest) {                           \
@@ -230,6 +297,8 @@ CGADV_EITHER_PRECISION(value)
 CGADV_EITHER_PRECISION(hvp)
 CGADV_EITHER_PRECISION(rollout)
 CGADV_EITHER_PRECISION(rollout_backward)
+CGADV_EITHER_PRECISION(pair_rollout)
+CGADV_EITHER_PRECISION(pair_rollout_backward)
 #undef CGADV_EITHER_PRECISION
 
 void noise(int64_t seed, int64_t replica, int64_t first_step, int64_t steps, int64_t n,
@@ -243,6 +312,25 @@ void noise(int64_t seed, int64_t replica, int64_t first_step, int64_t steps, int
     for (int64_t i = 0; i < n; ++i)
       for (int64_t c = 0; c < components; ++c)
         out[(t * n + i) * components + c] = by_component[c * n + i];
+  }
+}
+
+void pair_noise(int64_t seed, int64_t replica, int64_t step, int64_t pairs, const int64_t* beads,
+                bool fresh, int64_t components, double* out) {
+  const PairNoise source(seed, replica);
+  if (components > 3 * (MAX_PAIR_EXTRA + 1))
+    throw std::runtime_error("noise of pairs has at most " + std::to_string(MAX_PAIR_EXTRA + 1) +
+                             " vectors");
+  float g[3 * MAX_PAIR_EXTRA + 7][NOISE_LANES];
+  for (int64_t start = 0; start < pairs; start += NOISE_LANES) {
+    const int m = int(std::min<int64_t>(NOISE_LANES, pairs - start));
+    int32_t i[NOISE_LANES], j[NOISE_LANES];
+    for (int k = 0; k < m; ++k)
+      i[k] = int32_t(beads[start + k]), j[k] = int32_t(beads[pairs + start + k]);
+    source.fill(step, m, i, j, fresh, int(components), g);
+    for (int k = 0; k < m; ++k)
+      for (int64_t c = 0; c < components; ++c)
+        out[(start + k) * components + c] = double(g[c][k]);
   }
 }
 
@@ -280,6 +368,17 @@ const KernelTable table = {
       langevin_step(a, x, v, f, z);
     },
     noise,
+    [](const PotentialArgs& a, const SystemArgs& s, const PairRolloutArgs& r, const double* v0,
+       double* f, double* x, double* v, double* kept) {
+      pair_rollout<const SystemArgs&, const PairRolloutArgs&>(a, s, r, v0, f, x, v, kept);
+    },
+    [](const PotentialArgs& a, const SystemArgs& s, const PairRolloutArgs& r, const double* kept,
+       const double* df, const double* dx, const double* dv, double* gx, double* gv, double* gt,
+       double* gs, double* gm) {
+      pair_rollout_backward<const SystemArgs&, const PairRolloutArgs&>(a, s, r, kept, df, dx, dv,
+                                                                       gx, gv, gt, gs, gm);
+    },
+    pair_noise,
 };
 
 }  // namespace

@@ -34,6 +34,19 @@ struct RolloutArgs {
   int64_t seed;
 };
 
+struct PairRolloutArgs {
+  const double* masses;  // [n]
+  int64_t extra, n_basis;
+  double r_cut;
+  const double* r_min;    // [n_kinds], pairs of types
+  const double* splines;  // [n_kinds,K+1,2,n_basis]
+  const double* memory;   // [n_kinds,K,K]
+  const int64_t* frames;
+  int64_t n_frames;
+  double kT, dt, tolerance, forget;
+  int64_t seed;
+};
+
 // Beads that move: their places in arrays [.,3], in the order of types; those of type a are
 // first[a] .. first[a + 1].
 struct LangevinArgs {
@@ -87,6 +100,18 @@ struct KernelTable {
   // [steps,n,components]
   void (*noise)(int64_t seed, int64_t replica, int64_t first_step, int64_t steps, int64_t n,
                 int64_t components, double* out);
+  // kept [B,2 steps+1,3,n], or null.
+  void (*pair_rollout)(const PotentialArgs&, const SystemArgs&, const PairRolloutArgs&,
+                       const double* velocities, double* frames, double* final_positions,
+                       double* final_velocities, double* kept);
+  void (*pair_rollout_backward)(const PotentialArgs&, const SystemArgs&, const PairRolloutArgs&,
+                                const double* kept, const double* d_frames,
+                                const double* d_final_positions, const double* d_final_velocities,
+                                double* d_positions, double* d_velocities, double* d_theta,
+                                double* d_splines, double* d_memory);
+  // Of pairs of beads [2,pairs]: [pairs,components].
+  void (*pair_noise)(int64_t seed, int64_t replica, int64_t step, int64_t pairs,
+                     const int64_t* beads, bool fresh, int64_t components, double* out);
 };
 
 }  // namespace cgadv

@@ -359,10 +359,103 @@ void noise(Cell* stack, uint64_t, uint64_t) {
   give(stack, out);
 }
 
+struct PairDynamics {
+  Tensor masses, r_min, splines, memory, frames;
+  double r_cut, kT, dt, tolerance, forget;
+  int64_t seed;
+  explicit PairDynamics(Arguments& a)
+      : masses(a.tensor()), r_min(a.tensor()), splines(a.tensor()), memory(a.tensor()),
+        frames(a.tensor()), r_cut(a.real()), kT(a.real()), dt(a.real()), tolerance(a.real()),
+        forget(a.real()), seed(a.integer()) {}
+
+  cgadv::PairRolloutArgs args(const cgadv::PotentialArgs& p, const cgadv::SystemArgs& s) const {
+    cgadv::PairRolloutArgs r;
+    const int64_t kinds = p.ints[0] * (p.ints[0] + 1) / 2;
+    if (splines.dim() != 4 || splines.size(0) != kinds || splines.size(1) < 1 ||
+        splines.size(2) != 2)
+      throw std::runtime_error("splines must have shape [n_type_pairs,K+1,2,n_basis]");
+    r.extra = splines.size(1) - 1, r.n_basis = splines.size(3);
+    r.masses = masses.read("masses", s.n);
+    r.r_min = r_min.read("r_min", kinds);
+    r.splines = splines.read("splines", -1);
+    r.memory = memory.read("memory", kinds * r.extra * r.extra);
+    r.frames = frames.read_ints("frames", -1);
+    r.n_frames = frames.numel();
+    for (int64_t f = 0; f < r.n_frames; ++f)
+      if (r.frames[f] < 0 || (f > 0 && r.frames[f] <= r.frames[f - 1]))
+        throw std::runtime_error("frames must be increasing step numbers from 0 on");
+    r.r_cut = r_cut, r.kT = kT, r.dt = dt, r.tolerance = tolerance, r.forget = forget;
+    r.seed = seed;
+    return r;
+  }
+  static int64_t kept(const cgadv::PairRolloutArgs& r) {
+    return 2 * (r.n_frames ? r.frames[r.n_frames - 1] : 0) + 1;
+  }
+};
+
+void pair_rollout(Cell* stack, uint64_t, uint64_t) {
+  Arguments a(stack);
+  const System system(a);
+  const Potential potential(a);
+  const Tensor velocities = a.tensor();
+  const PairDynamics dynamics(a);
+  const bool keep = a.boolean(), single = a.boolean();
+  const auto s = system.args(a.integer());
+  const auto p = potential.args(1, single);
+  const auto r = dynamics.args(p, s);
+  const int64_t B = s.replicas;
+  const double* v0 = velocities.read("velocities", B * s.n * 3);
+  Tensor frames{B, r.n_frames, s.n, 3}, final_positions{B, s.n, 3}, final_velocities{B, s.n, 3},
+      kept{B, keep ? PairDynamics::kept(r) : 0, 3, s.n};
+  kernels().pair_rollout(p, s, r, v0, frames.doubles(), final_positions.doubles(),
+                         final_velocities.doubles(), keep ? kept.doubles() : nullptr);
+  give(stack, frames, final_positions, final_velocities, kept);
+}
+
+void pair_rollout_backward(Cell* stack, uint64_t, uint64_t) {
+  Arguments a(stack);
+  const System system(a);
+  const Potential potential(a);
+  const PairDynamics dynamics(a);
+  const Tensor kept = a.tensor(), d_frames = a.tensor(), d_final_positions = a.tensor(),
+               d_final_velocities = a.tensor();
+  const bool single = a.boolean();
+  const auto s = system.args(a.integer());
+  const auto p = potential.args(1, single);
+  const auto r = dynamics.args(p, s);
+  const int64_t B = s.replicas, n3 = 3 * s.n, K = r.extra, kinds = dynamics.splines.size(0);
+  const double* k = kept.read("kept positions", B * PairDynamics::kept(r) * n3);
+  const double* df = d_frames.read("gradient of frames", B * r.n_frames * n3);
+  const double* dx = d_final_positions.read("gradient of final positions", B * n3);
+  const double* dv = d_final_velocities.read("gradient of final velocities", B * n3);
+  Tensor gx{B, s.n, 3}, gv{B, s.n, 3}, gt{potential.size(p)}, gs{kinds, K + 1, 2, r.n_basis},
+      gm{kinds, K, K};
+  kernels().pair_rollout_backward(p, s, r, k, df, dx, dv, gx.doubles(), gv.doubles(), gt.doubles(),
+                                  gs.doubles(), gm.doubles());
+  give(stack, gx, gv, gt, gs, gm);
+}
+
+void pair_noise(Cell* stack, uint64_t, uint64_t) {
+  Arguments a(stack);
+  const int64_t seed = a.integer(), replica = a.integer(), step = a.integer();
+  const Tensor beads = a.tensor();
+  const int64_t count = a.integer();
+  const bool fresh = a.boolean();
+  const int64_t* ids = beads.read_ints("beads", -1);
+  const int64_t pairs = beads.numel() / 2;
+  Tensor out{pairs, count, 3};
+  kernels().pair_noise(seed, replica, step, pairs, ids, fresh, 3 * count, out.doubles());
+  give(stack, out);
+}
+
 #define SYSTEM "Tensor positions, Tensor boxes, Tensor types, "
 #define POTENTIAL "Tensor theta, Tensor ispec, Tensor fspec, "
 #define DYNAMICS                                                                            \
   "Tensor masses, Tensor E, Tensor S, Tensor frames, float kT, float dt, float forget, int seed, "
+
+#define PAIR_DYNAMICS                                                                          \
+  "Tensor masses, Tensor r_min, Tensor splines, Tensor memory, Tensor frames, float r_cut, "   \
+  "float kT, float dt, float tolerance, float forget, int seed, "
 
 struct Registration {
   TorchLibraryHandle schemas = nullptr, on_cpu = nullptr, anywhere = nullptr;
@@ -390,6 +483,16 @@ struct Registration {
         "Tensor d_final_state, bool single, int threads) "
         "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
         "rollout_backward", rollout_backward);
+    add("pair_rollout(" SYSTEM POTENTIAL "Tensor velocities, " PAIR_DYNAMICS
+        "bool keep, bool single, int threads) -> (Tensor, Tensor, Tensor, Tensor)",
+        "pair_rollout", pair_rollout);
+    add("pair_rollout_backward(" SYSTEM POTENTIAL PAIR_DYNAMICS
+        "Tensor kept, Tensor d_frames, Tensor d_final_positions, Tensor d_final_velocities, "
+        "bool single, int threads) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+        "pair_rollout_backward", pair_rollout_backward);
+    add("pair_noise(int seed, int replica, int step, Tensor beads, int count, bool fresh) "
+        "-> Tensor",
+        "pair_noise", pair_noise);
     define("noise(int seed, int replica, int first_step, int steps, int n, int extra) -> Tensor");
     check(aoti_torch_library_impl(anywhere, "noise", noise), "register an operator");
   }

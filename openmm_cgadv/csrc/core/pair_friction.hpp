@@ -1,0 +1,786 @@
+// Pairwise friction with memory: one step of it, the same step again with its result known, and its
+// adjoint. The equations are those of openmm_cgadv/dynamics/pair_friction.py and pair_rollout.py.
+//
+// Every pair of beads i < j in range has a slot. Slots come in packs of beads' pairs of one kind
+// (pair of types); a slot without a pair has i = j, which makes its friction zero. A pair keeps its
+// slot until the neighbour list is built anew. What a pack's slots carry lies together:
+// array[(pack * fields + field) * W + lane].
+#pragma once
+
+#include <type_traits>
+
+#include "neighbors.hpp"
+#include "random.hpp"
+#include "spline.hpp"
+
+namespace cgadv {
+inline namespace CGADV_ISA {
+
+constexpr int MAX_PAIR_EXTRA = 6;
+
+struct PairFrictionShape {
+  int n_types, extra, n_basis;  // extra: auxiliary vectors a pair, K
+  double r_cut;
+  const double* r_min;    // [kinds]
+  const double* splines;  // [kinds,K+1,2,n_basis]
+  const double* memory;   // [kinds,K,K]
+  double kT, dt, tolerance;
+
+  int kinds() const { return n_types * (n_types + 1) / 2; }
+  int functions() const { return 2 * (extra + 1); }
+  int rows() const { return n_basis + 2; }
+  int kind(int64_t a, int64_t b) const {
+    if (a > b) std::swap(a, b);
+    return int(a * n_types - a * (a - 1) / 2 + b - a);
+  }
+};
+
+// The parameters, made ready for one time step. Function 2 k is f_k along the pair, 2 k + 1 across.
+struct PairTables {
+  PairFrictionShape shape;
+  Array<double> table, columns;  // of kind * functions + function
+  std::vector<double> inverse;   // C = (1 + dt/2 A)^-1 [kinds,K,K]
+  std::vector<double> root;      // sqrt(alpha) [kinds,K]
+
+  explicit PairTables(const PairFrictionShape& s) : shape(s) {
+    const int rows = s.rows(), K = s.extra;
+    std::vector<double> all(s.kinds() * s.functions() * rows * 4, 0.0);
+    for (int f = 0; f < s.kinds() * s.functions(); ++f)
+      spline_rows(s.n_basis, [&](int row, int d, int k, double w) {
+        all[(f * rows + row) * 4 + d] += w * s.splines[f * s.n_basis + k];
+      });
+    table.assign(all.begin(), all.end());
+    make_columns(all, rows, columns);
+    for (int kind = 0; kind < s.kinds(); ++kind) {
+      // Gauss and Jordan; a matrix whose symmetric part is positive needs no pivots.
+      std::vector<double> m(2 * K * K, 0.0);
+      const int width = 2 * K;
+      for (int i = 0; i < K; ++i) {
+        for (int j = 0; j < K; ++j)
+          m[i * width + j] = 0.5 * s.dt * s.memory[(kind * K + i) * K + j] + (i == j ? 1 : 0);
+        m[i * width + K + i] = 1;
+        root.push_back(std::sqrt(s.memory[(kind * K + i) * K + i]));
+      }
+      for (int i = 0; i < K; ++i) {
+        const double pivot = m[i * width + i];
+        for (int c = 0; c < width; ++c) m[i * width + c] /= pivot;
+        for (int j = 0; j < K; ++j) {
+          const double factor = m[j * width + i];
+          if (j != i)
+            for (int c = 0; c < width; ++c) m[j * width + c] -= factor * m[i * width + c];
+        }
+      }
+      for (int i = 0; i < K; ++i)
+        for (int j = 0; j < K; ++j) inverse.push_back(m[i * width + K + j]);
+    }
+  }
+  PairTables(const PairTables&) = delete;
+};
+
+namespace pairs {
+
+using V = Pack<double>;
+constexpr int W = Simd<double>::W;
+static_assert(NOISE_LANES % W == 0, "a batch of noise is made of packs");
+
+// Calls f with the number of auxiliary vectors as a constant.
+template <class F>
+void with_extra(int extra, F f) {
+  switch (extra) {
+    case 0: return f(std::integral_constant<int, 0>());
+    case 1: return f(std::integral_constant<int, 1>());
+    case 2: return f(std::integral_constant<int, 2>());
+    case 3: return f(std::integral_constant<int, 3>());
+    case 4: return f(std::integral_constant<int, 4>());
+    case 5: return f(std::integral_constant<int, 5>());
+    case 6: return f(std::integral_constant<int, 6>());
+    default: throw std::runtime_error("pair friction has more auxiliary vectors than " +
+                                      std::to_string(MAX_PAIR_EXTRA));
+  }
+}
+
+CGADV_INLINE V widen(const float* p) {
+  typedef float Half __attribute__((vector_size(CGADV_BYTES / 2)));
+  Half h;
+  __builtin_memcpy(&h, p, sizeof h);
+  return __builtin_convertvector(h, V);
+}
+
+CGADV_INLINE V dot(const V* a, const V* b) { return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]; }
+
+// out = difference of records i and j.
+CGADV_INLINE void difference(const double* records, const int32_t* i, const int32_t* j, V* out) {
+  V a[4], b[4];
+  fetch4(records, i, a);
+  fetch4(records, j, b);
+  for (int c = 0; c < 3; ++c) out[c] = a[c] - b[c];
+}
+
+CGADV_INLINE void scatter(double* records, const int32_t* i, const int32_t* j, const V* g) {
+  const V plus[4] = {g[0], g[1], g[2], V{}}, minus[4] = {-g[0], -g[1], -g[2], V{}};
+  add4(records, i, plus);
+  add4(records, j, minus);
+}
+
+// Where a pack of pairs is, from records (x, y, z, 1/m), and its functions there.
+template <int K>
+struct Place {
+  V unit[3], inverse, mass;  // from i to j; 1/r; mu
+  V t;
+  Index<double> row;
+  V f[2 * K + 2], slope[2 * K + 2];
+
+  template <bool SLOPES>
+  CGADV_INLINE void find(const PairTables& tables, int kind, const PackBox<double>& box,
+                         const double* x, const int32_t* i, const int32_t* j) {
+    const PairFrictionShape& s = tables.shape;
+    V a[4], b[4], r;
+    fetch4(x, i, a);
+    fetch4(x, j, b);
+    for (int c = 0; c < 3; ++c) unit[c] = b[c] - a[c];
+    mass = broadcast(2.0) / (a[3] + b[3]);
+    auto same = [](V v) { return v; };
+    box.nearest(unit[0], unit[1], unit[2], same);
+    const V r2 = dot(unit, unit);
+    const Mask<double> apart = r2 > V{};
+    r = sqrt(r2);
+    inverse = apart ? broadcast(1.0) / r : V{};
+    for (int c = 0; c < 3; ++c) unit[c] *= inverse;
+    const V width = broadcast(s.n_basis / (s.r_cut - s.r_min[kind]));
+    t = (r - broadcast(s.r_min[kind])) * width;
+    row = locate<double>(t, broadcast(double(s.n_basis)), same);
+    for (int k = 0; k < 2 * K + 2; ++k) {
+      const int number = kind * (2 * K + 2) + k;
+      V c[4];
+      coefficients(&tables.table[number * s.rows() * 4],
+                   tables.columns.empty() ? nullptr : &tables.columns[number * 128], s.rows(), row, c);
+      const V value = ((c[3] * t + c[2]) * t + c[1]) * t + c[0];
+      f[k] = apart ? value : V{};
+      if (SLOPES) {
+        const V rate = ((t * (c[3] * 3.0) + c[2] * 2.0) * t + c[1]) * width;
+        slope[k] = apart ? rate : V{};
+      }
+    }
+  }
+
+  // Friction a pair along and across, h T_0^2 + h^2 T C T, times mu; the latter with the former's
+  // excess, as the solver wants it.
+  CGADV_INLINE void drag(const double* inverse_memory, double h, V& across, V& excess) const {
+    V sum[2];
+    for (int d = 0; d < 2; ++d) {
+      sum[d] = f[d] * f[d] * h;
+      for (int k = 0; k < K; ++k)
+        for (int l = 0; l < K; ++l)
+          sum[d] += f[2 * k + 2 + d] * f[2 * l + 2 + d] * (h * h * inverse_memory[k * K + l]);
+    }
+    across = mass * sum[1];
+    excess = mass * sum[0] - across;
+  }
+
+  // out += sum_k T_k y_k of the auxiliary vectors y.
+  CGADV_INLINE void couple(const V (*y)[3], V* out) const {
+    V along{};
+    for (int k = 0; k < K; ++k) {
+      const V across = f[2 * k + 3];
+      along += (f[2 * k + 2] - across) * dot(unit, y[k]);
+      for (int c = 0; c < 3; ++c) out[c] += across * y[k][c];
+    }
+    for (int c = 0; c < 3; ++c) out[c] += along * unit[c];
+  }
+
+  // sum_l matrix[k * to_row + l * to_column] T_l as a number across and an excess along.
+  CGADV_INLINE void response(const double* matrix, int to_row, int to_column, int k, V& across,
+                             V& excess) const {
+    V along{};
+    across = V{};
+    for (int l = 0; l < K; ++l) {
+      along += f[2 * l + 2] * matrix[k * to_row + l * to_column];
+      across += f[2 * l + 3] * matrix[k * to_row + l * to_column];
+    }
+    excess = along - across;
+  }
+};
+
+// Solves v + 1/m sum_pairs +- (drag) (v_i - v_j) = base + force/m by conjugate gradients in the
+// scalar product that masses weigh, where the matrix is symmetric. Whatever the number of
+// iterations, forces of pairs add up to zero.
+class Solver {
+ public:
+  struct Kind {
+    const std::vector<int32_t>*i, *j;
+    Array<double> geometry;  // unit vector, drag across, its excess along
+  };
+  static constexpr int FIELDS = 5;
+  std::vector<Kind> kinds;
+  Array<double> force;  // [4 n], of the right side
+  Array<double> v;      // [4 n]: base before, solution after
+
+  void resize(int64_t n, const double* masses) {
+    n_ = n;
+    mass_.resize(4 * n), inverse_.resize(4 * n);
+    for (int64_t i = 0; i < 4 * n; ++i)
+      mass_[i] = i % 4 == 3 ? 0 : masses[i / 4], inverse_[i] = i % 4 == 3 ? 0 : 1 / masses[i / 4];
+    force.assign(4 * n, 0.0), v.assign(4 * n, 0.0), drag_.resize(4 * n);
+    residual_.resize(4 * n), search_.resize(4 * n);
+  }
+
+  double inverse_mass(int64_t i) const { return inverse_[4 * i]; }
+
+  void solve(double tolerance) {
+    const int64_t size = 4 * n_;
+    add_drag(v.data());
+    double square = 0, right = 0;
+#pragma omp simd reduction(+ : square, right)
+    for (int64_t k = 0; k < size; ++k) {
+      const double b = v[k] + inverse_[k] * force[k];
+      search_[k] = residual_[k] = inverse_[k] * (force[k] - drag_[k]);
+      square += mass_[k] * residual_[k] * residual_[k];
+      right += mass_[k] * b * b;
+    }
+    const double goal = tolerance * tolerance * right;
+    for (int iteration = 0; square > goal; ++iteration) {
+      if (iteration == 1000)
+        throw std::runtime_error("friction: conjugate gradients did not reach their tolerance");
+      add_drag(search_.data());
+      double curvature = 0;
+#pragma omp simd reduction(+ : curvature)
+      for (int64_t k = 0; k < size; ++k)
+        curvature += (mass_[k] * search_[k] + drag_[k]) * search_[k];
+      const double length = square / curvature;
+      double next = 0;
+#pragma omp simd reduction(+ : next)
+      for (int64_t k = 0; k < size; ++k) {
+        v[k] += length * search_[k];
+        residual_[k] -= length * (search_[k] + inverse_[k] * drag_[k]);
+        next += mass_[k] * residual_[k] * residual_[k];
+      }
+      const double ratio = next / square;
+      square = next;
+      for (int64_t k = 0; k < size; ++k) search_[k] = residual_[k] + ratio * search_[k];
+    }
+  }
+
+ private:
+  int64_t n_ = 0;
+  Array<double> mass_, inverse_, drag_, residual_, search_;
+
+  void add_drag(const double* u) {
+    std::fill(drag_.begin(), drag_.end(), 0.0);
+    for (const Kind& kind : kinds) {
+      const int32_t *i = kind.i->data(), *j = kind.j->data();
+      const double* g = kind.geometry.data();
+      for (std::size_t k = 0; k < kind.i->size(); k += W, i += W, j += W, g += FIELDS * W) {
+        V d[3], unit[3];
+        difference(u, i, j, d);
+        for (int c = 0; c < 3; ++c) unit[c] = load(g + c * W);
+        const V across = load(g + 3 * W), along = load(g + 4 * W) * dot(unit, d);
+        for (int c = 0; c < 3; ++c) d[c] = across * d[c] + along * unit[c];
+        scatter(drag_.data(), i, j, d);
+      }
+    }
+  }
+};
+
+}  // namespace pairs
+
+// What the adjoint needs to know of a step's pairs.
+struct PairStep {
+  struct Kind {
+    std::vector<int32_t> i, j;
+    std::vector<int32_t> before;  // slot in the step before, or -1
+    Array<double> mean;           // sigma in the middle of the step, fields 3 k + c
+  };
+  std::vector<Kind> kinds;
+};
+
+// The friction of one system along its trajectory, with the auxiliary variables of its pairs.
+class PairFriction {
+ public:
+  PairFriction(const PairTables& tables, int64_t n, const int64_t* types, const double* masses,
+               double skin)
+      : tables_(&tables), types_(types, types + n),
+        list_(tables.shape.r_cut, 0, skin, 1), kinds_(tables.shape.kinds()) {
+    solver_.resize(n, masses);
+    solver_.kinds.resize(kinds_.size());
+  }
+
+  // The friction's part of step t: positions are those in its middle.
+  void step(int64_t t, const PairNoise& noise, Positions x, const Box& box, double* velocities,
+            int64_t bead_stride, int64_t axis_stride) {
+    find_pairs(t, noise, x, box);
+    const int64_t n = int64_t(types_.size());
+    auto at = [&](int64_t i, int c) -> double& {
+      return velocities[i * bead_stride + c * axis_stride];
+    };
+    for (int64_t i = 0; i < n; ++i)
+      for (int c = 0; c < 3; ++c) solver_.v[4 * i + c] = at(i, c);
+    std::fill(solver_.force.begin(), solver_.force.end(), 0.0);
+    for (std::size_t k = 0; k < kinds_.size(); ++k)
+      solver_.kinds[k].i = &kinds_[k].i, solver_.kinds[k].j = &kinds_[k].j;
+    pairs::with_extra(tables_->shape.extra, [&](auto extra) {
+      for (int k = 0; k < int(kinds_.size()); ++k)
+        advance<decltype(extra)::value, false>(t, noise, k, nullptr, nullptr);
+      solver_.solve(tables_->shape.tolerance);
+      for (Kind& kind : kinds_) respond<decltype(extra)::value>(kind);
+    });
+    for (int64_t i = 0; i < n; ++i)
+      for (int c = 0; c < 3; ++c) at(i, c) = 2 * solver_.v[4 * i + c] - at(i, c);
+  }
+
+  // The same where the velocities' mean over the step is known; what the adjoint wants is kept.
+  void replay(int64_t t, const PairNoise& noise, Positions x, const Box& box, Positions mean,
+              PairStep& kept) {
+    for (Kind& kind : kinds_) {
+      kind.before.resize(kind.i.size());
+      std::iota(kind.before.begin(), kind.before.end(), 0);
+    }
+    find_pairs(t, noise, x, box);
+    for (int64_t i = 0; i < int64_t(types_.size()); ++i)
+      for (int c = 0; c < 3; ++c) solver_.v[4 * i + c] = mean(i, c);
+    kept.kinds.resize(kinds_.size());
+    pairs::with_extra(tables_->shape.extra, [&](auto extra) {
+      for (int k = 0; k < int(kinds_.size()); ++k) {
+        PairStep::Kind& to = kept.kinds[k];
+        to.i = kinds_[k].i, to.j = kinds_[k].j, to.before = kinds_[k].before;
+        to.mean.resize(kinds_[k].sigma.size());
+        advance<decltype(extra)::value, true>(t, noise, k, solver_.v.data(), to.mean.data());
+      }
+    });
+  }
+
+ private:
+  using V = pairs::V;
+  static constexpr int W = pairs::W;
+
+  struct Kind {
+    std::vector<int32_t> near_i, near_j, slot;  // listed pairs and their slots, or -1
+    std::vector<int32_t> i, j, listed, before;  // of slots: beads, place in the list, slot before
+    std::vector<int32_t> free;
+    Array<double> sigma;     // fields 3 k + c
+    Array<double> response;  // of sigma to velocities, fields 2 k + (across, excess along)
+  };
+
+  const PairTables* tables_;
+  std::vector<int64_t> types_;
+  Neighbors list_;
+  std::vector<Kind> kinds_;
+  pairs::Solver solver_;
+  Box box_;
+  Array<double> x_, listed_x_;
+  int64_t builds_ = 0;
+  std::vector<int32_t> fresh_;
+
+  int extra() const { return tables_->shape.extra; }
+  double* sigma(Kind& kind, int32_t slot) const {
+    return &kind.sigma[std::size_t(slot / W) * 3 * extra() * W + slot % W];
+  }
+
+  // Gives the slots to the pairs that are in range now.
+  void find_pairs(int64_t t, const PairNoise& noise, Positions x, const Box& box) {
+    const int64_t n = int64_t(types_.size());
+    box_ = box;
+    x_.resize(4 * n);
+    for (int64_t i = 0; i < n; ++i) {
+      for (int c = 0; c < 3; ++c) x_[4 * i + c] = x(i, c);
+      x_[4 * i + 3] = solver_.inverse_mass(i);
+    }
+    list_.update(n, x, types_.data(), box, listed_x_, 1);
+    if (list_.builds != builds_) new_list();
+    builds_ = list_.builds;
+    for (Kind& kind : kinds_) come_and_go(t, noise, kind);
+  }
+
+  void new_list() {
+    const std::vector<Kind> old = std::move(kinds_);
+    kinds_.assign(old.size(), {});
+    for (int p = 0; p < list_.size(); ++p)
+      for (int32_t k = 0; k < list_.half_count[p]; ++k) {
+        const int32_t a = list_.order[p], b = list_.order[list_.half[list_.half_start[p] + k]];
+        Kind& kind = kinds_[tables_->shape.kind(types_[a], types_[b])];
+        kind.near_i.push_back(std::min(a, b));
+        kind.near_j.push_back(std::max(a, b));
+      }
+    std::vector<int32_t> head(types_.size()), next;
+    for (std::size_t k = 0; k < kinds_.size(); ++k) {
+      Kind& kind = kinds_[k];
+      const Kind& was = old[k];
+      // Slots of the old pairs by their first bead.
+      std::fill(head.begin(), head.end(), -1);
+      next.assign(was.i.size(), -1);
+      for (std::size_t s = 0; s < was.i.size(); ++s)
+        if (was.i[s] != was.j[s]) next[s] = head[was.i[s]], head[was.i[s]] = int32_t(s);
+      const std::size_t listed = kind.near_i.size();
+      kind.slot.assign(listed, -1);
+      kind.near_i.resize(listed + W, 0), kind.near_j.resize(listed + W, 0);
+      for (std::size_t m = 0; m < listed; ++m) {
+        int32_t s = head[kind.near_i[m]];
+        while (s >= 0 && was.j[s] != kind.near_j[m]) s = next[s];
+        if (s < 0) continue;
+        const int32_t slot = take(kind, int32_t(m));
+        kind.before[slot] = s;
+        const double* from = &was.sigma[std::size_t(s / W) * 3 * extra() * W + s % W];
+        for (int c = 0; c < 3 * extra(); ++c) sigma(kind, slot)[c * W] = from[c * W];
+      }
+    }
+  }
+
+  int32_t take(Kind& kind, int32_t listed) const {
+    if (kind.free.empty()) {
+      const int32_t slots = int32_t(kind.i.size()) + W;
+      for (int w = 1; w <= W; ++w) kind.free.push_back(slots - w);
+      kind.i.resize(slots, 0), kind.j.resize(slots, 0);
+      kind.listed.resize(slots, -1), kind.before.resize(slots, -1);
+      kind.sigma.resize(std::size_t(slots) * 3 * extra(), 0.0);
+      kind.response.resize(std::size_t(slots) * 2 * extra(), 0.0);
+    }
+    const int32_t slot = kind.free.back();
+    kind.free.pop_back();
+    kind.slot[listed] = slot, kind.listed[slot] = listed;
+    kind.i[slot] = kind.near_i[listed], kind.j[slot] = kind.near_j[listed];
+    return slot;
+  }
+
+  void come_and_go(int64_t t, const PairNoise& noise, Kind& kind) {
+    const PackBox<double> box(box_);
+    const V cut2 = broadcast(tables_->shape.r_cut * tables_->shape.r_cut);
+    const int listed = int(kind.slot.size());
+    fresh_.clear();
+    for (int k = 0; k < listed; k += W) {
+      V d[3];
+      pairs::difference(x_.data(), &kind.near_i[k], &kind.near_j[k], d);
+      box.nearest(d[0], d[1], d[2], [](V v) { return v; });
+      const Mask<double> inside = pairs::dot(d, d) < cut2;
+      for (int w = 0; w < std::min(W, listed - k); ++w) {
+        const int32_t slot = kind.slot[k + w];
+        if ((inside[w] != 0) == (slot >= 0)) continue;
+        if (slot < 0) {
+          fresh_.push_back(take(kind, k + w));
+        } else {
+          kind.i[slot] = kind.j[slot] = 0;
+          kind.slot[k + w] = kind.before[slot] = -1;
+          for (int c = 0; c < 3 * extra(); ++c) sigma(kind, slot)[c * W] = 0;
+          kind.free.push_back(slot);
+        }
+      }
+    }
+    for (std::size_t start = 0; start < fresh_.size(); start += NOISE_LANES) {
+      const int m = int(std::min<std::size_t>(NOISE_LANES, fresh_.size() - start));
+      int32_t i[NOISE_LANES], j[NOISE_LANES];
+      for (int k = 0; k < m; ++k) i[k] = kind.i[fresh_[start + k]], j[k] = kind.j[fresh_[start + k]];
+      float g[3 * MAX_PAIR_EXTRA + 4][NOISE_LANES];
+      noise.fill(t, m, i, j, true, 3 * extra(), g);
+      for (int k = 0; k < m; ++k) {
+        const int32_t slot = fresh_[start + k];
+        kind.before[slot] = -1;
+        const double spread = std::sqrt(tables_->shape.kT * 0.5 *
+                                        (solver_.inverse_mass(i[k]) + solver_.inverse_mass(j[k])));
+        for (int c = 0; c < 3 * extra(); ++c) sigma(kind, slot)[c * W] = spread * double(g[c][k]);
+      }
+    }
+  }
+
+  // Forward: the right side for the velocities, the drag, and what sigma becomes but for their
+  // share. Replay: sigma.
+  template <int K, bool REPLAY>
+  void advance(int64_t t, const PairNoise& noise, int number, const double* mean, double* kept) {
+    Kind& kind = kinds_[number];
+    const PairFrictionShape& s = tables_->shape;
+    const PackBox<double> box(box_);
+    const double h = 0.5 * s.dt, thermal = std::sqrt(0.5 * s.kT * s.dt);
+    const double *const C = tables_->inverse.data() + number * K * K,
+                 *const root = tables_->root.data() + number * K;
+    const std::size_t slots = kind.i.size();
+    if (!REPLAY) solver_.kinds[number].geometry.resize(slots * pairs::Solver::FIELDS);
+    float g[3 * K + 7][NOISE_LANES];
+    for (std::size_t start = 0; start < slots; start += NOISE_LANES) {
+      const int m = int(std::min<std::size_t>(NOISE_LANES, slots - start));
+      noise.fill(t, m, &kind.i[start], &kind.j[start], false, 3 * K + 3, g);
+      for (int k = 0; k < m; k += W) {
+        const int32_t *i = &kind.i[start + k], *j = &kind.j[start + k];
+        double* const sigma = kind.sigma.data() + (start + k) * 3 * K;
+        pairs::Place<K> at;
+        at.template find<false>(*tables_, number, box, x_.data(), i, j);
+        const V root_mass = sqrt(at.mass), spread = broadcast(thermal) / root_mass;
+        V kicked[K + 1][3], q[K + 1][3];
+        for (int a = 0; a < K; ++a)
+          for (int c = 0; c < 3; ++c)
+            kicked[a][c] = load(sigma + (3 * a + c) * W) +
+                           spread * root[a] * pairs::widen(&g[3 * a + 3 + c][k]);
+        for (int a = 0; a < K; ++a)
+          for (int c = 0; c < 3; ++c) {
+            q[a][c] = V{};
+            for (int b = 0; b < K; ++b) q[a][c] += kicked[b][c] * C[a * K + b];
+          }
+        if (REPLAY) {
+          V u[3];
+          pairs::difference(mean, i, j, u);
+          const V along = pairs::dot(u, at.unit);
+          for (int a = 0; a < K; ++a) {
+            V across, excess;
+            at.response(C, K, 1, a, across, excess);
+            for (int c = 0; c < 3; ++c) {
+              const V middle = q[a][c] + (across * u[c] + excess * along * at.unit[c]) * h;
+              store<double>(kept + ((start + k) * 3 * K) + (3 * a + c) * W, middle);
+              store<double>(sigma + (3 * a + c) * W, 2.0 * middle - load(sigma + (3 * a + c) * W));
+            }
+          }
+          continue;
+        }
+        V xi[3], push[3] = {};
+        for (int c = 0; c < 3; ++c) xi[c] = pairs::widen(&g[c][k]);
+        const V along = (at.f[0] - at.f[1]) * pairs::dot(at.unit, xi);
+        at.couple(q, push);
+        for (int c = 0; c < 3; ++c)
+          push[c] = root_mass * thermal * (at.f[1] * xi[c] + along * at.unit[c]) -
+                    at.mass * h * push[c];
+        pairs::scatter(solver_.force.data(), i, j, push);
+        double* const geometry =
+            &solver_.kinds[number].geometry[(start + k) * pairs::Solver::FIELDS];
+        V across, excess;
+        at.drag(C, h, across, excess);
+        for (int c = 0; c < 3; ++c) store<double>(geometry + c * W, at.unit[c]);
+        store<double>(geometry + 3 * W, across);
+        store<double>(geometry + 4 * W, excess);
+        for (int a = 0; a < K; ++a) {
+          at.response(C, K, 1, a, across, excess);
+          double* const response = kind.response.data() + (start + k) * 2 * K + 2 * a * W;
+          store<double>(response, across * s.dt);
+          store<double>(response + W, excess * s.dt);
+          for (int c = 0; c < 3; ++c)
+            store<double>(sigma + (3 * a + c) * W, 2.0 * q[a][c] - load(sigma + (3 * a + c) * W));
+        }
+      }
+    }
+  }
+
+  template <int K>
+  void respond(Kind& kind) {
+    if (K == 0) return;
+    const double* g = solver_.kinds[&kind - kinds_.data()].geometry.data();
+    for (std::size_t k = 0; k < kind.i.size(); k += W, g += pairs::Solver::FIELDS * W) {
+      V u[3], unit[3];
+      pairs::difference(solver_.v.data(), &kind.i[k], &kind.j[k], u);
+      for (int c = 0; c < 3; ++c) unit[c] = load(g + c * W);
+      const V along = pairs::dot(u, unit);
+      for (int a = 0; a < K; ++a) {
+        const double* const response = kind.response.data() + k * 2 * K + 2 * a * W;
+        const V across = load(response), excess = load(response + W) * along;
+        double* const sigma = kind.sigma.data() + k * 3 * K + 3 * a * W;
+        for (int c = 0; c < 3; ++c)
+          store<double>(sigma + c * W, load(sigma + c * W) + across * u[c] + excess * unit[c]);
+      }
+    }
+  }
+};
+
+// The adjoint, from the last step to the first.
+class PairFrictionAdjoint {
+ public:
+  PairFrictionAdjoint(const PairTables& tables, int64_t n, const double* masses)
+      : tables_(tables), n_(n), masses_(masses),
+        moments_(tables.table.size(), 0.0), memory_(tables.inverse.size(), 0.0) {
+    solver_.resize(n, masses);
+    solver_.kinds.resize(tables.shape.kinds());
+    x_.resize(4 * n), mean_.assign(4 * n, 0.0), d_x_.resize(4 * n);
+    later_.resize(tables.shape.kinds());
+  }
+
+  // velocities [3,n]: in, the loss's gradient to those after the friction; out, before. positions
+  // [3,n] (added): to the positions in the middle, which are x.
+  void step(int64_t t, const PairNoise& noise, const PairStep& kept, Positions x, const Box& box,
+            Positions mean, double* velocities, double* positions) {
+    box_ = box;
+    for (int64_t i = 0; i < n_; ++i) {
+      for (int c = 0; c < 3; ++c) {
+        x_[4 * i + c] = x(i, c), mean_[4 * i + c] = mean(i, c);
+        solver_.v[4 * i + c] = 2 * velocities[c * n_ + i] / masses_[i];
+      }
+      x_[4 * i + 3] = solver_.inverse_mass(i);
+    }
+    std::fill(solver_.force.begin(), solver_.force.end(), 0.0);
+    std::fill(d_x_.begin(), d_x_.end(), 0.0);
+    pairs::with_extra(tables_.shape.extra, [&](auto extra) {
+      constexpr int K = decltype(extra)::value;
+      for (int k = 0; k < int(kept.kinds.size()); ++k) {
+        receive<K>(kept.kinds[k], later_[k]);
+        begin<K>(k, kept.kinds[k]);
+      }
+      solver_.solve(tables_.shape.tolerance);
+      for (int k = 0; k < int(kept.kinds.size()); ++k) finish<K>(t, noise, k, kept.kinds[k]);
+    });
+    for (int64_t i = 0; i < n_; ++i)
+      for (int c = 0; c < 3; ++c) {
+        double& at = velocities[c * n_ + i];
+        at = masses_[i] * solver_.v[4 * i + c] - at;
+        positions[c * n_ + i] += d_x_[4 * i + c];
+      }
+  }
+
+  // Adds the gradients of all steps.
+  void give(double* d_splines, double* d_memory) const {
+    const PairFrictionShape& s = tables_.shape;
+    for (int f = 0; f < s.kinds() * s.functions(); ++f)
+      spline_rows(s.n_basis, [&](int row, int d, int k, double w) {
+        d_splines[f * s.n_basis + k] += w * moments_[(f * s.rows() + row) * 4 + d];
+      });
+    for (std::size_t k = 0; k < memory_.size(); ++k) d_memory[k] += memory_[k];
+  }
+
+ private:
+  using V = pairs::V;
+  static constexpr int W = pairs::W;
+
+  // Of the step after: adjoint of sigma before the friction, over mu, and the slots it belongs to.
+  struct Later {
+    std::vector<int32_t> before;
+    Array<double> sigma, bare;  // of this step: 2 lambda after the memory's own decay
+  };
+
+  const PairTables& tables_;
+  int64_t n_;
+  const double* masses_;
+  pairs::Solver solver_;
+  Box box_;
+  Array<double> x_, mean_, d_x_;
+  Array<double> moments_;
+  std::vector<double> memory_;
+  std::vector<Later> later_;
+
+  template <int K>
+  void receive(const PairStep::Kind& kind, Later& later) {
+    Array<double> sigma(kind.i.size() * 3 * K, 0.0);
+    for (std::size_t s = 0; s < later.before.size(); ++s) {
+      const int32_t b = later.before[s];
+      if (b < 0) continue;
+      for (int c = 0; c < 3 * K; ++c)
+        sigma[(b / W * 3 * K + c) * W + b % W] = later.sigma[(s / W * 3 * K + c) * W + s % W];
+    }
+    later.sigma.swap(sigma);
+    later.before = kind.before;
+    later.bare.resize(later.sigma.size());
+  }
+
+  template <int K>
+  void begin(int number, const PairStep::Kind& kind) {
+    const PackBox<double> box(box_);
+    const double h = 0.5 * tables_.shape.dt;
+    const double* const C = tables_.inverse.data() + number * K * K;
+    pairs::Solver::Kind& to = solver_.kinds[number];
+    to.i = &kind.i, to.j = &kind.j;
+    to.geometry.resize(kind.i.size() * pairs::Solver::FIELDS);
+    for (std::size_t k = 0; k < kind.i.size(); k += W) {
+      pairs::Place<K> at;
+      at.template find<false>(tables_, number, box, x_.data(), &kind.i[k], &kind.j[k]);
+      const double* const lambda = later_[number].sigma.data() + k * 3 * K;
+      double* const bare = later_[number].bare.data() + k * 3 * K;
+      V y[K + 1][3], push[3] = {};
+      for (int a = 0; a < K; ++a)
+        for (int c = 0; c < 3; ++c) {
+          y[a][c] = V{};
+          for (int b = 0; b < K; ++b)
+            y[a][c] += load(lambda + (3 * b + c) * W) * (2 * C[b * K + a]);
+          store<double>(bare + (3 * a + c) * W, y[a][c]);
+        }
+      at.couple(y, push);
+      for (int c = 0; c < 3; ++c) push[c] *= at.mass * h;
+      pairs::scatter(solver_.force.data(), &kind.i[k], &kind.j[k], push);
+      V across, excess;
+      at.drag(C, h, across, excess);
+      double* const geometry = &to.geometry[k * pairs::Solver::FIELDS];
+      for (int c = 0; c < 3; ++c) store<double>(geometry + c * W, at.unit[c]);
+      store<double>(geometry + 3 * W, across);
+      store<double>(geometry + 4 * W, excess);
+    }
+  }
+
+  // With eta the solution, the loss changes with the parameters as
+  //   sum mu [-h eta.(T_0^2 u + sum T_k s_k) + h eta_k.(T_k u - sum A_kl s_l)] + eta.N/2
+  // does, where u and s are means over the step.
+  template <int K>
+  void finish(int64_t t, const PairNoise& noise, int number, const PairStep::Kind& kind) {
+    const PairFrictionShape& s = tables_.shape;
+    const PackBox<double> box(box_);
+    const double h = 0.5 * s.dt, thermal = std::sqrt(0.5 * s.kT * s.dt);
+    const double *const C = tables_.inverse.data() + number * K * K,
+                 *const root = tables_.root.data() + number * K;
+    const std::size_t slots = kind.i.size();
+    V d_memory[K * K + 1] = {};
+    float g[3 * K + 7][NOISE_LANES];
+    for (std::size_t start = 0; start < slots; start += NOISE_LANES) {
+      const int m = int(std::min<std::size_t>(NOISE_LANES, slots - start));
+      noise.fill(t, m, &kind.i[start], &kind.j[start], false, 3 * K + 3, g);
+      for (int k = 0; k < m; k += W) {
+        const int32_t *i = &kind.i[start + k], *j = &kind.j[start + k];
+        pairs::Place<K> at;
+        at.template find<true>(tables_, number, box, x_.data(), i, j);
+        double* const lambda = later_[number].sigma.data() + (start + k) * 3 * K;
+        const double *const bare = later_[number].bare.data() + (start + k) * 3 * K,
+                     *const mean = kind.mean.data() + (start + k) * 3 * K;
+        const V kick = sqrt(at.mass) * thermal, scale = at.mass * h;
+        V eta[3], u[3], xi[3];
+        pairs::difference(solver_.v.data(), i, j, eta);
+        pairs::difference(mean_.data(), i, j, u);
+        for (int c = 0; c < 3; ++c) xi[c] = pairs::widen(&g[c][k]);
+        const V eta_along = pairs::dot(eta, at.unit), u_along = pairs::dot(u, at.unit),
+                xi_along = pairs::dot(xi, at.unit);
+        // Gradients to f_k along and across; y goes with eta, z with u in what turns the pair.
+        V d_f[2 * K + 2], y[3], z[3] = {};
+        const V instant = scale * 2.0 * eta_along * u_along, noisy = kick * eta_along * xi_along;
+        d_f[0] = noisy - instant * at.f[0];
+        d_f[1] = kick * pairs::dot(eta, xi) - noisy -
+                 (scale * 2.0 * pairs::dot(eta, u) - instant) * at.f[1];
+        for (int c = 0; c < 3; ++c)
+          y[c] = (at.f[0] - at.f[1]) * (kick * xi[c] - scale * (at.f[0] + at.f[1]) * u[c]);
+        V middle[K + 1][3], hat[K + 1][3];
+        for (int a = 0; a < K; ++a) {
+          V across, excess;
+          at.response(C, 1, K, a, across, excess);
+          for (int c = 0; c < 3; ++c) {
+            middle[a][c] = load(mean + (3 * a + c) * W);
+            hat[a][c] = load(bare + (3 * a + c) * W) -
+                        (across * eta[c] + excess * eta_along * at.unit[c]) * h;
+            double* const to = lambda + (3 * a + c) * W;
+            store<double>(to, hat[a][c] - load(to));
+          }
+          const V along = scale * (pairs::dot(hat[a], at.unit) * u_along -
+                                   pairs::dot(middle[a], at.unit) * eta_along);
+          d_f[2 * a + 2] = along;
+          d_f[2 * a + 3] = scale * (pairs::dot(hat[a], u) - pairs::dot(middle[a], eta)) - along;
+          const V turn = scale * (at.f[2 * a + 2] - at.f[2 * a + 3]);
+          V drive{};
+          for (int c = 0; c < 3; ++c) {
+            y[c] -= turn * middle[a][c];
+            z[c] += turn * hat[a][c];
+            drive += hat[a][c] * pairs::widen(&g[3 * a + 3 + c][k]);
+          }
+          d_memory[a * K + a] += kick * drive * (0.5 / root[a]);
+        }
+        for (int a = 0; a < K; ++a)
+          for (int b = 0; b < K; ++b) d_memory[a * K + b] -= scale * pairs::dot(hat[a], middle[b]);
+
+        V radial{};
+        int32_t rows[W];
+        __builtin_memcpy(rows, &at.row, sizeof rows);
+        for (int f = 0; f < 2 * K + 2; ++f) {
+          radial += d_f[f] * at.slope[f];
+          const V t2 = at.t * at.t;
+          const V weights[4] = {d_f[f], d_f[f] * at.t, d_f[f] * t2, d_f[f] * t2 * at.t};
+          add4(&moments_[(number * (2 * K + 2) + f) * s.rows() * 4], rows, weights);
+        }
+        const V y_along = pairs::dot(y, at.unit), z_along = pairs::dot(z, at.unit);
+        V out[3];
+        for (int c = 0; c < 3; ++c)
+          out[c] = -radial * at.unit[c] -
+                   at.inverse * (y_along * (eta[c] - eta_along * at.unit[c]) +
+                                 eta_along * (y[c] - y_along * at.unit[c]) +
+                                 z_along * (u[c] - u_along * at.unit[c]) +
+                                 u_along * (z[c] - z_along * at.unit[c]));
+        pairs::scatter(d_x_.data(), i, j, out);
+      }
+    }
+    for (int k = 0; k < K * K; ++k) memory_[number * K * K + k] += sum<double>(d_memory[k]);
+  }
+};
+
+}  // namespace CGADV_ISA
+}  // namespace cgadv

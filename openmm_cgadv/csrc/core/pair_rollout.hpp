@@ -1,0 +1,214 @@
+// Trajectories of one replica with pairwise friction, and their adjoint.
+//
+//   v += dt F(x)/m;  x += dt/2 v;  friction of pairs at x;  x += dt/2 v.
+// As in rollout.hpp the adjoint forgets the feedback part, by halves: after the friction, and after
+// the forces.
+//
+// Positions at every half step are kept, 6 n numbers a step; the mean velocity of a step is its
+// displacement over dt. The pairs' auxiliary variables are not kept but found again by replaying the
+// friction with known velocities, which needs neither forces nor a solver. The backward pass holds
+// 3 K + 2 numbers a pair and step for as many steps at a time as fit into REPLAY_BYTES, and for no
+// fewer than the square root of their number.
+#pragma once
+
+#include <sstream>
+
+#include "pair_friction.hpp"
+#include "potential.hpp"
+
+namespace cgadv {
+inline namespace CGADV_ISA {
+
+struct PairRolloutShape {
+  int64_t n;
+  const int64_t* frames;
+  int64_t n_frames;
+  double forget;
+  int64_t seed;
+  int64_t steps() const { return n_frames ? frames[n_frames - 1] : 0; }
+};
+
+template <class T>
+class PairRollout {
+ public:
+  PairRollout(const Spec& spec, const Tables<T>& tables, const PairTables& friction,
+              const PairRolloutShape& shape, const int64_t* types, const double* masses,
+              const double* box, int64_t replica, int threads)
+      : spec_(spec), tables_(tables), friction_(friction), shape_(shape), types_(types),
+        masses_(masses), evaluator_(spec, SKIN), box_(box), noise_(shape.seed, replica),
+        replica_(replica) {
+    evaluator_.threads = threads;
+    force_.resize(3 * shape.n);
+  }
+
+  // positions, velocities [n,3]; frames [F,n,3]; kept (or null) [2 steps + 1,3,n].
+  void forward(const double* positions, const double* velocities, double* frames,
+               double* final_positions, double* final_velocities, double* kept) {
+    const int64_t n = shape_.n, steps = shape_.steps();
+    const double dt = friction_.shape.dt, h = 0.5 * dt;
+    std::vector<double> x(3 * n), v(3 * n), before(3 * n);
+    PairFriction friction(friction_, n, types_, masses_, SKIN);
+    take(positions, x.data());
+    take(velocities, v.data());
+    int64_t frame = 0;
+    for (int64_t t = 0;; ++t) {
+      if (frame < shape_.n_frames && shape_.frames[frame] == t)
+        give(x.data(), frames + frame++ * 3 * n);
+      if (kept) kept = std::copy(x.begin(), x.end(), kept);
+      if (t == steps) break;
+      evaluator_.set_positions(n, {x.data(), 1, n}, types_, box_);
+      evaluator_.template run<false, false>(tables_);
+      collect(-1);
+      double largest = 0;
+      for (int c = 0; c < 3; ++c)
+        for (int64_t i = 0; i < n; ++i) {
+          double& w = v[c * n + i];
+          w += dt / masses_[i] * force_[c * n + i];
+          x[c * n + i] += h * w;
+          if (!(std::abs(dt * w) <= largest)) largest = std::abs(dt * w);
+        }
+      before = v;
+      if (largest <= EXPLODED) {
+        if (kept) kept = std::copy(x.begin(), x.end(), kept);
+        friction.step(t, noise_, {x.data(), 1, n}, box_, v.data(), 1, n);
+        for (int64_t i = 0; i < 3 * n; ++i) {
+          x[i] += h * v[i];
+          const double moved = h * std::abs(before[i] + v[i]);
+          if (!(moved <= largest)) largest = moved;
+        }
+      }
+      if (!(largest <= EXPLODED)) explain(t, steps, before.data(), v.data());
+    }
+    give(x.data(), final_positions);
+    give(v.data(), final_velocities);
+  }
+
+  // Gradients with respect to the initial positions and velocities, theta, the splines and the
+  // memory of the friction (the last three added).
+  void backward(const double* kept, const double* d_frames, const double* d_final_positions,
+                const double* d_final_velocities, double* d_positions, double* d_velocities,
+                double* d_theta, double* d_splines, double* d_memory) {
+    const int64_t n = shape_.n, steps = shape_.steps();
+    const double dt = friction_.shape.dt, h = 0.5 * dt, memory = std::exp(-h / shape_.forget);
+    std::vector<double> direct(3 * n), mu(3 * n, 0.0), l(3 * n), handed(3 * n), mean(3 * n);
+    take(d_final_positions, direct.data());
+    take(d_final_velocities, l.data());
+    int64_t frame = shape_.n_frames - 1;
+    auto add_frame = [&](int64_t t) {
+      if (frame < 0 || shape_.frames[frame] != t) return;
+      take(d_frames + frame-- * 3 * n, handed.data());
+      for (int64_t i = 0; i < 3 * n; ++i) direct[i] += handed[i];
+    };
+    auto middle = [&](int64_t t) { return Positions{kept + (2 * t + 1) * 3 * n, 1, n}; };
+    auto velocity = [&](int64_t t) {
+      const double* const x = kept + 2 * t * 3 * n;
+      for (int64_t i = 0; i < 3 * n; ++i) mean[i] = (x[6 * n + i] - x[i]) / dt;
+      return Positions{mean.data(), 1, n};
+    };
+
+    // Where each stretch of replayed steps begins.
+    std::vector<PairFriction> starts{PairFriction(friction_, n, types_, masses_, SKIN)};
+    std::vector<PairStep> replayed(1);
+    int64_t stretch = 1;
+    if (steps > 0) {
+      PairFriction first = starts[0];
+      first.replay(0, noise_, middle(0), box_, velocity(0), replayed[0]);
+      int64_t bytes = 1;
+      for (const auto& kind : replayed[0].kinds)
+        bytes += int64_t(kind.i.size()) * 12 + int64_t(kind.mean.size()) * 8;
+      const int64_t root = int64_t(std::ceil(std::sqrt(double(steps))));
+      stretch = std::min(steps, std::max(root, REPLAY_BYTES / bytes));
+    }
+    for (int64_t t = 0; t < (steps - 1) / stretch * stretch; ++t) {
+      if (t % stretch == 0) starts.push_back(starts.back());
+      starts.back().replay(t, noise_, middle(t), box_, velocity(t), replayed[0]);
+    }
+    replayed.resize(stretch);
+
+    PairFrictionAdjoint adjoint(friction_, n, masses_);
+    add_frame(steps);
+    for (int64_t t = steps - 1; t >= 0; --t) {
+      if (t == steps - 1 || t % stretch == stretch - 1) {
+        const int64_t begin = t / stretch * stretch;
+        for (int64_t k = begin; k <= t; ++k)
+          starts[begin / stretch].replay(k, noise_, middle(k), box_, velocity(k),
+                                         replayed[k - begin]);
+      }
+      for (int64_t i = 0; i < 3 * n; ++i) l[i] += h * (direct[i] + mu[i]);
+      adjoint.step(t, noise_, replayed[t % stretch], middle(t), box_, velocity(t), l.data(),
+                   mu.data());
+      for (int c = 0; c < 3; ++c)
+        for (int64_t i = 0; i < n; ++i) {
+          const int64_t k = c * n + i;
+          mu[k] *= memory;
+          l[k] += h * (direct[k] + mu[k]);
+          handed[k] = dt / masses_[i] * l[k];
+        }
+      evaluator_.set_positions(n, {kept + 2 * t * 3 * n, 1, n}, types_, box_);
+      evaluator_.set_direction({handed.data(), 1, n});
+      evaluator_.template run<true, true>(tables_);
+      collect(-1);
+      for (int64_t i = 0; i < 3 * n; ++i) mu[i] = memory * (mu[i] + force_[i]);
+      add_frame(t);
+    }
+    for (int64_t i = 0; i < 3 * n; ++i) direct[i] += mu[i];
+    give(direct.data(), d_positions);
+    give(l.data(), d_velocities);
+    evaluator_.moments.to_parameters(spec_, -1, d_theta);
+    adjoint.give(d_splines, d_memory);
+  }
+
+ private:
+  static constexpr double SKIN = 0.08, EXPLODED = 0.2;
+  static constexpr int64_t REPLAY_BYTES = int64_t(256) << 20;
+  const Spec& spec_;
+  const Tables<T>& tables_;
+  const PairTables& friction_;
+  PairRolloutShape shape_;
+  const int64_t* types_;
+  const double* masses_;
+  Evaluator<T> evaluator_;
+  Box box_;
+  PairNoise noise_;
+  int64_t replica_;
+  std::vector<double> force_;
+
+  void take(const double* from, double* to) const {
+    for (int64_t i = 0; i < shape_.n; ++i)
+      for (int c = 0; c < 3; ++c) to[c * shape_.n + i] = from[3 * i + c];
+  }
+  void give(const double* from, double* to) const {
+    for (int64_t i = 0; i < shape_.n; ++i)
+      for (int c = 0; c < 3; ++c) to[3 * i + c] = from[c * shape_.n + i];
+  }
+  void collect(double factor) {
+    const int64_t n = shape_.n;
+    for (int c = 0; c < 3; ++c)
+      for (int64_t p = 0; p < n; ++p)
+        force_[c * n + evaluator_.list.order[p]] = factor * double(evaluator_.gradient(int(p), c));
+  }
+
+  [[noreturn]] void explain(int64_t t, int64_t steps, const double* before, const double* after) {
+    const int64_t n = shape_.n;
+    double worst = -1, largest = 0;
+    int64_t bead = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      double d2 = 0, f2 = 0;
+      for (int c = 0; c < 3; ++c) {
+        const double d = 0.5 * friction_.shape.dt * (before[c * n + i] + after[c * n + i]);
+        d2 += d * d;
+        f2 += force_[c * n + i] * force_[c * n + i];
+      }
+      if (!(f2 <= largest)) largest = f2;
+      if (!(d2 <= worst) && !std::isnan(worst)) worst = d2, bead = i;
+    }
+    std::ostringstream text;
+    text << "rollout exploded at step " << t + 1 << " of " << steps << " in replica " << replica_
+         << ": bead " << bead << " moved " << std::sqrt(worst) << " nm, largest force "
+         << std::sqrt(largest) << " kJ/mol/nm";
+    throw std::runtime_error(text.str());
+  }
+};
+
+}  // namespace CGADV_ISA
+}  // namespace cgadv
