@@ -504,7 +504,7 @@ def pair_rollout(
     r_cut: float,
     seed: int,
     forget: float = math.inf,
-    tolerance: float = 1e-6,
+    tolerance: float = 1e-4,
     precision: str = "double",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Integrate replicas with pairwise friction in one call; differentiable.

@@ -13,6 +13,7 @@ from openmm_cgadv.dynamics.pair_noise import pair_noise
 from openmm_cgadv.dynamics.pair_rollout import _Pairs, _solve
 from openmm_cgadv.dynamics.rollout import energy_and_forces
 from openmm_cgadv.potentials import Potential
+from openmm_cgadv.potentials.stillinger_weber import mw_water
 
 needs_library = pytest.mark.skipif(not kernels.available(), reason=kernels.why_not() or "built")
 KT = 2.479
@@ -360,3 +361,121 @@ def test_fused_rollout_is_the_plain_one(n_types, k, forget):
     for found, expected in zip(gradients(case, outputs), gradients(case, plain)):
         if expected is not None and expected.numel():
             assert relative(found, expected) < 1e-10
+
+
+@needs_library
+def test_fused_rollout_follows_pairs_through_many_lists():
+    """Pairs that leave and come back, in a box of many cells, while the neighbour list is made anew."""
+    case = Case(1, n=300, steps=8, dt=0.01)
+    case.frames = [0, 40]
+    with torch.no_grad():
+        case.x, case.v, case.boxes = case.x[:1], 2.0 * case.v[:1], case.boxes[:1]
+        outputs, plain = fused(case), case.run(noise=core_noise)
+    for found, expected in zip(outputs, plain):
+        assert relative(found, expected) < 1e-9
+
+
+@needs_library
+def test_exact_adjoint_of_the_fused_rollout_is_the_slope_of_the_loss():
+    case = Case(3, n=40, steps=20)
+    found = gradients(case, fused(case))
+    rng = np.random.default_rng(5)
+    for parameter, gradient in zip(case.inputs, found):
+        direction = torch.from_numpy(rng.normal(size=parameter.shape))
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                parameter += sign * 1e-6 * direction
+                values.append(case.loss(*fused(case)).item())
+                parameter -= sign * 1e-6 * direction
+        assert (values[0] - values[1]) / 2e-6 == pytest.approx((gradient * direction).sum().item(), rel=1e-5, abs=1e-5)
+
+
+@needs_library
+def test_single_precision_follows_double_and_both_keep_momentum():
+    case = Case(3, n=100, steps=20)
+    double, single = fused(case, 0.07), fused(case, 0.07, precision="single")
+    assert relative(single[1], double[1]) < 1e-6
+    for a, b in zip(gradients(case, single), gradients(case, double)):
+        assert relative(a, b) < 1e-4
+    for tolerance in (1e-10, 0.03):
+        v = fused(case, tolerance=tolerance)[2].detach()
+        change = torch.einsum("n,bnc->bc", case.masses, v - case.v.detach())
+        assert float(change.abs().max()) < 1e-13 * float((case.masses[:, None] * (v - case.v.detach()).abs()).sum())
+
+
+@needs_library
+@pytest.mark.parametrize("n, replicas", [(100, 2), (1600, 1)])
+def test_results_do_not_depend_on_threads(n, replicas):
+    case = Case(1, n=n, steps=5)
+    case.x, case.v, case.boxes = case.x[:replicas], case.v[:replicas], case.boxes[:replicas]
+    case.weights, case.final = case.weights[:replicas], case.final[:replicas]
+    before = torch.get_num_threads()
+    runs = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            outputs = fused(case, 0.07)
+            runs.append([*outputs, *(g for g in gradients(case, outputs)[2:] if g.numel())])
+    finally:
+        torch.set_num_threads(before)
+    for other in runs[1:]:
+        for found, expected in zip(other, runs[0]):
+            assert relative(found, expected) < 1e-11
+
+
+@needs_library
+def test_explosion_names_step_replica_and_bead():
+    for speed, moved in [(100.0, r"0\.\d+"), (math.inf, r"\S+")]:
+        case = Case(0)
+        with torch.no_grad():
+            case.v[1, 4, 0] = speed
+            with pytest.raises(RuntimeError, match=rf"exploded at step 1 of 12 in replica 1: bead 4 moved {moved} nm"):
+                fused(case)
+
+
+@needs_library
+def test_wrong_input_of_the_core_is_named():
+    case = Case(1)
+    arguments = [case.x, case.v, case.boxes, case.types, case.masses, KT, DT, [3], case.theta, case.spec,
+                 case.motion.splines, case.motion.memory(), case.motion.r_min, case.motion.r_cut, 5]  # fmt: skip
+    for place, wrong, message in [
+        (1, case.v[:, 1:], "velocities: found shape"),
+        (7, [3, 2], "frames: found"),
+        (10, case.motion.splines[:1], "splines, r_min: found shapes"),
+        (11, torch.zeros(3, 2, 2), "memory: found shape"),
+        (13, 0.6, "box: .*twice the friction's range"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            kernels.pair_rollout(*arguments[:place], wrong, *arguments[place + 1 :])
+    with pytest.raises(ValueError, match="tolerance: found 0.0"):
+        kernels.pair_rollout(*arguments, tolerance=0.0)
+    many = PairFriction(2, 7, 20.0)
+    arguments[10:12] = many.splines, many.memory()
+    with pytest.raises(ValueError, match="found 7 auxiliary vectors"):
+        kernels.pair_rollout(*arguments)
+
+
+@needs_library
+@pytest.mark.parametrize("dt", [0.005, 0.01])
+def test_kinetic_temperature_is_right_at_any_time_step(dt):
+    """Within 0.5 % in liquid water of beads with twice its friction, solved to the usual tolerance."""
+    n, replicas, runs, rest = 216, 4, 480, 60
+    spec, theta = mw_water()
+    box = liquid_box(n, 33.4)
+    x, boxes = jittered_lattice(n, box, 0.1, 0).repeat(replicas, 1, 1), box.repeat(replicas, 1, 1)
+    types, masses = torch.zeros(n, dtype=torch.int64), torch.full([n], 18.015, dtype=torch.float64)
+    v = (KT / 18.015) ** 0.5 * torch.randn(x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    v = v - v.mean(1, keepdim=True)
+    motion = PairFriction(1, 3, 60.0, floor=1.0).requires_grad_(False)
+    ratios = []
+    for run in range(runs):
+        _, x, v = pair_rollout(
+            x, v, boxes, types=types, masses=masses, spec=spec, theta=theta, friction=motion, kT=KT, dt=dt,
+            frames=[round(0.04 / dt)], seed=run,
+        )  # fmt: skip
+        ratios.append((18.015 * v.square()).sum([1, 2]) / (3 * n - 3) / KT)
+    ratios = torch.stack(ratios[rest:])
+    # Samples 0.04 ps apart are not independent: blocks are.
+    error = ratios.mean(1).reshape(-1, 42).mean(1).std() / math.sqrt((runs - rest) / 42)
+    assert abs(float(ratios.mean()) - 1) < 0.005 + 4 * float(error), f"{float(ratios.mean())} ± {float(error)}"

@@ -68,7 +68,7 @@ def pair_rollout(
     dt: float,
     frames: list[int],
     forget: float = math.inf,
-    tolerance: float = 1e-6,
+    tolerance: float = 1e-4,
     seed: int | None = None,
     noise: PairNoise | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -98,7 +98,8 @@ def pair_rollout(
     forget : float
         τ (ps), the memory of the adjoint's feedback part.
     tolerance : float
-        Where conjugate gradients stop: root mean square of the residual over that of the velocities.
+        Where conjugate gradients stop: root mean square of the residual over that of the velocities and what
+        they would change by at first.
     seed : int, optional
         Of the noise, a function of the pair of beads and the step.
     noise : callable, optional
@@ -209,7 +210,7 @@ def _solve(pairs, masses, h, inverse, v, sigma, direction, start, tolerance):
     mean = start.clone()
     residual = right - apply(mean)
     search, square = residual.clone(), dot(residual, residual)
-    goal = tolerance**2 * dot(right, right)
+    goal = tolerance**2 * (dot(start, start) + square)
     for _ in range(MOST_ITERATIONS):
         if not bool(square > goal):
             break

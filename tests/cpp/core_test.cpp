@@ -5,6 +5,7 @@
 #include <random>
 
 #include "langevin.hpp"
+#include "pair_rollout.hpp"
 #include "propagator.hpp"
 #include "rollout.hpp"
 
@@ -305,6 +306,79 @@ void langevin_steps() {
   expect(largest < 1e-12, "steps of beads that somebody else keeps", largest, 0);
 }
 
+// Pair friction of several kinds: its adjoint, with all steps replayed at once or in stretches.
+void pair_rollouts(int K) {
+  System s(27, 2, 1.2, 3, 7);
+  for (int i = 0; i < s.n; ++i) {
+    const int cell[3] = {i % 3, i / 3 % 3, i / 9};
+    for (int c = 0; c < 3; ++c) s.x[3 * i + c] = 0.4 * cell[c] + 0.01 * s.direction[3 * i + c];
+  }
+  s.box = {1.2, 0, 0, 0, 1.2, 0, 0, 0, 1.2};
+  const int n = s.n, basis = 6, functions = 2 * (K + 1);
+  const std::vector<int64_t> frames = {0, 5, 23};
+  std::vector<double> masses(n), r_min = {0.25, 0.2, 0.3}, splines(3 * functions * basis),
+      memory(3 * K * K, 0.0), d_splines(splines.size()), d_memory(memory.size());
+  for (int i = 0; i < n; ++i) masses[i] = s.types[i] ? 40.0 : 20.0;
+  for (std::size_t k = 0; k < splines.size(); ++k)
+    splines[k] = 5 + 3 * std::sin(2.0 * k), d_splines[k] = std::cos(double(k));
+  for (int k = 0; k < 3 * K * K; ++k) {
+    const int i = k / K % K, j = k % K;
+    memory[k] = i == j ? 5.0 + k : i < j ? 4.0 : -4.0;
+    d_memory[k] = i == j ? 1.0 : i < j ? 2.0 : -2.0;
+  }
+  std::vector<double> v(3 * n), weights(9 * n), none(3 * n, 0.0), out(9 * n), x1(3 * n), v1(3 * n);
+  for (std::size_t i = 0; i < v.size(); ++i) v[i] = 0.3 * std::sin(1.0 + double(i));
+  for (std::size_t i = 0; i < weights.size(); ++i) weights[i] = std::cos(double(i));
+  PairRolloutShape shape;
+  shape.n = n, shape.frames = frames.data(), shape.n_frames = 3, shape.forget = INFINITY;
+  shape.seed = -3;
+  const Spec spec = s.spec();
+  const Tables<double> tables(spec, s.theta.data());
+  auto friction = [&](const std::vector<double>& splines, const std::vector<double>& memory) {
+    return PairFrictionShape{2, K, basis, 0.55, r_min.data(), splines.data(), memory.data(),
+                             2.5, 0.004, 1e-12};
+  };
+  std::vector<double> kept((2 * 23 + 1) * 3 * n);
+  auto loss = [&](const std::vector<double>& x, const std::vector<double>& splines,
+                  const std::vector<double>& memory) {
+    const PairTables pairs(friction(splines, memory));
+    PairRollout<double> r(spec, tables, pairs, shape, s.types.data(), masses.data(), s.box.data(),
+                          1, 1);
+    r.forward(x.data(), v.data(), out.data(), x1.data(), v1.data(), kept.data());
+    return dot(out, weights);
+  };
+  loss(s.x, splines, memory);
+  double before[3] = {}, after[3] = {};
+  for (int i = 0; i < n; ++i)
+    for (int c = 0; c < 3; ++c)
+      before[c] += masses[i] * v[3 * i + c], after[c] += masses[i] * v1[3 * i + c];
+  for (int c = 0; c < 3; ++c) close("pairs: momentum", after[c], before[c], 1e-11);
+  const std::vector<double> path = kept;
+  const PairTables pairs(friction(splines, memory));
+  std::vector<double> gx[2], gv(3 * n), gt[2], gs[2], gm[2];
+  for (int k = 0; k < 2; ++k) {
+    gx[k].resize(3 * n), gt[k].assign(s.theta.size(), 0.0);
+    gs[k].assign(splines.size(), 0.0), gm[k].assign(memory.size(), 0.0);
+    if (k == 1) shape.replay_bytes = 1;
+    PairRollout<double> r(spec, tables, pairs, shape, s.types.data(), masses.data(), s.box.data(),
+                          1, 1);
+    r.backward(path.data(), weights.data(), none.data(), none.data(), gx[k].data(), gv.data(),
+               gt[k].data(), gs[k].data(), gm[k].data());
+  }
+  close("pairs: stretches, positions", dot(gx[1], s.direction), dot(gx[0], s.direction), 1e-11);
+  close("pairs: stretches, splines", dot(gs[1], d_splines), dot(gs[0], d_splines), 1e-11);
+  const double step = 1e-6;
+  close("pairs: positions", dot(gx[0], s.direction),
+        (loss(moved(s.x, step, s.direction), splines, memory) -
+         loss(moved(s.x, -step, s.direction), splines, memory)) / (2 * step), 1e-5);
+  close("pairs: splines", dot(gs[0], d_splines),
+        (loss(s.x, moved(splines, step, d_splines), memory) -
+         loss(s.x, moved(splines, -step, d_splines), memory)) / (2 * step), 1e-6);
+  close("pairs: memory", dot(gm[0], d_memory),
+        (loss(s.x, splines, moved(memory, step, d_memory)) -
+         loss(s.x, splines, moved(memory, -step, d_memory))) / (2 * step), 1e-6);
+}
+
 }  // namespace
 
 int main() {
@@ -322,6 +396,7 @@ int main() {
   exclusions(400, 3.1);
   langevin_steps();
   rollouts();
+  for (int K : {0, 1, 3}) pair_rollouts(K);
   if (failures == 0) std::printf("all is well\n");
   return failures != 0;
 }

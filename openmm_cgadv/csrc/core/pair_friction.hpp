@@ -122,10 +122,11 @@ CGADV_INLINE void scatter(double* records, const int32_t* i, const int32_t* j, c
   add4(records, j, minus);
 }
 
-// Where a pack of pairs is, from records (x, y, z, 1/m), and its functions there.
+// Where a pack of pairs is and its functions there.
 template <int K>
 struct Place {
-  V unit[3], inverse, mass;  // from i to j; 1/r; mu
+  V unit[3], inverse;  // from i to j; 1/r
+  V mass;              // mu
   V t;
   Index<double> row;
   V f[2 * K + 2], slope[2 * K + 2];
@@ -134,11 +135,8 @@ struct Place {
   CGADV_INLINE void find(const PairTables& tables, int kind, const PackBox<double>& box,
                          const double* x, const int32_t* i, const int32_t* j) {
     const PairFrictionShape& s = tables.shape;
-    V a[4], b[4], r;
-    fetch4(x, i, a);
-    fetch4(x, j, b);
-    for (int c = 0; c < 3; ++c) unit[c] = b[c] - a[c];
-    mass = broadcast(2.0) / (a[3] + b[3]);
+    V r;
+    difference(x, j, i, unit);
     auto same = [](V v) { return v; };
     box.nearest(unit[0], unit[1], unit[2], same);
     const V r2 = dot(unit, unit);
@@ -163,9 +161,18 @@ struct Place {
     }
   }
 
-  // Friction a pair along and across, h T_0^2 + h^2 T C T, times mu; the latter with the former's
-  // excess, as the solver wants it.
-  CGADV_INLINE void drag(const double* inverse_memory, double h, V& across, V& excess) const {
+  // From records (x, y, z, 1/m).
+  CGADV_INLINE void find_mass(const double* records, const int32_t* i, const int32_t* j) {
+    V a[4], b[4];
+    fetch4(records, i, a);
+    fetch4(records, j, b);
+    mass = broadcast(2.0) / (a[3] + b[3]);
+  }
+
+  // Drag of a pair, mu (h T_0^2 + h^2 T C T): into the solver's geometry, and of the relative velocity
+  // u taken off the force.
+  CGADV_INLINE void drag(const double* inverse_memory, double h, double* geometry, const V* u,
+                         V* force) const {
     V sum[2];
     for (int d = 0; d < 2; ++d) {
       sum[d] = f[d] * f[d] * h;
@@ -173,8 +180,13 @@ struct Place {
         for (int l = 0; l < K; ++l)
           sum[d] += f[2 * k + 2 + d] * f[2 * l + 2 + d] * (h * h * inverse_memory[k * K + l]);
     }
-    across = mass * sum[1];
-    excess = mass * sum[0] - across;
+    const V across = mass * sum[1], excess = mass * sum[0] - across, along = excess * dot(u, unit);
+    for (int c = 0; c < 3; ++c) {
+      force[c] -= across * u[c] + along * unit[c];
+      store<double>(geometry + c * W, unit[c]);
+    }
+    store<double>(geometry + 3 * W, across);
+    store<double>(geometry + 4 * W, excess);
   }
 
   // out += sum_k T_k y_k of the auxiliary vectors y.
@@ -201,9 +213,10 @@ struct Place {
   }
 };
 
-// Solves v + 1/m sum_pairs +- (drag) (v_i - v_j) = base + force/m by conjugate gradients in the
-// scalar product that masses weigh, where the matrix is symmetric. Whatever the number of
-// iterations, forces of pairs add up to zero.
+// Solves v + 1/m sum_pairs +- drag (v_i - v_j) = right side by conjugate gradients from a start, in
+// the scalar product that masses weigh, where the matrix is symmetric. They stop when the residual
+// is small beside the start and the first residual. Wherever they stop, forces of pairs add up to
+// zero.
 class Solver {
  public:
   struct Kind {
@@ -212,36 +225,33 @@ class Solver {
   };
   static constexpr int FIELDS = 5;
   std::vector<Kind> kinds;
-  Array<double> force;  // [4 n], of the right side
-  Array<double> v;      // [4 n]: base before, solution after
+  Array<double> v;      // [4 n]: start before, solution after
+  Array<double> force;  // [4 n]: masses times the start's residual
 
   void resize(int64_t n, const double* masses) {
-    n_ = n;
     mass_.resize(4 * n), inverse_.resize(4 * n);
     for (int64_t i = 0; i < 4 * n; ++i)
       mass_[i] = i % 4 == 3 ? 0 : masses[i / 4], inverse_[i] = i % 4 == 3 ? 0 : 1 / masses[i / 4];
-    force.assign(4 * n, 0.0), v.assign(4 * n, 0.0), drag_.resize(4 * n);
-    residual_.resize(4 * n), search_.resize(4 * n);
+    force.assign(4 * n, 0.0), v.assign(4 * n, 0.0);
+    drag_.resize(4 * n), residual_.resize(4 * n), search_.resize(4 * n);
   }
 
   double inverse_mass(int64_t i) const { return inverse_[4 * i]; }
 
   void solve(double tolerance) {
-    const int64_t size = 4 * n_;
-    add_drag(v.data());
-    double square = 0, right = 0;
-#pragma omp simd reduction(+ : square, right)
+    const int64_t size = int64_t(v.size());
+    double square = 0, start = 0;
+#pragma omp simd reduction(+ : square, start)
     for (int64_t k = 0; k < size; ++k) {
-      const double b = v[k] + inverse_[k] * force[k];
-      search_[k] = residual_[k] = inverse_[k] * (force[k] - drag_[k]);
-      square += mass_[k] * residual_[k] * residual_[k];
-      right += mass_[k] * b * b;
+      search_[k] = residual_[k] = inverse_[k] * force[k];
+      square += force[k] * residual_[k];
+      start += mass_[k] * v[k] * v[k];
     }
-    const double goal = tolerance * tolerance * right;
+    const double goal = tolerance * tolerance * (start + square);
     for (int iteration = 0; square > goal; ++iteration) {
       if (iteration == 1000)
         throw std::runtime_error("friction: conjugate gradients did not reach their tolerance");
-      add_drag(search_.data());
+      add_drag();
       double curvature = 0;
 #pragma omp simd reduction(+ : curvature)
       for (int64_t k = 0; k < size; ++k)
@@ -256,22 +266,22 @@ class Solver {
       }
       const double ratio = next / square;
       square = next;
+#pragma omp simd
       for (int64_t k = 0; k < size; ++k) search_[k] = residual_[k] + ratio * search_[k];
     }
   }
 
  private:
-  int64_t n_ = 0;
   Array<double> mass_, inverse_, drag_, residual_, search_;
 
-  void add_drag(const double* u) {
+  void add_drag() {
     std::fill(drag_.begin(), drag_.end(), 0.0);
     for (const Kind& kind : kinds) {
       const int32_t *i = kind.i->data(), *j = kind.j->data();
       const double* g = kind.geometry.data();
       for (std::size_t k = 0; k < kind.i->size(); k += W, i += W, j += W, g += FIELDS * W) {
         V d[3], unit[3];
-        difference(u, i, j, d);
+        difference(search_.data(), i, j, d);
         for (int c = 0; c < 3; ++c) unit[c] = load(g + c * W);
         const V across = load(g + 3 * W), along = load(g + 4 * W) * dot(unit, d);
         for (int c = 0; c < 3; ++c) d[c] = across * d[c] + along * unit[c];
@@ -319,7 +329,7 @@ class PairFriction {
       solver_.kinds[k].i = &kinds_[k].i, solver_.kinds[k].j = &kinds_[k].j;
     pairs::with_extra(tables_->shape.extra, [&](auto extra) {
       for (int k = 0; k < int(kinds_.size()); ++k)
-        advance<decltype(extra)::value, false>(t, noise, k, nullptr, nullptr);
+        advance<decltype(extra)::value, false>(t, noise, k, nullptr);
       solver_.solve(tables_->shape.tolerance);
       for (Kind& kind : kinds_) respond<decltype(extra)::value>(kind);
     });
@@ -343,7 +353,7 @@ class PairFriction {
         PairStep::Kind& to = kept.kinds[k];
         to.i = kinds_[k].i, to.j = kinds_[k].j, to.before = kinds_[k].before;
         to.mean.resize(kinds_[k].sigma.size());
-        advance<decltype(extra)::value, true>(t, noise, k, solver_.v.data(), to.mean.data());
+        advance<decltype(extra)::value, true>(t, noise, k, to.mean.data());
       }
     });
   }
@@ -353,22 +363,24 @@ class PairFriction {
   static constexpr int W = pairs::W;
 
   struct Kind {
-    std::vector<int32_t> near_i, near_j, slot;  // listed pairs and their slots, or -1
-    std::vector<int32_t> i, j, listed, before;  // of slots: beads, place in the list, slot before
-    std::vector<int32_t> free;
+    // Of listed pairs: beads; slot, or -1; slot under the last list, or -1.
+    std::vector<int32_t> near_i, near_j, slot, carried;
+    // Of slots: beads, slot in the step before. Slots without a pair.
+    std::vector<int32_t> i, j, before, free;
     Array<double> sigma;     // fields 3 k + c
     Array<double> response;  // of sigma to velocities, fields 2 k + (across, excess along)
+    Array<double> mass;      // fields sqrt(mu), 1/sqrt(mu)
   };
 
   const PairTables* tables_;
   std::vector<int64_t> types_;
   Neighbors list_;
-  std::vector<Kind> kinds_;
+  std::vector<Kind> kinds_, old_;  // under the present list and, once it is new, the one before
   pairs::Solver solver_;
   Box box_;
   Array<double> x_, listed_x_;
   int64_t builds_ = 0;
-  std::vector<int32_t> fresh_;
+  std::vector<int32_t> come_, fresh_;
 
   int extra() const { return tables_->shape.extra; }
   double* sigma(Kind& kind, int32_t slot) const {
@@ -380,19 +392,25 @@ class PairFriction {
     const int64_t n = int64_t(types_.size());
     box_ = box;
     x_.resize(4 * n);
-    for (int64_t i = 0; i < n; ++i) {
+    for (int64_t i = 0; i < n; ++i)
       for (int c = 0; c < 3; ++c) x_[4 * i + c] = x(i, c);
-      x_[4 * i + 3] = solver_.inverse_mass(i);
-    }
     list_.update(n, x, types_.data(), box, listed_x_, 1);
-    if (list_.builds != builds_) new_list();
+    const bool is_new = list_.builds != builds_;
     builds_ = list_.builds;
-    for (Kind& kind : kinds_) come_and_go(t, noise, kind);
+    if (is_new) new_list();
+    for (int k = 0; k < int(kinds_.size()); ++k) come_and_go(t, noise, k);
+    if (is_new)
+      for (Kind& kind : kinds_) std::fill(kind.carried.begin(), kind.carried.end(), -1);
   }
 
   void new_list() {
-    const std::vector<Kind> old = std::move(kinds_);
-    kinds_.assign(old.size(), {});
+    old_.swap(kinds_);
+    kinds_.resize(old_.size());
+    for (Kind& kind : kinds_) {
+      for (auto* list : {&kind.near_i, &kind.near_j, &kind.i, &kind.j, &kind.before, &kind.free})
+        list->clear();
+      kind.sigma.clear(), kind.response.clear(), kind.mass.clear();
+    }
     for (int p = 0; p < list_.size(); ++p)
       for (int32_t k = 0; k < list_.half_count[p]; ++k) {
         const int32_t a = list_.order[p], b = list_.order[list_.half[list_.half_start[p] + k]];
@@ -403,48 +421,43 @@ class PairFriction {
     std::vector<int32_t> head(types_.size()), next;
     for (std::size_t k = 0; k < kinds_.size(); ++k) {
       Kind& kind = kinds_[k];
-      const Kind& was = old[k];
-      // Slots of the old pairs by their first bead.
+      const Kind& was = old_[k];
+      // The old pairs by their first bead.
       std::fill(head.begin(), head.end(), -1);
       next.assign(was.i.size(), -1);
       for (std::size_t s = 0; s < was.i.size(); ++s)
         if (was.i[s] != was.j[s]) next[s] = head[was.i[s]], head[was.i[s]] = int32_t(s);
       const std::size_t listed = kind.near_i.size();
       kind.slot.assign(listed, -1);
+      kind.carried.resize(listed);
       kind.near_i.resize(listed + W, 0), kind.near_j.resize(listed + W, 0);
       for (std::size_t m = 0; m < listed; ++m) {
         int32_t s = head[kind.near_i[m]];
         while (s >= 0 && was.j[s] != kind.near_j[m]) s = next[s];
-        if (s < 0) continue;
-        const int32_t slot = take(kind, int32_t(m));
-        kind.before[slot] = s;
-        const double* from = &was.sigma[std::size_t(s / W) * 3 * extra() * W + s % W];
-        for (int c = 0; c < 3 * extra(); ++c) sigma(kind, slot)[c * W] = from[c * W];
+        kind.carried[m] = s;
       }
     }
   }
 
-  int32_t take(Kind& kind, int32_t listed) const {
-    if (kind.free.empty()) {
-      const int32_t slots = int32_t(kind.i.size()) + W;
-      for (int w = 1; w <= W; ++w) kind.free.push_back(slots - w);
-      kind.i.resize(slots, 0), kind.j.resize(slots, 0);
-      kind.listed.resize(slots, -1), kind.before.resize(slots, -1);
-      kind.sigma.resize(std::size_t(slots) * 3 * extra(), 0.0);
-      kind.response.resize(std::size_t(slots) * 2 * extra(), 0.0);
-    }
-    const int32_t slot = kind.free.back();
-    kind.free.pop_back();
-    kind.slot[listed] = slot, kind.listed[slot] = listed;
-    kind.i[slot] = kind.near_i[listed], kind.j[slot] = kind.near_j[listed];
-    return slot;
+  // Slots for some more pairs. They are handed out across packs, so that the pairs of one bead, which
+  // follow one another in the list, are not in one pack, where their sums would wait for each other.
+  void grow(Kind& kind, std::size_t pairs) const {
+    const int32_t packs = int32_t((pairs + W - 1) / W), first = int32_t(kind.i.size());
+    for (int32_t k = packs * W - 1; k >= 0; --k)
+      kind.free.push_back(first + k % packs * W + k / packs);
+    const std::size_t slots = first + packs * W;
+    kind.i.resize(slots, 0), kind.j.resize(slots, 0), kind.before.resize(slots, -1);
+    kind.sigma.resize(slots * 3 * extra(), 0.0);
+    kind.response.resize(slots * 2 * extra(), 0.0);
+    kind.mass.resize(slots * 2, 1.0);
   }
 
-  void come_and_go(int64_t t, const PairNoise& noise, Kind& kind) {
+  void come_and_go(int64_t t, const PairNoise& noise, int number) {
+    Kind& kind = kinds_[number];
     const PackBox<double> box(box_);
     const V cut2 = broadcast(tables_->shape.r_cut * tables_->shape.r_cut);
     const int listed = int(kind.slot.size());
-    fresh_.clear();
+    come_.clear();
     for (int k = 0; k < listed; k += W) {
       V d[3];
       pairs::difference(x_.data(), &kind.near_i[k], &kind.near_j[k], d);
@@ -454,7 +467,7 @@ class PairFriction {
         const int32_t slot = kind.slot[k + w];
         if ((inside[w] != 0) == (slot >= 0)) continue;
         if (slot < 0) {
-          fresh_.push_back(take(kind, k + w));
+          come_.push_back(k + w);
         } else {
           kind.i[slot] = kind.j[slot] = 0;
           kind.slot[k + w] = kind.before[slot] = -1;
@@ -462,6 +475,22 @@ class PairFriction {
           kind.free.push_back(slot);
         }
       }
+    }
+    if (come_.size() > kind.free.size()) grow(kind, come_.size() - kind.free.size());
+    fresh_.clear();
+    for (const int32_t m : come_) {
+      const int32_t slot = kind.free.back(), i = kind.near_i[m], j = kind.near_j[m],
+                    carried = kind.carried[m];
+      kind.free.pop_back();
+      kind.slot[m] = slot, kind.i[slot] = i, kind.j[slot] = j, kind.before[slot] = carried;
+      const double root = std::sqrt(2 / (solver_.inverse_mass(i) + solver_.inverse_mass(j)));
+      double* const mass = &kind.mass[std::size_t(slot / W) * 2 * W + slot % W];
+      mass[0] = root, mass[W] = 1 / root;
+      if (carried < 0)
+        fresh_.push_back(slot);
+      else
+        for (int c = 0; c < 3 * extra(); ++c)
+          sigma(kind, slot)[c * W] = sigma(old_[number], carried)[c * W];
     }
     for (std::size_t start = 0; start < fresh_.size(); start += NOISE_LANES) {
       const int m = int(std::min<std::size_t>(NOISE_LANES, fresh_.size() - start));
@@ -471,18 +500,17 @@ class PairFriction {
       noise.fill(t, m, i, j, true, 3 * extra(), g);
       for (int k = 0; k < m; ++k) {
         const int32_t slot = fresh_[start + k];
-        kind.before[slot] = -1;
-        const double spread = std::sqrt(tables_->shape.kT * 0.5 *
-                                        (solver_.inverse_mass(i[k]) + solver_.inverse_mass(j[k])));
+        const double spread = std::sqrt(tables_->shape.kT) *
+                              kind.mass[std::size_t(slot / W) * 2 * W + W + slot % W];
         for (int c = 0; c < 3 * extra(); ++c) sigma(kind, slot)[c * W] = spread * double(g[c][k]);
       }
     }
   }
 
-  // Forward: the right side for the velocities, the drag, and what sigma becomes but for their
-  // share. Replay: sigma.
+  // Forward: what the solver wants, and what sigma becomes but for the velocities' share. Replay:
+  // sigma, with the velocities' mean known.
   template <int K, bool REPLAY>
-  void advance(int64_t t, const PairNoise& noise, int number, const double* mean, double* kept) {
+  void advance(int64_t t, const PairNoise& noise, int number, double* kept) {
     Kind& kind = kinds_[number];
     const PairFrictionShape& s = tables_->shape;
     const PackBox<double> box(box_);
@@ -500,7 +528,9 @@ class PairFriction {
         double* const sigma = kind.sigma.data() + (start + k) * 3 * K;
         pairs::Place<K> at;
         at.template find<false>(*tables_, number, box, x_.data(), i, j);
-        const V root_mass = sqrt(at.mass), spread = broadcast(thermal) / root_mass;
+        const double* const mass = kind.mass.data() + (start + k) * 2;
+        const V root_mass = load(mass), spread = load(mass + W) * thermal;
+        at.mass = root_mass * root_mass;
         V kicked[K + 1][3], q[K + 1][3];
         for (int a = 0; a < K; ++a)
           for (int c = 0; c < 3; ++c)
@@ -511,9 +541,9 @@ class PairFriction {
             q[a][c] = V{};
             for (int b = 0; b < K; ++b) q[a][c] += kicked[b][c] * C[a * K + b];
           }
+        V u[3];
+        pairs::difference(solver_.v.data(), i, j, u);
         if (REPLAY) {
-          V u[3];
-          pairs::difference(mean, i, j, u);
           const V along = pairs::dot(u, at.unit);
           for (int a = 0; a < K; ++a) {
             V across, excess;
@@ -533,15 +563,10 @@ class PairFriction {
         for (int c = 0; c < 3; ++c)
           push[c] = root_mass * thermal * (at.f[1] * xi[c] + along * at.unit[c]) -
                     at.mass * h * push[c];
+        at.drag(C, h, &solver_.kinds[number].geometry[(start + k) * pairs::Solver::FIELDS], u, push);
         pairs::scatter(solver_.force.data(), i, j, push);
-        double* const geometry =
-            &solver_.kinds[number].geometry[(start + k) * pairs::Solver::FIELDS];
-        V across, excess;
-        at.drag(C, h, across, excess);
-        for (int c = 0; c < 3; ++c) store<double>(geometry + c * W, at.unit[c]);
-        store<double>(geometry + 3 * W, across);
-        store<double>(geometry + 4 * W, excess);
         for (int a = 0; a < K; ++a) {
+          V across, excess;
           at.response(C, K, 1, a, across, excess);
           double* const response = kind.response.data() + (start + k) * 2 * K + 2 * a * W;
           store<double>(response, across * s.dt);
@@ -595,7 +620,7 @@ class PairFrictionAdjoint {
         x_[4 * i + c] = x(i, c), mean_[4 * i + c] = mean(i, c);
         solver_.v[4 * i + c] = 2 * velocities[c * n_ + i] / masses_[i];
       }
-      x_[4 * i + 3] = solver_.inverse_mass(i);
+      x_[4 * i + 3] = 1 / masses_[i];
     }
     std::fill(solver_.force.begin(), solver_.force.end(), 0.0);
     std::fill(d_x_.begin(), d_x_.end(), 0.0);
@@ -671,6 +696,7 @@ class PairFrictionAdjoint {
     for (std::size_t k = 0; k < kind.i.size(); k += W) {
       pairs::Place<K> at;
       at.template find<false>(tables_, number, box, x_.data(), &kind.i[k], &kind.j[k]);
+      at.find_mass(x_.data(), &kind.i[k], &kind.j[k]);
       const double* const lambda = later_[number].sigma.data() + k * 3 * K;
       double* const bare = later_[number].bare.data() + k * 3 * K;
       V y[K + 1][3], push[3] = {};
@@ -683,13 +709,10 @@ class PairFrictionAdjoint {
         }
       at.couple(y, push);
       for (int c = 0; c < 3; ++c) push[c] *= at.mass * h;
+      V u[3];
+      pairs::difference(solver_.v.data(), &kind.i[k], &kind.j[k], u);
+      at.drag(C, h, &to.geometry[k * pairs::Solver::FIELDS], u, push);
       pairs::scatter(solver_.force.data(), &kind.i[k], &kind.j[k], push);
-      V across, excess;
-      at.drag(C, h, across, excess);
-      double* const geometry = &to.geometry[k * pairs::Solver::FIELDS];
-      for (int c = 0; c < 3; ++c) store<double>(geometry + c * W, at.unit[c]);
-      store<double>(geometry + 3 * W, across);
-      store<double>(geometry + 4 * W, excess);
     }
   }
 
@@ -713,6 +736,7 @@ class PairFrictionAdjoint {
         const int32_t *i = &kind.i[start + k], *j = &kind.j[start + k];
         pairs::Place<K> at;
         at.template find<true>(tables_, number, box, x_.data(), i, j);
+        at.find_mass(x_.data(), i, j);
         double* const lambda = later_[number].sigma.data() + (start + k) * 3 * K;
         const double *const bare = later_[number].bare.data() + (start + k) * 3 * K,
                      *const mean = kind.mean.data() + (start + k) * 3 * K;

@@ -7,7 +7,7 @@
 // Positions at every half step are kept, 6 n numbers a step; the mean velocity of a step is its
 // displacement over dt. The pairs' auxiliary variables are not kept but found again by replaying the
 // friction with known velocities, which needs neither forces nor a solver. The backward pass holds
-// 3 K + 2 numbers a pair and step for as many steps at a time as fit into REPLAY_BYTES, and for no
+// 3 K + 2 numbers a pair and step for as many steps at a time as fit into replay_bytes, and for no
 // fewer than the square root of their number.
 #pragma once
 
@@ -25,6 +25,7 @@ struct PairRolloutShape {
   int64_t n_frames;
   double forget;
   int64_t seed;
+  int64_t replay_bytes = int64_t(256) << 20;  // of what the backward pass finds again
   int64_t steps() const { return n_frames ? frames[n_frames - 1] : 0; }
 };
 
@@ -117,7 +118,7 @@ class PairRollout {
       for (const auto& kind : replayed[0].kinds)
         bytes += int64_t(kind.i.size()) * 12 + int64_t(kind.mean.size()) * 8;
       const int64_t root = int64_t(std::ceil(std::sqrt(double(steps))));
-      stretch = std::min(steps, std::max(root, REPLAY_BYTES / bytes));
+      stretch = std::min(steps, std::max(root, shape_.replay_bytes / bytes));
     }
     for (int64_t t = 0; t < (steps - 1) / stretch * stretch; ++t) {
       if (t % stretch == 0) starts.push_back(starts.back());
@@ -160,7 +161,6 @@ class PairRollout {
 
  private:
   static constexpr double SKIN = 0.08, EXPLODED = 0.2;
-  static constexpr int64_t REPLAY_BYTES = int64_t(256) << 20;
   const Spec& spec_;
   const Tables<T>& tables_;
   const PairTables& friction_;

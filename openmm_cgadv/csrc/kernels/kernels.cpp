@@ -231,7 +231,10 @@ PairFrictionShape friction_of(const Spec& spec, const PairRolloutArgs& r) {
 }
 
 PairRolloutShape pair_shape_of(const SystemArgs& s, const PairRolloutArgs& r) {
-  return {s.n, r.frames, r.n_frames, r.forget, r.seed};
+  PairRolloutShape shape;
+  shape.n = s.n, shape.frames = r.frames, shape.n_frames = r.n_frames;
+  shape.forget = r.forget, shape.seed = r.seed;
+  return shape;
 }
 
 template <class T>
