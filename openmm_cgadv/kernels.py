@@ -141,6 +141,8 @@ def _system(positions: Tensor, boxes: Tensor, types: Tensor, spec) -> tuple[Tens
         raise ValueError(
             f"types: found shape {tuple(types.shape)} for {positions.shape[-2]} beads, expected one type a bead"
         )
+    if types.is_floating_point() or types.is_complex():
+        raise ValueError(f"types: found {types.dtype}, expected whole numbers")
     boxes = _double(boxes).reshape(-1, 3, 3)
     shortest = float(torch.diagonal(boxes, dim1=-2, dim2=-1).min()) if boxes.numel() else math.inf
     if 2.0 * spec.r_cut > shortest * (1.0 + 1e-7):
@@ -148,7 +150,8 @@ def _system(positions: Tensor, boxes: Tensor, types: Tensor, spec) -> tuple[Tens
             f"box: found a shortest edge of {shortest:.6g} nm, expected at least twice the cutoff of {spec.r_cut:.6g} nm"
         )
     boxes = boxes.expand(count, 3, 3).contiguous()
-    return _double(positions).reshape(count, -1, 3), boxes, types.to(torch.int64).contiguous()
+    x = _double(positions).reshape(count, positions.shape[-2], 3)
+    return x, boxes, types.to(torch.int64).contiguous()
 
 
 def forget_lists() -> None:
@@ -167,6 +170,13 @@ def _parameters(theta: Tensor, spec) -> Tensor:
     if theta.shape != (spec.n_parameters,):
         raise ValueError(f"theta: found shape {tuple(theta.shape)}, expected ({spec.n_parameters},)")
     return _double(theta)
+
+
+def _check_masses(masses: Tensor, types: Tensor) -> None:
+    if masses.shape != types.shape:
+        raise ValueError(f"masses: found shape {tuple(masses.shape)}, expected {tuple(types.shape)}")
+    if not bool(((masses > 0) & masses.isfinite()).all()):
+        raise ValueError("masses: found one that is not finite and above 0")
 
 
 def _single(precision: str) -> bool:
@@ -253,7 +263,7 @@ def energy(
     """
     _, boxes, types = _system(positions, box, types, spec)
     _parameters(theta, spec)
-    x = positions.to(torch.float64).reshape(boxes.shape[0], -1, 3).contiguous()
+    x = positions.to(torch.float64).reshape(len(boxes), *positions.shape[-2:]).contiguous()
     value = _Energy.apply(x, theta.to(torch.float64).contiguous(), boxes, types, spec, _single(precision))
     return value.reshape(positions.shape[:-2])
 
@@ -294,12 +304,17 @@ def hvp(
     d_theta : Tensor [P] or [B, P]
         Derivative of ``(gradient · direction)`` with respect to the parameters.
     """
+    if direction.shape != positions.shape:
+        raise ValueError(
+            f"direction: found shape {tuple(direction.shape)}, expected that of the positions, "
+            f"{tuple(positions.shape)}"
+        )
     x, boxes, types = _system(positions, box, types, spec)
     product, d_theta = _ops().hvp(
         x, boxes, types, _parameters(theta, spec), *_packed(spec), _double(direction).reshape(x.shape),
         _single(precision), torch.get_num_threads(),
     )
-    return product.reshape(positions.shape), d_theta.reshape(*positions.shape[:-2], -1)
+    return product.reshape(positions.shape), d_theta.reshape(*positions.shape[:-2], spec.n_parameters)
 
 
 def basis(positions: Tensor, boxes: Tensor, types: Tensor, spec) -> Tensor:
@@ -318,7 +333,7 @@ def basis(positions: Tensor, boxes: Tensor, types: Tensor, spec) -> Tensor:
     x, boxes, types = _system(positions, boxes, types, spec)
     theta = torch.zeros(spec.n_parameters, dtype=torch.float64)
     _, _, d_theta = _ops().value(x, boxes, types, theta, *_packed(spec), True, False, torch.get_num_threads())
-    return d_theta.reshape(*positions.shape[:-2], -1)
+    return d_theta.reshape(*positions.shape[:-2], spec.n_parameters)
 
 
 def basis_forces(positions: Tensor, box: Tensor, types: Tensor, spec) -> Tensor:
@@ -447,8 +462,7 @@ def rollout(
         raise ValueError(
             f"state: found shape {tuple(state.shape)}, expected {(*positions.shape[:2], extra, 3)}"
         )
-    if masses.shape != types.shape:
-        raise ValueError(f"masses: found shape {tuple(masses.shape)}, expected {tuple(types.shape)}")
+    _check_masses(masses, types)
     frames = [int(f) for f in frames]
     if not frames or frames[0] < 0 or any(b <= a for a, b in zip(frames, frames[1:])):
         raise ValueError(f"frames: found {frames}, expected increasing step numbers from 0 on")
@@ -582,8 +596,7 @@ def pair_rollout(
             f"box: found a shortest edge of {shortest:.6g} nm, expected at least twice the friction's range of "
             f"{r_cut:.6g} nm"
         )
-    if masses.shape != types.shape:
-        raise ValueError(f"masses: found shape {tuple(masses.shape)}, expected {tuple(types.shape)}")
+    _check_masses(masses, types)
     frames = [int(f) for f in frames]
     if not frames or frames[0] < 0 or any(b <= a for a, b in zip(frames, frames[1:])):
         raise ValueError(f"frames: found {frames}, expected increasing step numbers from 0 on")

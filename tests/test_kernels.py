@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -357,6 +358,11 @@ def test_explosion_names_step_replica_and_bead():
         motion.fused()
 
 
+def arguments_of_short_range(types):
+    spec = PotentialSpec(("A",), PairSpec((0.1,), 0.2, 5, (1e5,)))
+    return types.new_zeros(len(types)), torch.zeros(5, dtype=torch.float64), spec
+
+
 @needs_library
 def test_wrong_input_is_named():
     system = System(4, 100)
@@ -371,6 +377,21 @@ def test_wrong_input_is_named():
         x = system.x.clone()
         x[3, 1] = math.nan
         kernels.energy_forces(x, box, types, theta, spec)
+    with pytest.raises(RuntimeError, match="bead 3 is too far from the box"):
+        x[3, 1] = 1.7e308
+        kernels.energy_forces(x, 0.9 * box / box.max(), *arguments_of_short_range(types))
+    with pytest.raises(ValueError, match="types: found torch.float64"):
+        kernels.energy_forces(system.x, box, types.double(), theta, spec)
+    with pytest.raises(ValueError, match="direction: found shape"):
+        kernels.hvp(system.x, box, types, theta, spec, system.direction.T)
+    for change, sentence in (
+        ({"r_cut": math.nan}, "pair.r_cut: found nan"),
+        ({"r_min": (math.nan,) * len(spec.pair.r_min)}, "pair.r_min: found nan"),
+        ({"n_basis": 0}, "pair.n_basis: found 0"),
+        ({"core": ()}, "pair.core: found 0 numbers"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            replace(spec, pair=replace(spec.pair, **change))
     with pytest.raises(RuntimeError, match="reduced form"):
         kernels.energy_forces(system.x, box.T + 0.01, types, theta, spec)
     with pytest.raises(ValueError, match="l_max"):
@@ -412,29 +433,62 @@ def test_potential_runs_in_torchforce():
     assert relative(-forces, gradient) < 1e-5
 
 
+def by_instruction_set(program):
+    """What a program that begins with the name of the instruction set prints, with each that runs here."""
+    names = [f.stem.removeprefix("libcgadv_kernels_") for f in kernels.library().parent.glob("libcgadv_kernels_*.so")]
+    here = Path(__file__).parent
+    start = "import sys; sys.path[:0] = sys.argv[1:]\nfrom test_kernels import *\nprint(kernels.instruction_set())\n"
+    for name in names:
+        if name > kernels.instruction_set():
+            continue
+        run = subprocess.run(
+            [sys.executable, "-c", start + program, str(here), str(kernels.library().parents[2])],
+            capture_output=True, text=True, env={**os.environ, "CGADV_KERNELS": name},
+        )  # fmt: skip
+        assert run.returncode == 0, f"{name}: {run.returncode} {run.stderr}"
+        used, *lines = run.stdout.splitlines()
+        assert used == name
+        yield lines
+
+
+@needs_library
+def test_numbers_that_are_not_finite_are_found_with_every_instruction_set():
+    program = """
+def error(call, *arguments):
+    try:
+        return call(*arguments)
+    except (RuntimeError, ValueError) as error:
+        return error
+
+for n_types in (1, 2):
+    for bead in (0, 7):
+        motion = Motion(n_types, 1)
+        x, spec, theta = motion.inputs[0][0], motion.spec, motion.inputs[2]
+        kernels.energy_forces(x.detach(), motion.boxes[0], motion.types, theta.detach(), spec)
+        y = x.detach().clone()
+        y[bead, 1] = math.nan
+        print(error(kernels.energy_forces, y, motion.boxes[0], motion.types, theta.detach(), spec))
+        with torch.no_grad():
+            motion.inputs[1][1, bead, 0] = math.nan
+        print(error(motion.fused))
+"""
+    for lines in by_instruction_set(program):
+        for found, bead in zip(lines[::2], (0, 7, 0, 7), strict=True):
+            assert found == f"position of bead {bead} is not finite"
+        for found, bead in zip(lines[1::2], (0, 7, 0, 7), strict=True):
+            assert f"exploded at step 1 of 20 in replica 1: bead {bead} moved" in found and "nan nm" in found
+
+
 @needs_library
 def test_every_instruction_set_gives_the_same_numbers():
-    names = [f.stem.removeprefix("libcgadv_kernels_") for f in kernels.library().parent.glob("libcgadv_kernels_*.so")]
-    names = [name for name in names if name <= kernels.instruction_set()]
     program = (
-        "import sys; sys.path[:0] = sys.argv[1:]\n"
-        "from test_kernels import System, kernels\n"
         "s = System(4, 100); e, f = kernels.energy_forces(s.x, *s.arguments)\n"
         "p, m = kernels.hvp(s.x, *s.arguments, s.direction)\n"
-        "print(kernels.instruction_set(), float(e), float((f * s.direction).sum()), float(p.square().sum()))\n"
+        "print(float(e), float((f * s.direction).sum()), float(p.square().sum()))\n"
     )
-    here = Path(__file__).parent
-    found = {}
-    for name in names:
-        run = subprocess.run(
-            [sys.executable, "-c", program, str(here), str(kernels.library().parents[2])], capture_output=True, text=True, check=True,
-            env={**os.environ, "CGADV_KERNELS": name},
-        )  # fmt: skip
-        used, *numbers = run.stdout.split()
-        assert used == name
-        found[name] = np.array([float(v) for v in numbers])
-    for numbers in found.values():
-        np.testing.assert_allclose(numbers, found[kernels.instruction_set()], rtol=1e-10)
+    found = [np.array([float(v) for v in lines[0].split()]) for lines in by_instruction_set(program)]
+    for numbers in found:
+        np.testing.assert_allclose(numbers, found[0], rtol=1e-10)
 
 
 @pytest.mark.parametrize("flags", [["-march=native"], []], ids=["native", "baseline"])

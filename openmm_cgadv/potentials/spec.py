@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -29,6 +30,12 @@ class PairSpec:
     n_basis: int
     core: tuple[float, ...]
 
+    def __post_init__(self):
+        _check_range("pair", self.n_basis, self.r_cut, *self.r_min)
+        for stiffness in self.core:
+            if not 0 <= stiffness < math.inf:
+                raise ValueError(f"pair.core: found {stiffness}, expected 0 or more")
+
 
 @dataclass(frozen=True)
 class ThreeBodySpec:
@@ -52,6 +59,18 @@ class ThreeBodySpec:
     radial: tuple[tuple[float, ...], ...]
     l_max: int
 
+    def __post_init__(self):
+        _check_range("three_body", self.n_basis, self.r_cut, self.r_min)
+        if not self.radial or any(len(row) != self.n_basis for row in self.radial):
+            raise ValueError(
+                f"three_body.radial: found rows of {sorted({len(row) for row in self.radial})} "
+                f"coefficients, expected one row or more of {self.n_basis}"
+            )
+        if not np.isfinite(self.radial).all():
+            raise ValueError("three_body.radial: found a coefficient that is not finite")
+        if self.l_max < 0:
+            raise ValueError(f"three_body.l_max: found {self.l_max}, expected 0 or more")
+
     @classmethod
     def splines(cls, r_min: float, r_cut: float, n_radial: int, l_max: int) -> ThreeBodySpec:
         """Radial functions that are the ``n_radial`` B-splines themselves."""
@@ -74,6 +93,15 @@ class PotentialSpec:
     type_names: tuple[str, ...]
     pair: PairSpec
     three_body: ThreeBodySpec | None = None
+
+    def __post_init__(self):
+        for name in ("r_min", "core"):
+            found = len(getattr(self.pair, name))
+            if found != self.n_type_pairs:
+                raise ValueError(
+                    f"pair.{name}: found {found} numbers for {self.n_types} bead types, expected "
+                    f"{self.n_type_pairs}, one for each pair of types"
+                )
 
     @property
     def n_types(self) -> int:
@@ -130,3 +158,13 @@ class PotentialSpec:
                 three_body["l_max"],
             ),
         )
+
+
+def _check_range(term: str, n_basis: int, r_cut: float, *r_min: float) -> None:
+    if n_basis < 1:
+        raise ValueError(f"{term}.n_basis: found {n_basis}, expected 1 or more")
+    if not 0 < r_cut < math.inf:
+        raise ValueError(f"{term}.r_cut: found {r_cut} nm, expected more than 0")
+    for r in r_min:
+        if not 0 <= r < r_cut:
+            raise ValueError(f"{term}.r_min: found {r} nm, expected 0 to the cutoff of {r_cut} nm")

@@ -25,6 +25,8 @@ struct Box {
       return;
     }
     ax = rows[0], bx = rows[3], by = rows[4], cx = rows[6], cy = rows[7], cz = rows[8];
+    if (!std::isfinite(ax + by + cz))
+      throw std::runtime_error("box vectors are not finite");
     if (rows[1] != 0 || rows[2] != 0 || rows[5] != 0 || !(ax > 0) || !(by > 0) || !(cz > 0) ||
         !(std::abs(bx) <= 0.5000001 * ax) || !(std::abs(cx) <= 0.5000001 * ax) ||
         !(std::abs(cy) <= 0.5000001 * by))

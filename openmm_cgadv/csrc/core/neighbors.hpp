@@ -118,9 +118,9 @@ class Neighbors {
         box_.nearest(x, y, z);
       }
       const double d2 = x * x + y * y + z * z;
-      // Written so that a NaN shows.
-      if (!(d2 <= second)) {
-        if (!(d2 <= first)) {
+      // Written so that a NaN comes first and stays there.
+      if (d2 > second || d2 != d2) {
+        if (d2 > first || d2 != d2) {
           second = first;
           first = d2;
         } else {
@@ -196,6 +196,8 @@ class Neighbors {
     for (int64_t i = 0; i < n; ++i) {
       double x = pos(i, 0), y = pos(i, 1), z = pos(i, 2);
       b.wrap(x, y, z);
+      if (!std::isfinite(x + y + z))
+        throw std::runtime_error("bead " + std::to_string(i) + " is too far from the box");
       w[3 * i] = x, w[3 * i + 1] = y, w[3 * i + 2] = z;
       double s[3];
       s[2] = z / b.cz;

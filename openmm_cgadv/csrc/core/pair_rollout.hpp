@@ -66,7 +66,8 @@ class PairRollout {
           double& w = v[c * n + i];
           w += dt / masses_[i] * force_[c * n + i];
           x[c * n + i] += h * w;
-          if (!(std::abs(dt * w) <= largest)) largest = std::abs(dt * w);
+          const double moved = std::abs(dt * w);
+          if (moved > largest || moved != moved) largest = moved;
         }
       before = v;
       if (largest <= EXPLODED) {
@@ -75,7 +76,7 @@ class PairRollout {
         for (int64_t i = 0; i < 3 * n; ++i) {
           x[i] += h * v[i];
           const double moved = h * std::abs(before[i] + v[i]);
-          if (!(moved <= largest)) largest = moved;
+          if (moved > largest || moved != moved) largest = moved;
         }
       }
       if (!(largest <= EXPLODED)) explain(t, steps, before.data(), v.data());
@@ -199,7 +200,7 @@ class PairRollout {
         d2 += d * d;
         f2 += force_[c * n + i] * force_[c * n + i];
       }
-      if (!(f2 <= largest)) largest = f2;
+      if (f2 > largest || f2 != f2) largest = f2;
       if (!(d2 <= worst) && !std::isnan(worst)) worst = d2, bead = i;
     }
     std::ostringstream text;

@@ -86,7 +86,7 @@ class Rollout {
         const double d = h * next[i];
         x[i] += d;
         const double moved = std::abs(d + h * s[i]);
-        if (!(moved <= largest)) largest = moved;
+        if (moved > largest || moved != moved) largest = moved;
       }
       if (!(largest <= EXPLODED)) explain(t, T_, s.data(), next.data());
       s.swap(next);
@@ -226,7 +226,7 @@ class Rollout {
         d2 += d * d;
         f2 += force_[c * n + i] * force_[c * n + i];
       }
-      if (!(f2 <= largest)) largest = f2;
+      if (f2 > largest || f2 != f2) largest = f2;
       if (!(d2 <= worst) && !std::isnan(worst)) worst = d2, bead = i;
     }
     std::ostringstream text;

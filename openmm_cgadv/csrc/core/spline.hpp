@@ -99,7 +99,8 @@ inline int padded_degree(int l_max) { return l_max <= 2 ? 2 : (l_max + 1) / 2 * 
 template <class T, class S, class Value>
 CGADV_INLINE Index<T> locate(S& t, Pack<T> last, Value value) {
   Pack<T> start = floor(value(t));
-  start = start < Pack<T>{} ? Pack<T>{} - T(1) : start;
+  // A NaN goes to row 0: an index must not come of it.
+  start = start >= Pack<T>{} ? start : Pack<T>{} - T(1);
   start = start > last ? last : start;
   t = t - (start < Pack<T>{} ? Pack<T>{} : start);
   return __builtin_convertvector(start, Index<T>) + 1;
