@@ -106,6 +106,10 @@ CGADV_INLINE V widen(const float* p) {
   return __builtin_convertvector(h, V);
 }
 
+CGADV_INLINE Index<double> numbers() {
+  return __builtin_convertvector(lanes<double>(), Index<double>);
+}
+
 CGADV_INLINE V dot(const V* a, const V* b) { return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]; }
 
 // out = difference of records i and j.
@@ -169,18 +173,25 @@ struct Place {
     mass = broadcast(2.0) / (a[3] + b[3]);
   }
 
-  // Drag of a pair, mu (h T_0^2 + h^2 T C T): into the solver's geometry, and of the relative velocity
-  // u taken off the force.
-  CGADV_INLINE void drag(const double* inverse_memory, double h, double* geometry, const V* u,
-                         V* force) const {
+  // g[k] = sum_l matrix[k * to_row + l * to_column] f_l, along and across.
+  CGADV_INLINE void respond(const double* matrix, int to_row, int to_column, V (*g)[2]) const {
+    for (int k = 0; k < K; ++k)
+      for (int d = 0; d < 2; ++d) {
+        g[k][d] = V{};
+        for (int l = 0; l < K; ++l) g[k][d] += f[2 * l + 2 + d] * matrix[k * to_row + l * to_column];
+      }
+  }
+
+  // Drag of a pair, mu (h T_0^2 + h^2 sum_k T_k g_k): into the solver's geometry, and of the relative
+  // velocity u taken off the force.
+  CGADV_INLINE void drag(const V (*g)[2], double h, double* geometry, const V* u, V* force) const {
     V sum[2];
     for (int d = 0; d < 2; ++d) {
-      sum[d] = f[d] * f[d] * h;
-      for (int k = 0; k < K; ++k)
-        for (int l = 0; l < K; ++l)
-          sum[d] += f[2 * k + 2 + d] * f[2 * l + 2 + d] * (h * h * inverse_memory[k * K + l]);
+      sum[d] = V{};
+      for (int k = 0; k < K; ++k) sum[d] += f[2 * k + 2 + d] * g[k][d];
+      sum[d] = mass * (f[d] * f[d] * h + sum[d] * (h * h));
     }
-    const V across = mass * sum[1], excess = mass * sum[0] - across, along = excess * dot(u, unit);
+    const V across = sum[1], excess = sum[0] - across, along = excess * dot(u, unit);
     for (int c = 0; c < 3; ++c) {
       force[c] -= across * u[c] + along * unit[c];
       store<double>(geometry + c * W, unit[c]);
@@ -198,18 +209,6 @@ struct Place {
       for (int c = 0; c < 3; ++c) out[c] += across * y[k][c];
     }
     for (int c = 0; c < 3; ++c) out[c] += along * unit[c];
-  }
-
-  // sum_l matrix[k * to_row + l * to_column] T_l as a number across and an excess along.
-  CGADV_INLINE void response(const double* matrix, int to_row, int to_column, int k, V& across,
-                             V& excess) const {
-    V along{};
-    across = V{};
-    for (int l = 0; l < K; ++l) {
-      along += f[2 * l + 2] * matrix[k * to_row + l * to_column];
-      across += f[2 * l + 3] * matrix[k * to_row + l * to_column];
-    }
-    excess = along - across;
   }
 };
 
@@ -240,34 +239,36 @@ class Solver {
 
   void solve(double tolerance) {
     const int64_t size = int64_t(v.size());
+    const double *const mass = mass_.data(), *const inverse = inverse_.data(),
+                 *const drag = drag_.data();
+    double *const x = v.data(), *const residual = residual_.data(), *const search = search_.data();
     double square = 0, start = 0;
 #pragma omp simd reduction(+ : square, start)
     for (int64_t k = 0; k < size; ++k) {
-      search_[k] = residual_[k] = inverse_[k] * force[k];
-      square += force[k] * residual_[k];
-      start += mass_[k] * v[k] * v[k];
+      search[k] = residual[k] = inverse[k] * force[k];
+      square += force[k] * residual[k];
+      start += mass[k] * x[k] * x[k];
     }
     const double goal = tolerance * tolerance * (start + square);
     for (int iteration = 0; square > goal; ++iteration) {
       if (iteration == 1000)
         throw std::runtime_error("friction: conjugate gradients did not reach their tolerance");
       add_drag();
-      double curvature = 0;
+      double curvature = 0, next = 0;
 #pragma omp simd reduction(+ : curvature)
-      for (int64_t k = 0; k < size; ++k)
-        curvature += (mass_[k] * search_[k] + drag_[k]) * search_[k];
+      for (int64_t k = 0; k < size; ++k) curvature += (mass[k] * search[k] + drag[k]) * search[k];
       const double length = square / curvature;
-      double next = 0;
 #pragma omp simd reduction(+ : next)
       for (int64_t k = 0; k < size; ++k) {
-        v[k] += length * search_[k];
-        residual_[k] -= length * (search_[k] + inverse_[k] * drag_[k]);
-        next += mass_[k] * residual_[k] * residual_[k];
+        x[k] += length * search[k];
+        const double r = residual[k] - length * (search[k] + inverse[k] * drag[k]);
+        residual[k] = r;
+        next += mass[k] * r * r;
       }
       const double ratio = next / square;
       square = next;
 #pragma omp simd
-      for (int64_t k = 0; k < size; ++k) search_[k] = residual_[k] + ratio * search_[k];
+      for (int64_t k = 0; k < size; ++k) search[k] = residual[k] + ratio * search[k];
     }
   }
 
@@ -363,7 +364,8 @@ class PairFriction {
   static constexpr int W = pairs::W;
 
   struct Kind {
-    // Of listed pairs: beads; slot, or -1; slot under the last list, or -1.
+    // Of listed pairs: beads; slot, or -1; slot under the last list, or -1. All but the last end with
+    // a pack of beads 0 and 0, which are never in range.
     std::vector<int32_t> near_i, near_j, slot, carried;
     // Of slots: beads, slot in the step before. Slots without a pair.
     std::vector<int32_t> i, j, before, free;
@@ -428,8 +430,8 @@ class PairFriction {
       for (std::size_t s = 0; s < was.i.size(); ++s)
         if (was.i[s] != was.j[s]) next[s] = head[was.i[s]], head[was.i[s]] = int32_t(s);
       const std::size_t listed = kind.near_i.size();
-      kind.slot.assign(listed, -1);
       kind.carried.resize(listed);
+      kind.slot.assign(listed + W, -1);
       kind.near_i.resize(listed + W, 0), kind.near_j.resize(listed + W, 0);
       for (std::size_t m = 0; m < listed; ++m) {
         int32_t s = head[kind.near_i[m]];
@@ -456,24 +458,27 @@ class PairFriction {
     Kind& kind = kinds_[number];
     const PackBox<double> box(box_);
     const V cut2 = broadcast(tables_->shape.r_cut * tables_->shape.r_cut);
-    const int listed = int(kind.slot.size());
     come_.clear();
-    for (int k = 0; k < listed; k += W) {
+    for (int k = 0; k < int(kind.carried.size()); k += W) {
       V d[3];
       pairs::difference(x_.data(), &kind.near_i[k], &kind.near_j[k], d);
       box.nearest(d[0], d[1], d[2], [](V v) { return v; });
-      const Mask<double> inside = pairs::dot(d, d) < cut2;
-      for (int w = 0; w < std::min(W, listed - k); ++w) {
-        const int32_t slot = kind.slot[k + w];
-        if ((inside[w] != 0) == (slot >= 0)) continue;
+      const V r2 = pairs::dot(d, d);
+      const Mask<double> inside = (r2 < cut2) & (r2 > V{});
+      const Mask<double> had =
+          __builtin_convertvector(load_index<double>(&kind.slot[k]), Mask<double>) >= 0;
+      int32_t changed[2 * W];
+      const int changes = append(changed, Index<double>(pairs::numbers() + k), inside != had);
+      for (int c = 0; c < changes; ++c) {
+        const int32_t m = changed[c], slot = kind.slot[m];
         if (slot < 0) {
-          come_.push_back(k + w);
-        } else {
-          kind.i[slot] = kind.j[slot] = 0;
-          kind.slot[k + w] = kind.before[slot] = -1;
-          for (int c = 0; c < 3 * extra(); ++c) sigma(kind, slot)[c * W] = 0;
-          kind.free.push_back(slot);
+          come_.push_back(m);
+          continue;
         }
+        kind.i[slot] = kind.j[slot] = 0;
+        kind.slot[m] = kind.before[slot] = -1;
+        for (int c = 0; c < 3 * extra(); ++c) sigma(kind, slot)[c * W] = 0;
+        kind.free.push_back(slot);
       }
     }
     if (come_.size() > kind.free.size()) grow(kind, come_.size() - kind.free.size());
@@ -541,15 +546,15 @@ class PairFriction {
             q[a][c] = V{};
             for (int b = 0; b < K; ++b) q[a][c] += kicked[b][c] * C[a * K + b];
           }
-        V u[3];
+        V u[3], response[K + 1][2];
         pairs::difference(solver_.v.data(), i, j, u);
+        at.respond(C, K, 1, response);
         if (REPLAY) {
           const V along = pairs::dot(u, at.unit);
           for (int a = 0; a < K; ++a) {
-            V across, excess;
-            at.response(C, K, 1, a, across, excess);
+            const V across = response[a][1], excess = (response[a][0] - across) * along;
             for (int c = 0; c < 3; ++c) {
-              const V middle = q[a][c] + (across * u[c] + excess * along * at.unit[c]) * h;
+              const V middle = q[a][c] + (across * u[c] + excess * at.unit[c]) * h;
               store<double>(kept + ((start + k) * 3 * K) + (3 * a + c) * W, middle);
               store<double>(sigma + (3 * a + c) * W, 2.0 * middle - load(sigma + (3 * a + c) * W));
             }
@@ -563,14 +568,13 @@ class PairFriction {
         for (int c = 0; c < 3; ++c)
           push[c] = root_mass * thermal * (at.f[1] * xi[c] + along * at.unit[c]) -
                     at.mass * h * push[c];
-        at.drag(C, h, &solver_.kinds[number].geometry[(start + k) * pairs::Solver::FIELDS], u, push);
+        at.drag(response, h, &solver_.kinds[number].geometry[(start + k) * pairs::Solver::FIELDS], u,
+                push);
         pairs::scatter(solver_.force.data(), i, j, push);
         for (int a = 0; a < K; ++a) {
-          V across, excess;
-          at.response(C, K, 1, a, across, excess);
-          double* const response = kind.response.data() + (start + k) * 2 * K + 2 * a * W;
-          store<double>(response, across * s.dt);
-          store<double>(response + W, excess * s.dt);
+          double* const to = kind.response.data() + (start + k) * 2 * K + 2 * a * W;
+          store<double>(to, response[a][1] * s.dt);
+          store<double>(to + W, (response[a][0] - response[a][1]) * s.dt);
           for (int c = 0; c < 3; ++c)
             store<double>(sigma + (3 * a + c) * W, 2.0 * q[a][c] - load(sigma + (3 * a + c) * W));
         }
@@ -709,9 +713,10 @@ class PairFrictionAdjoint {
         }
       at.couple(y, push);
       for (int c = 0; c < 3; ++c) push[c] *= at.mass * h;
-      V u[3];
+      V u[3], response[K + 1][2];
       pairs::difference(solver_.v.data(), &kind.i[k], &kind.j[k], u);
-      at.drag(C, h, &to.geometry[k * pairs::Solver::FIELDS], u, push);
+      at.respond(C, K, 1, response);
+      at.drag(response, h, &to.geometry[k * pairs::Solver::FIELDS], u, push);
       pairs::scatter(solver_.force.data(), &kind.i[k], &kind.j[k], push);
     }
   }
@@ -755,14 +760,13 @@ class PairFrictionAdjoint {
                  (scale * 2.0 * pairs::dot(eta, u) - instant) * at.f[1];
         for (int c = 0; c < 3; ++c)
           y[c] = (at.f[0] - at.f[1]) * (kick * xi[c] - scale * (at.f[0] + at.f[1]) * u[c]);
-        V middle[K + 1][3], hat[K + 1][3];
+        V middle[K + 1][3], hat[K + 1][3], response[K + 1][2];
+        at.respond(C, 1, K, response);
         for (int a = 0; a < K; ++a) {
-          V across, excess;
-          at.response(C, 1, K, a, across, excess);
+          const V across = response[a][1], excess = (response[a][0] - across) * eta_along;
           for (int c = 0; c < 3; ++c) {
             middle[a][c] = load(mean + (3 * a + c) * W);
-            hat[a][c] = load(bare + (3 * a + c) * W) -
-                        (across * eta[c] + excess * eta_along * at.unit[c]) * h;
+            hat[a][c] = load(bare + (3 * a + c) * W) - (across * eta[c] + excess * at.unit[c]) * h;
             double* const to = lambda + (3 * a + c) * W;
             store<double>(to, hat[a][c] - load(to));
           }
