@@ -3,7 +3,8 @@
 Part one: 343 beads of mW water, 40 steps of Langevin dynamics. JAX-MD runs its neighbour-list Stillinger–Weber energy in
 ``lax.scan`` with checkpointing of each step, in another process, and gives gradients with respect to
 its 6 parameters and the friction. Ours are with respect to the splines, 603 numbers, and the friction.
-Part two: 343 beads of the potential fitted to SPC/E, 320 steps with three auxiliary variables.
+Part two: 343 beads of the potential fitted to SPC/E, 320 steps with three auxiliary variables, and the same with
+pairwise friction, whose whole step is compared with one of Langevin dynamics, hardly more than a force.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from measure import (FRICTION, KT, MASS, cores, describe, drift, interleaved, li
                      verdict)  # fmt: skip
 
 from openmm_cgadv import kernels
-from openmm_cgadv.dynamics import propagator
+from openmm_cgadv.dynamics import PairFriction, propagator
 from openmm_cgadv.dynamics import rollout as any_rollout
 from openmm_cgadv.potentials import Potential
 from openmm_cgadv.potentials.stillinger_weber import mw_water
@@ -92,6 +93,21 @@ class Rollout:
         )  # fmt: skip
         if gradient:
             torch.autograd.grad((frames[:, 0] - self.x).square().mean(), [theta, e, s])
+
+
+class PairRollout(Rollout):
+    """The same replicas with pairwise friction."""
+
+    def run(self, gradient: bool, threads: int, precision: str = "double") -> None:
+        torch.set_num_threads(threads)
+        motion = PairFriction(1, self.state.shape[2] - 1, 2.0 * FRICTION, floor=0.6).requires_grad_(gradient)
+        theta = self.theta.detach().requires_grad_(gradient)
+        frames, _, _ = kernels.pair_rollout(
+            self.x, self.state[:, :, 0], self.boxes, self.types, self.masses, KT, DT, [self.steps], theta, self.spec,
+            motion.splines, motion.memory(), motion.r_min, motion.r_cut, 1, precision=precision,
+        )  # fmt: skip
+        if gradient:
+            torch.autograd.grad((frames[:, 0] - self.x).square().mean(), [theta, motion.splines, motion.log_rates])
 
 
 def repeated(work, *arguments):
@@ -198,6 +214,11 @@ def main() -> None:
     single = Rollout(fit.spec, theta, x, box, 3, 1, long)
     for what in ("forward", "gradient"):
         cases[f"{what}, single, B=1, 1 thread"] = repeated(single.run, what == "gradient", 1, "single")
+    pairs, langevin = (kind(fit.spec, theta, x, box, k, 1, long) for kind, k in ((PairRollout, 3), (Rollout, 0)))
+    for precision in ("double", "single"):
+        cases[f"forward, Langevin, {precision}, 1 thread"] = repeated(langevin.run, False, 1, precision)
+        cases[f"forward, pair friction, {precision}, 1 thread"] = repeated(pairs.run, False, 1, precision)
+    cases["gradient, pair friction, double, 1 thread"] = repeated(pairs.run, True, 1)
     times = interleaved(cases, repeats, seconds)
     print(f"\nms per rollout of all replicas, SPC/E beads, {beads} beads, {long} steps, K=3; gradient includes forward; "
           f"fastest of {repeats} blocks in turns")  # fmt: skip
@@ -206,6 +227,9 @@ def main() -> None:
         forward, both = times["forward, B=1, 1 thread"], times["gradient, B=1, 1 thread"]
         verdict("prototype's 127 ms / forward, one thread", PROTOTYPE["forward"] / forward, 3)
         verdict("prototype's 253 ms / backward, one thread", (PROTOTYPE["gradient"] - PROTOTYPE["forward"]) / (both - forward), 3)
+        for precision in ("double", "single"):
+            whole, force = (times[f"forward, {name}, {precision}, 1 thread"] for name in ("pair friction", "Langevin"))
+            verdict(f"2.5 Langevin steps / step with pair friction, {precision}", 2.5 * force / whole, 1)
 
 
 if __name__ == "__main__":

@@ -155,7 +155,8 @@ struct Place {
       const int number = kind * (2 * K + 2) + k;
       V c[4];
       coefficients(&tables.table[number * s.rows() * 4],
-                   tables.columns.empty() ? nullptr : &tables.columns[number * 128], s.rows(), row, c);
+                   tables.columns.empty() ? nullptr : &tables.columns[number * 128], s.rows(), row,
+                   c);
       const V value = ((c[3] * t + c[2]) * t + c[1]) * t + c[0];
       f[k] = apart ? value : V{};
       if (SLOPES) {
@@ -178,12 +179,13 @@ struct Place {
     for (int k = 0; k < K; ++k)
       for (int d = 0; d < 2; ++d) {
         g[k][d] = V{};
-        for (int l = 0; l < K; ++l) g[k][d] += f[2 * l + 2 + d] * matrix[k * to_row + l * to_column];
+        for (int l = 0; l < K; ++l)
+          g[k][d] += f[2 * l + 2 + d] * matrix[k * to_row + l * to_column];
       }
   }
 
-  // Drag of a pair, mu (h T_0^2 + h^2 sum_k T_k g_k): into the solver's geometry, and of the relative
-  // velocity u taken off the force.
+  // Drag of a pair, mu (h T_0^2 + h^2 sum_k T_k g_k): into the solver's geometry, and of the
+  // relative velocity u taken off the force.
   CGADV_INLINE void drag(const V (*g)[2], double h, double* geometry, const V* u, V* force) const {
     V sum[2];
     for (int d = 0; d < 2; ++d) {
@@ -364,8 +366,8 @@ class PairFriction {
   static constexpr int W = pairs::W;
 
   struct Kind {
-    // Of listed pairs: beads; slot, or -1; slot under the last list, or -1. All but the last end with
-    // a pack of beads 0 and 0, which are never in range.
+    // Of listed pairs: beads; slot, or -1; slot under the last list, or -1. All but the last end
+    // with a pack of beads 0 and 0, which are never in range.
     std::vector<int32_t> near_i, near_j, slot, carried;
     // Of slots: beads, slot in the step before. Slots without a pair.
     std::vector<int32_t> i, j, before, free;
@@ -441,8 +443,9 @@ class PairFriction {
     }
   }
 
-  // Slots for some more pairs. They are handed out across packs, so that the pairs of one bead, which
-  // follow one another in the list, are not in one pack, where their sums would wait for each other.
+  // Slots for some more pairs. They are handed out across packs, so that the pairs of one bead,
+  // which follow one another in the list, are not in one pack, where their sums would wait for each
+  // other.
   void grow(Kind& kind, std::size_t pairs) const {
     const int32_t packs = int32_t((pairs + W - 1) / W), first = int32_t(kind.i.size());
     for (int32_t k = packs * W - 1; k >= 0; --k)
@@ -500,7 +503,8 @@ class PairFriction {
     for (std::size_t start = 0; start < fresh_.size(); start += NOISE_LANES) {
       const int m = int(std::min<std::size_t>(NOISE_LANES, fresh_.size() - start));
       int32_t i[NOISE_LANES], j[NOISE_LANES];
-      for (int k = 0; k < m; ++k) i[k] = kind.i[fresh_[start + k]], j[k] = kind.j[fresh_[start + k]];
+      for (int k = 0; k < m; ++k)
+        i[k] = kind.i[fresh_[start + k]], j[k] = kind.j[fresh_[start + k]];
       float g[3 * MAX_PAIR_EXTRA + 4][NOISE_LANES];
       noise.fill(t, m, i, j, true, 3 * extra(), g);
       for (int k = 0; k < m; ++k) {
@@ -568,8 +572,8 @@ class PairFriction {
         for (int c = 0; c < 3; ++c)
           push[c] = root_mass * thermal * (at.f[1] * xi[c] + along * at.unit[c]) -
                     at.mass * h * push[c];
-        at.drag(response, h, &solver_.kinds[number].geometry[(start + k) * pairs::Solver::FIELDS], u,
-                push);
+        double* const geometry = solver_.kinds[number].geometry.data();
+        at.drag(response, h, geometry + (start + k) * pairs::Solver::FIELDS, u, push);
         pairs::scatter(solver_.force.data(), i, j, push);
         for (int a = 0; a < K; ++a) {
           double* const to = kind.response.data() + (start + k) * 2 * K + 2 * a * W;

@@ -5,10 +5,10 @@
 // the forces.
 //
 // Positions at every half step are kept, 6 n numbers a step; the mean velocity of a step is its
-// displacement over dt. The pairs' auxiliary variables are not kept but found again by replaying the
-// friction with known velocities, which needs neither forces nor a solver. The backward pass holds
-// 3 K + 2 numbers a pair and step for as many steps at a time as fit into replay_bytes, and for no
-// fewer than the square root of their number.
+// displacement over dt. The pairs' auxiliary variables are not kept but found again by replaying
+// the friction with known velocities, which needs neither forces nor a solver. The backward pass
+// holds 3 K + 2 numbers a pair and step for as many steps at a time as fit into replay_bytes, and
+// for no fewer than the square root of their number.
 #pragma once
 
 #include <sstream>
