@@ -7,6 +7,7 @@ Lengths are in nm, times in ps, energies in kJ/mol, masses in dalton; all tensor
 """
 
 import ctypes
+import logging
 import json
 import math
 from functools import lru_cache
@@ -58,11 +59,19 @@ def compiler() -> str:
 
 
 _WHY_NOT = _load()
+log = logging.getLogger(__name__)
 
 
 def available() -> bool:
-    """Whether the compiled core is loaded."""
+    """Whether the compiled core is loaded; where it is not, the log says once what is lost."""
+    if _WHY_NOT:
+        _say_once()
     return not _WHY_NOT
+
+
+@lru_cache
+def _say_once() -> None:
+    log.warning("plain torch is used, one to two orders slower: %s", _WHY_NOT)
 
 
 def why_not() -> str:
@@ -141,6 +150,8 @@ def _system(positions: Tensor, boxes: Tensor, types: Tensor, spec) -> tuple[Tens
         raise ValueError(
             f"types: found shape {tuple(types.shape)} for {positions.shape[-2]} beads, expected one type a bead"
         )
+    if positions.is_complex():
+        raise ValueError(f"positions: found {positions.dtype}, expected real numbers")
     if types.is_floating_point() or types.is_complex():
         raise ValueError(f"types: found {types.dtype}, expected whole numbers")
     boxes = _double(boxes).reshape(-1, 3, 3)
@@ -152,6 +163,11 @@ def _system(positions: Tensor, boxes: Tensor, types: Tensor, spec) -> tuple[Tens
     boxes = boxes.expand(count, 3, 3).contiguous()
     x = _double(positions).reshape(count, positions.shape[-2], 3)
     return x, boxes, types.to(torch.int64).contiguous()
+
+
+def _one_system(positions: Tensor) -> None:
+    if positions.dim() != 2:
+        raise ValueError(f"positions: found shape {tuple(positions.shape)}, expected [N,3] of one system")
 
 
 def forget_lists() -> None:
@@ -261,6 +277,8 @@ def energy(
     ValueError
         If shapes do not match or the cutoff is longer than half the box.
     """
+    if box.requires_grad:
+        raise ValueError("box: found one that requires a gradient, expected none: there is no such derivative")
     _, boxes, types = _system(positions, box, types, spec)
     _parameters(theta, spec)
     x = positions.to(torch.float64).reshape(len(boxes), *positions.shape[-2:]).contiguous()
@@ -282,6 +300,7 @@ def energy_forces(
     forces : Tensor [N, 3]
         (kJ/mol/nm)
     """
+    _one_system(positions)
     x, boxes, types = _system(positions, box, types, spec)
     return _ops().energy_forces(
         x[0], boxes, types, _parameters(theta, spec), *_packed(spec), _single(precision), torch.get_num_threads()
@@ -349,6 +368,7 @@ def basis_forces(positions: Tensor, box: Tensor, types: Tensor, spec) -> Tensor:
     Tensor [P, N, 3]
         (1/nm): forces are ``core_forces + theta @ basis_forces``.
     """
+    _one_system(positions)
     x, boxes, types = _system(positions, box, types, spec)
     theta = torch.zeros(spec.n_parameters, dtype=torch.float64)
     return _ops().basis_forces(x[0], boxes, types, theta, *_packed(spec), torch.get_num_threads())
