@@ -326,7 +326,7 @@ class _Run:
         with open(self.directory / "topology.pdb", "w") as file:
             first = wrapped(*self._configuration(self.context.getState(positions=True)))
             app.PDBFile.writeFile(self.model.topology, first * unit.nanometer, file)
-        self._save()
+        self._save(self._checkpoint())
 
     def produce(self) -> None:
         """Run to the end, and write every frame."""
@@ -352,12 +352,14 @@ class _Run:
                             f"{self._speed():.5g}",
                         ]
                     )
-                if now - saved > CHECKPOINT_SECONDS:
-                    if beads is not None:
-                        beads.flush()
-                    self.kept = viewer.size
-                    self._save()
-                    saved = now
+                    # Making one lets neighbour lists be forgotten, so it must not depend on the clock.
+                    checkpoint = self._checkpoint()
+                    if now - saved > CHECKPOINT_SECONDS:
+                        if beads is not None:
+                            beads.flush()
+                        self.kept = viewer.size
+                        self._save(checkpoint)
+                        saved = now
             if beads is not None:
                 beads.finish()
 
@@ -461,13 +463,17 @@ class _Run:
 
             yield write
 
-    def _save(self) -> None:
+    def _checkpoint(self) -> np.ndarray:
+        """The state of the Context, from which a new one goes on bit for bit."""
         kernels.forget_lists()
+        return np.frombuffer(self.context.createCheckpoint(), np.uint8)
+
+    def _save(self, state: np.ndarray) -> None:
         partial = self.checkpoint.with_suffix(".partial")
         with open(partial, "wb") as file:
             np.savez(
                 file,
-                state=np.frombuffer(self.context.createCheckpoint(), np.uint8),
+                state=state,
                 frames=self.frames,
                 kept=self.kept,
                 about=json.dumps([self.arguments, self.seconds]),

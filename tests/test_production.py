@@ -90,7 +90,9 @@ def test_interrupted_run_goes_on(tmp_path, monkeypatch):
     assert (tmp_path / "a" / "checkpoint.npz").exists()
     seen = []
     run = run_production(model, tmp_path / "a", **SHORT, progress=lambda done, _: seen.append(done))
-    assert seen[0] > 2.99
+    assert 2.5 < seen[0] < 2.6
+    # Nor does it matter when, by the clock, checkpoints were written.
+    monkeypatch.setattr(production, "CHECKPOINT_SECONDS", 1e6)
     whole = run_production(model, tmp_path / "b", **SHORT)
     with BeadTrajectory.open(run.beads) as a, BeadTrajectory.open(whole.beads) as b:
         assert a.n_frames == b.n_frames == 200
