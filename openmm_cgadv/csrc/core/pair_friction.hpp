@@ -226,6 +226,7 @@ class Solver {
   };
   static constexpr int FIELDS = 5;
   std::vector<Kind> kinds;
+  int parts = 1;        // threads, each of which works on a share of every kind's slots
   Array<double> v;      // [4 n]: start before, solution after
   Array<double> force;  // [4 n]: masses times the start's residual
 
@@ -238,6 +239,34 @@ class Solver {
   }
 
   double inverse_mass(int64_t i) const { return inverse_[4 * i]; }
+
+  // Slots [from, to) of a part, in whole batches of noise.
+  struct Share {
+    std::size_t from, to;
+    Share(std::size_t slots, int part, int parts) {
+      const std::size_t batches = (slots + NOISE_LANES - 1) / NOISE_LANES;
+      from = std::min(slots, batches * part / parts * NOISE_LANES);
+      to = std::min(slots, batches * (part + 1) / parts * NOISE_LANES);
+    }
+  };
+
+  // records = the sum of what f(part, records) adds for every part, in the order of the parts.
+  template <class F>
+  void add_up(Array<double>& records, F f) {
+    const int64_t size = int64_t(records.size());
+    if (int(shares_.size()) < parts) shares_.resize(parts);
+#pragma omp parallel for num_threads(parts) schedule(static, 1) if (parts > 1)
+    for (int part = 0; part < parts; ++part) {
+      Array<double>& to = part == 0 ? records : shares_[part];
+      to.assign(size, 0.0);
+      f(part, to.data());
+    }
+    for (int part = 1; part < parts; ++part) {
+      const double* const from = shares_[part].data();
+#pragma omp simd
+      for (int64_t k = 0; k < size; ++k) records[k] += from[k];
+    }
+  }
 
   void solve(double tolerance) {
     const int64_t size = int64_t(v.size());
@@ -276,21 +305,24 @@ class Solver {
 
  private:
   Array<double> mass_, inverse_, drag_, residual_, search_;
+  std::vector<Array<double>> shares_;
 
   void add_drag() {
-    std::fill(drag_.begin(), drag_.end(), 0.0);
-    for (const Kind& kind : kinds) {
-      const int32_t *i = kind.i->data(), *j = kind.j->data();
-      const double* g = kind.geometry.data();
-      for (std::size_t k = 0; k < kind.i->size(); k += W, i += W, j += W, g += FIELDS * W) {
-        V d[3], unit[3];
-        difference(search_.data(), i, j, d);
-        for (int c = 0; c < 3; ++c) unit[c] = load(g + c * W);
-        const V across = load(g + 3 * W), along = load(g + 4 * W) * dot(unit, d);
-        for (int c = 0; c < 3; ++c) d[c] = across * d[c] + along * unit[c];
-        scatter(drag_.data(), i, j, d);
+    add_up(drag_, [&](int part, double* drag) {
+      for (const Kind& kind : kinds) {
+        const Share share(kind.i->size(), part, parts);
+        const double* g = kind.geometry.data() + share.from * FIELDS;
+        for (std::size_t k = share.from; k < share.to; k += W, g += FIELDS * W) {
+          const int32_t *i = kind.i->data() + k, *j = kind.j->data() + k;
+          V d[3], unit[3];
+          difference(search_.data(), i, j, d);
+          for (int c = 0; c < 3; ++c) unit[c] = load(g + c * W);
+          const V across = load(g + 3 * W), along = load(g + 4 * W) * dot(unit, d);
+          for (int c = 0; c < 3; ++c) d[c] = across * d[c] + along * unit[c];
+          scatter(drag, i, j, d);
+        }
       }
-    }
+    });
   }
 };
 
@@ -309,6 +341,8 @@ struct PairStep {
 // The friction of one system along its trajectory, with the auxiliary variables of its pairs.
 class PairFriction {
  public:
+  int threads = 1;
+
   PairFriction(const PairTables& tables, int64_t n, const int64_t* types, const double* masses,
                double skin)
       : tables_(&tables), types_(types, types + n),
@@ -327,14 +361,27 @@ class PairFriction {
     };
     for (int64_t i = 0; i < n; ++i)
       for (int c = 0; c < 3; ++c) solver_.v[4 * i + c] = at(i, c);
-    std::fill(solver_.force.begin(), solver_.force.end(), 0.0);
-    for (std::size_t k = 0; k < kinds_.size(); ++k)
-      solver_.kinds[k].i = &kinds_[k].i, solver_.kinds[k].j = &kinds_[k].j;
+    for (std::size_t k = 0; k < kinds_.size(); ++k) {
+      pairs::Solver::Kind& to = solver_.kinds[k];
+      to.i = &kinds_[k].i, to.j = &kinds_[k].j;
+      to.geometry.resize(kinds_[k].i.size() * pairs::Solver::FIELDS);
+    }
+#ifdef _OPENMP
+    // Below this a thread costs more than it brings.
+    solver_.parts = int(std::max<int64_t>(1, std::min<int64_t>(threads, n / 512)));
+#endif
+    const int parts = solver_.parts;
     pairs::with_extra(tables_->shape.extra, [&](auto extra) {
-      for (int k = 0; k < int(kinds_.size()); ++k)
-        advance<decltype(extra)::value, false>(t, noise, k, nullptr);
+      constexpr int K = decltype(extra)::value;
+      solver_.add_up(solver_.force, [&](int part, double* force) {
+        for (int k = 0; k < int(kinds_.size()); ++k)
+          advance<K, false>(t, noise, k, {kinds_[k].i.size(), part, parts}, force, nullptr);
+      });
       solver_.solve(tables_->shape.tolerance);
-      for (Kind& kind : kinds_) respond<decltype(extra)::value>(kind);
+#pragma omp parallel for num_threads(parts) schedule(static, 1) if (parts > 1)
+      for (int part = 0; part < parts; ++part)
+        for (int k = 0; k < int(kinds_.size()); ++k)
+          respond<K>(k, {kinds_[k].i.size(), part, parts});
     });
     for (int64_t i = 0; i < n; ++i)
       for (int c = 0; c < 3; ++c) at(i, c) = 2 * solver_.v[4 * i + c] - at(i, c);
@@ -356,7 +403,8 @@ class PairFriction {
         PairStep::Kind& to = kept.kinds[k];
         to.i = kinds_[k].i, to.j = kinds_[k].j, to.before = kinds_[k].before;
         to.mean.resize(kinds_[k].sigma.size());
-        advance<decltype(extra)::value, true>(t, noise, k, to.mean.data());
+        advance<decltype(extra)::value, true>(t, noise, k, {to.i.size(), 0, 1}, nullptr,
+                                              to.mean.data());
       }
     });
   }
@@ -398,7 +446,7 @@ class PairFriction {
     x_.resize(4 * n);
     for (int64_t i = 0; i < n; ++i)
       for (int c = 0; c < 3; ++c) x_[4 * i + c] = x(i, c);
-    list_.update(n, x, types_.data(), box, listed_x_, 1);
+    list_.update(n, x, types_.data(), box, listed_x_, threads);
     const bool is_new = list_.builds != builds_;
     builds_ = list_.builds;
     if (is_new) new_list();
@@ -519,18 +567,17 @@ class PairFriction {
   // Forward: what the solver wants, and what sigma becomes but for the velocities' share. Replay:
   // sigma, with the velocities' mean known.
   template <int K, bool REPLAY>
-  void advance(int64_t t, const PairNoise& noise, int number, double* kept) {
+  void advance(int64_t t, const PairNoise& noise, int number, pairs::Solver::Share share,
+               double* force, double* kept) {
     Kind& kind = kinds_[number];
     const PairFrictionShape& s = tables_->shape;
     const PackBox<double> box(box_);
     const double h = 0.5 * s.dt, thermal = std::sqrt(0.5 * s.kT * s.dt);
     const double *const C = tables_->inverse.data() + number * K * K,
                  *const root = tables_->root.data() + number * K;
-    const std::size_t slots = kind.i.size();
-    if (!REPLAY) solver_.kinds[number].geometry.resize(slots * pairs::Solver::FIELDS);
     float g[3 * K + 7][NOISE_LANES];
-    for (std::size_t start = 0; start < slots; start += NOISE_LANES) {
-      const int m = int(std::min<std::size_t>(NOISE_LANES, slots - start));
+    for (std::size_t start = share.from; start < share.to; start += NOISE_LANES) {
+      const int m = int(std::min<std::size_t>(NOISE_LANES, share.to - start));
       noise.fill(t, m, &kind.i[start], &kind.j[start], false, 3 * K + 3, g);
       for (int k = 0; k < m; k += W) {
         const int32_t *i = &kind.i[start + k], *j = &kind.j[start + k];
@@ -574,7 +621,7 @@ class PairFriction {
                     at.mass * h * push[c];
         double* const geometry = solver_.kinds[number].geometry.data();
         at.drag(response, h, geometry + (start + k) * pairs::Solver::FIELDS, u, push);
-        pairs::scatter(solver_.force.data(), i, j, push);
+        pairs::scatter(force, i, j, push);
         for (int a = 0; a < K; ++a) {
           double* const to = kind.response.data() + (start + k) * 2 * K + 2 * a * W;
           store<double>(to, response[a][1] * s.dt);
@@ -587,10 +634,11 @@ class PairFriction {
   }
 
   template <int K>
-  void respond(Kind& kind) {
+  void respond(int number, pairs::Solver::Share share) {
     if (K == 0) return;
-    const double* g = solver_.kinds[&kind - kinds_.data()].geometry.data();
-    for (std::size_t k = 0; k < kind.i.size(); k += W, g += pairs::Solver::FIELDS * W) {
+    Kind& kind = kinds_[number];
+    const double* g = solver_.kinds[number].geometry.data() + share.from * pairs::Solver::FIELDS;
+    for (std::size_t k = share.from; k < share.to; k += W, g += pairs::Solver::FIELDS * W) {
       V u[3], unit[3];
       pairs::difference(solver_.v.data(), &kind.i[k], &kind.j[k], u);
       for (int c = 0; c < 3; ++c) unit[c] = load(g + c * W);

@@ -49,6 +49,7 @@ class PairRollout {
     const double dt = friction_.shape.dt, h = 0.5 * dt;
     std::vector<double> x(3 * n), v(3 * n), before(3 * n);
     PairFriction friction(friction_, n, types_, masses_, SKIN);
+    friction.threads = evaluator_.threads;
     take(positions, x.data());
     take(velocities, v.data());
     int64_t frame = 0;
