@@ -3,7 +3,8 @@
     python live_parameters.py runs/water/model.cg --factors 0.5 1 2 --length-ps 200
 
 `model.update_context(context)` puts the parameters of a model, those of its energy and of its
-friction, into a Context that goes on from where it is.
+friction, into a Context that goes on from where it is. After `context.reinitialize()` call it again: a Context with
+TorchForce is then back at the parameters that its System was made with.
 """
 
 import argparse

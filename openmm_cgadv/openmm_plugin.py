@@ -2,8 +2,10 @@
 
 Importing :mod:`openmm_cgadv` loads it into OpenMM, so that Systems and integrators that hold
 ``CGPotentialForce`` or ``GeneralizedLangevinIntegrator`` can be read from XML. :func:`why_not` says why it is not
-there. OpenMM's Python knows these objects by the names of their base classes, ``openmm.Force`` and
-``openmm.Integrator``; what those lack is here.
+there. OpenMM's Python gives these objects out by the names of their base classes, ``openmm.Force`` and
+``openmm.Integrator``; what those lack is here. An integrator from :func:`create_integrator` has the methods of
+:class:`GeneralizedLangevinIntegrator` as well. One that OpenMM gives out, read from XML by ``XmlSerializer`` or by
+``CompoundIntegrator.getIntegrator``, has not: the functions of this module take both.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+
+from .units import plain
 
 LIBRARY = Path(__file__).parent / "_lib" / "libcgadv_openmm.so"
 REBUILD = "pip install --force-reinstall --no-deps . in the sources of openmm_cgadv"
@@ -162,11 +166,11 @@ def create_integrator(drift: np.ndarray, types: np.ndarray, temperature: float, 
     timestep : float
         (ps)
     seed : int
-        Of the noise; 0 asks for a fresh one whenever a Context is made.
+        Of the noise, from -2³¹ to 2³¹ - 1; 0 asks for a fresh one whenever a Context is made.
 
     Returns
     -------
-    openmm.Integrator
+    GeneralizedLangevinIntegrator
 
     Raises
     ------
@@ -176,12 +180,12 @@ def create_integrator(drift: np.ndarray, types: np.ndarray, temperature: float, 
     drift = np.asarray(drift, dtype=np.float64)
     if drift.ndim != 3 or drift.shape[1] != drift.shape[2]:
         raise ValueError(f"drift: found shape {drift.shape}, expected [n_types, K + 1, K + 1]")
-    if not 0 <= seed < 2**31:
-        raise ValueError(f"seed: found {seed}, expected a number from 0 to {2**31 - 1}")
-    return _from_xml(
+    integrator = _from_xml(
         "cgadv_integrator_xml", *_doubles(drift), ctypes.c_int64(len(drift)), *_integers(types),
-        ctypes.c_double(temperature), ctypes.c_double(timestep), ctypes.c_int32(seed),
+        ctypes.c_double(temperature), ctypes.c_double(timestep), _seed(seed),
     )  # fmt: skip
+    integrator.__class__ = GeneralizedLangevinIntegrator
+    return integrator
 
 
 def is_integrator(integrator) -> bool:
@@ -212,6 +216,61 @@ def set_drift(integrator, drift: np.ndarray) -> None:
     It takes effect at the next step, also in a Context that runs.
     """
     _call("cgadv_set_drift", _address(integrator), *_doubles(drift))
+
+
+def set_temperature(integrator, temperature: float) -> None:
+    """Change the temperature (K) of a ``GeneralizedLangevinIntegrator``.
+
+    It takes effect at the next step, also in a Context that runs. Velocities and auxiliary variables keep their
+    values and relax.
+    """
+    _call("cgadv_set_temperature", _address(integrator), ctypes.c_double(temperature))
+
+
+def set_seed(integrator, seed: int) -> None:
+    """Change the seed of a ``GeneralizedLangevinIntegrator``, for Contexts that are made or reinitialized later."""
+    _call("cgadv_set_seed", _address(integrator), _seed(seed))
+
+
+if _WHY_NOT is None:
+    import openmm
+    from openmm import unit
+
+    class GeneralizedLangevinIntegrator(openmm.Integrator):
+        """What :func:`create_integrator` makes, with the methods that OpenMM's own Langevin integrators have.
+
+        Numbers without a unit are in K and 1/ps.
+        """
+
+        def getTemperature(self) -> unit.Quantity:
+            """Temperature (K)."""
+            return read_integrator(self)["temperature"] * unit.kelvin
+
+        def setTemperature(self, temperature) -> None:
+            """See :func:`set_temperature`."""
+            set_temperature(self, plain(temperature, unit.kelvin))
+
+        def getRandomNumberSeed(self) -> int:
+            """Seed of the noise; 0 is a fresh one for every Context."""
+            return read_integrator(self)["seed"]
+
+        def setRandomNumberSeed(self, seed: int) -> None:
+            """See :func:`set_seed`."""
+            set_seed(self, seed)
+
+        def getDrift(self) -> unit.Quantity:
+            """Matrices A [n_types, K + 1, K + 1] (1/ps)."""
+            return unit.Quantity(read_integrator(self)["drift"], unit.picosecond**-1)
+
+        def setDrift(self, drift) -> None:
+            """See :func:`set_drift`."""
+            set_drift(self, plain(drift, unit.picosecond**-1))
+
+
+def _seed(seed: int) -> ctypes.c_int32:
+    if not -(2**31) <= seed < 2**31:
+        raise ValueError(f"seed: found {seed}, expected a number from {-(2**31)} to {2**31 - 1}")
+    return ctypes.c_int32(seed)
 
 
 def _library() -> ctypes.CDLL:

@@ -1,8 +1,11 @@
 """The native OpenMM plugin has the energy, the forces and the dynamics of the model, without torch."""
 
+import pickle
 import re
+import struct
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -510,6 +513,65 @@ class TestIntegrator:
         np.testing.assert_array_equal(ends[0], ends[1])
         assert len({end.tobytes() for end in ends}) == 4
 
+    def test_seed_may_be_negative_and_is_that_of_the_next_context(self):
+        ends = []
+        for seed in (-1, -1, -(2**31), 7):
+            context, _ = free_beads(20, 1, 2, seed=7)
+            state = context.getState(positions=True, velocities=True)
+            context.getIntegrator().setRandomNumberSeed(seed)
+            assert context.getIntegrator().getRandomNumberSeed() == seed
+            context.reinitialize()
+            context.setState(state)
+            context.getIntegrator().step(3)
+            ends.append(coordinates(context)[0])
+        created, _ = free_beads(20, 1, 2, seed=-1)
+        created.setState(state)
+        created.getIntegrator().step(3)
+        np.testing.assert_array_equal(ends[0], ends[1])
+        np.testing.assert_array_equal(ends[0], coordinates(created)[0])
+        assert len({end.tobytes() for end in ends}) == 3
+
+    def test_methods_are_those_of_openmm(self):
+        drift = random_drift(1, 2).numpy()
+        integrator = openmm_plugin.create_integrator(drift, np.zeros(6), TEMPERATURE, DT, 1)
+        context = context_of(system_of(None, np.full(6, MASS), np.eye(3)), integrator=integrator)
+        context.setPositions(np.zeros([6, 3]))
+        assert context.getIntegrator() is integrator and isinstance(integrator, openmm.Integrator)
+        integrator.setTemperature(36.85 * unit.kelvin)
+        assert integrator.getTemperature().value_in_unit(unit.kelvin) == 36.85
+        integrator.setTemperature(310)
+        integrator.setDrift(2.0 * unit.Quantity(drift, unit.picosecond**-1))
+        integrator.setRandomNumberSeed(-3)
+        for same in (integrator, deepcopy(integrator), pickle.loads(pickle.dumps(integrator))):
+            assert isinstance(same, openmm_plugin.GeneralizedLangevinIntegrator)
+            assert same.getTemperature() == 310 * unit.kelvin and same.getRandomNumberSeed() == -3
+            np.testing.assert_array_equal(same.getDrift().value_in_unit(unit.picosecond**-1), 2.0 * drift)
+        # From XML OpenMM knows the base class alone; the functions take it.
+        bare = openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(integrator))
+        openmm_plugin.set_temperature(bare, 250.0)
+        openmm_plugin.set_seed(bare, 4)
+        found = openmm_plugin.read_integrator(bare)
+        assert (found["temperature"], found["seed"]) == (250.0, 4)
+        with pytest.raises(ValueError, match="found a temperature of -1.0+ K, expected 0 K or more"):
+            integrator.setTemperature(-1.0)
+        with pytest.raises(ValueError, match="found another integrator, expected a GeneralizedLangevinIntegrator"):
+            openmm_plugin.set_temperature(openmm.VerletIntegrator(0.001), 300.0)
+
+    def test_temperature_takes_effect_at_the_next_step(self):
+        """At 0 K there is no noise: beads that rest stay at rest."""
+        integrator = openmm_plugin.create_integrator(np.ones([1, 1, 1]), np.zeros(6), TEMPERATURE, DT, 1)
+        context = context_of(system_of(None, np.full(6, MASS), np.eye(3)), integrator=integrator)
+        context.setPositions(np.zeros([6, 3]))
+        integrator.step(1)
+        context.setVelocities(np.zeros([6, 3]))
+        before = coordinates(context)[0]
+        integrator.setTemperature(0.0)
+        integrator.step(1)
+        np.testing.assert_array_equal(coordinates(context)[0], before)
+        integrator.setTemperature(TEMPERATURE)
+        integrator.step(1)
+        assert np.all(coordinates(context)[0] != before)
+
     def test_new_context_and_reinitialization_start_the_noise_again(self):
         context, _ = free_beads(20, 1, 2, seed=5)
         state = context.getState(positions=True, velocities=True)
@@ -660,6 +722,33 @@ class TestCheckpoint:
             other.loadCheckpoint(context.createCheckpoint())
 
 
+    def test_garbage_is_refused(self):
+        context, _ = free_beads(20, 1, 2, seed=5, platform="Reference")
+        context.getIntegrator().step(1)
+        checkpoint = context.createCheckpoint()
+        # The end of a checkpoint: version, seed, count of steps and of numbers, then 2·3·20 numbers.
+        end = 8 * (4 + 2 * 3 * 20)
+        head = struct.pack("<4q", 1, 5, 1, 120)
+        assert checkpoint[-end:].startswith(head)
+        before = auxiliary(context, 20)
+        for at, garbage, sentence in (
+            (0, struct.pack("<q", 9), "found a checkpoint of another integrator"),
+            (8, struct.pack("<q", 2**40), "found a seed, a count of steps or auxiliary variables that no"),
+            (16, struct.pack("<q", -1), "found a seed, a count of steps or auxiliary variables that no"),
+            (24, struct.pack("<q", -120), "found a checkpoint of another integrator"),
+            (64, struct.pack("<d", np.nan), "found a seed, a count of steps or auxiliary variables that no"),
+            (64, struct.pack("<d", np.inf), "found a seed, a count of steps or auxiliary variables that no"),
+        ):
+            start = len(checkpoint) - end + at
+            with pytest.raises(openmm.OpenMMException, match=sentence) as caught:
+                context.loadCheckpoint(checkpoint[:start] + garbage + checkpoint[start + 8 :])
+            assert "\n" not in str(caught.value)
+            np.testing.assert_array_equal(auxiliary(context, 20), before)
+        with pytest.raises(openmm.OpenMMException, match="the checkpoint ends before its integrator does"):
+            context.loadCheckpoint(checkpoint[:-8])
+        context.loadCheckpoint(checkpoint)
+
+
 class TestIntegratorRefusals:
     def refused(self, system, message, n=4):
         integrator = openmm_plugin.create_integrator(random_drift(1, 1), np.zeros(n), TEMPERATURE, DT)
@@ -684,8 +773,9 @@ class TestIntegratorRefusals:
         [
             ({"drift": np.eye(2)}, r"drift: found shape \(2, 2\), expected \[n_types, K \+ 1, K \+ 1\]"),
             ({"types": [0, 2]}, "found type 2, expected numbers below 1"),
-            ({"temperature": -1.0}, "found a temperature below 0 K"),
-            ({"seed": 2**31}, "seed: found 2147483648, expected a number from 0 to 2147483647"),
+            ({"temperature": -1.0}, "found a temperature of -1.0+ K, expected 0 K or more"),
+            ({"temperature": np.inf}, "found a temperature of inf K, expected 0 K or more"),
+            ({"seed": 2**31}, "seed: found 2147483648, expected a number from -2147483648 to 2147483647"),
         ],
     )
     def test_arguments(self, changes, message):
@@ -752,12 +842,10 @@ class TestModel:
         new.update_context(context)
         np.testing.assert_array_equal(openmm_plugin.read_integrator(integrator)["drift"], new.drift)
         assert_same(measured(context, model.positions), energy_and_forces(new, model.positions), 1e-10)
-        for wrong, sentence in (
-            (replace(model, temperature=310.0), "found a temperature of 298.15 K, expected 310 K"),
-            (replace(model, drift=model.drift[:, :2, :2]), "found 2 auxiliary variables, expected 1"),
-        ):
-            with pytest.raises(ValueError, match=sentence):
-                wrong.update_context(context)
+        replace(new, temperature=310.0).update_context(context)
+        assert integrator.getTemperature() == 310.0 * unit.kelvin
+        with pytest.raises(ValueError, match="found 2 auxiliary variables, expected 1"):
+            replace(model, drift=model.drift[:, :2, :2]).update_context(context)
 
 
 @pytest.mark.parametrize("there, sentence", [(False, "was not built: install"), (True, "does not load .* build it for")])

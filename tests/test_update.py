@@ -20,7 +20,10 @@ from test_export import (
     tolerance,
 )
 
+from openmm_cgadv import openmm_plugin
+from openmm_cgadv.export import integrators
 from openmm_cgadv.export import system as systems
+from openmm_cgadv.units import KB
 
 
 def other(model, seed=7):
@@ -95,6 +98,18 @@ def test_three_body_terms_are_updated_too(backend):
     assert_same(found, energy_and_forces(new, new.positions), 1e-10)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_reinitialized_context_has_the_new_energy_but_for_torchforce(backend):
+    model = quiet(make_model())
+    context = running(model, backend)
+    new = other(model)
+    new.update_context(context)
+    context.reinitialize(preserveState=True)
+    assert_fresh_and_updated_agree(model if backend == "torchforce" else new, context, backend)
+    new.update_context(context)
+    assert_fresh_and_updated_agree(new, context, backend)
+
+
 def test_serialized_copy_of_a_system_has_parameters_of_its_own():
     model = quiet(make_model())
     system = model.create_system(backend="pythonforce")
@@ -135,6 +150,56 @@ class TestIntegrator:
             assert name[0] == "P" or np.any(after[name] != before[name])
         for name in set(after) - set(entries):
             np.testing.assert_array_equal(after[name], before[name])
+
+    @pytest.mark.parametrize("memory", [0, 2])
+    def test_temperature_is_set(self, memory):
+        model = quiet(make_model(memory=memory))
+        context = running(model, "pythonforce")
+        replace(model, temperature=310.0).update_context(context)
+        integrator = context.getIntegrator()
+        if memory:
+            found = integrator.getGlobalVariableByName("kT") / KB
+        else:
+            found = integrator.getTemperature()._value
+        assert found == pytest.approx(310.0)
+
+    def test_every_part_of_a_compound_integrator_is_updated(self):
+        model = quiet(make_model(n_types=1, memory=0))
+        kinds = ["openmm"] if openmm_plugin.why_not() else ["openmm", "plugin"]
+        integrator = openmm.CompoundIntegrator()
+        for part in (
+            openmm.VerletIntegrator(0.001),
+            *(model.create_integrator(backend=kind) for kind in kinds),
+            integrators.memory_integrator(model.drift, model.types, 298.15, 0.003),
+        ):
+            integrator.addIntegrator(part)
+        context = context_of(model.create_system(backend="pythonforce"), integrator)
+        context.setPositions(model.positions)
+        new = replace(other(model), temperature=310.0)
+        new.update_context(context)
+        friction = new.drift[0, 0, 0]
+        _, langevin, *own, custom = (integrator.getIntegrator(k) for k in range(len(kinds) + 2))
+        assert langevin.getFriction()._value == pytest.approx(friction)
+        assert langevin.getTemperature()._value == pytest.approx(310.0)
+        for part in own:
+            found = openmm_plugin.read_integrator(part)
+            assert found["drift"] == friction and found["temperature"] == 310.0
+        assert custom.getGlobalVariableByName("F00") == pytest.approx(np.exp(-friction * 0.003))
+        assert custom.getGlobalVariableByName("kT") == pytest.approx(KB * 310.0)
+
+    def test_nothing_changes_where_the_force_can_not_be_updated(self, monkeypatch):
+        model = quiet(make_model(memory=2))
+        context = running(model, "pythonforce")
+        before = variables(context.getIntegrator())
+
+        def fails(context, force, theta):
+            raise OSError("no space")
+
+        monkeypatch.setattr(systems.BACKENDS["pythonforce"], "update", fails)
+        with pytest.raises(OSError, match="no space"):
+            replace(other(model), temperature=310.0).update_context(context)
+        for name, found in variables(context.getIntegrator()).items():
+            np.testing.assert_array_equal(found, before[name])
 
     def test_other_integrators_are_left_alone(self):
         model = quiet(make_model(memory=2))
@@ -192,7 +257,6 @@ class TestRefusal:
                 ),
                 "with other ranges or basis functions, expected",
             ),
-            (lambda m: replace(m, temperature=310.0), "found a temperature of 298.15 K, expected 310"),
             (
                 lambda m: quiet(make_model(memory=3)),
                 "integrator: found 2 auxiliary variables, expected 3",
@@ -203,6 +267,11 @@ class TestRefusal:
         model = quiet(make_model())
         context = running(model, backend, steps=1)
         self.refused(change(model), context, sentence)
+
+    def test_negative_friction(self):
+        model = quiet(make_model(memory=0))
+        context = running(model, "pythonforce", steps=1)
+        self.refused(replace(other(model), drift=-model.drift), context, "drift: found a friction of -")
 
     def test_one_friction_for_types_that_differ(self):
         model = quiet(make_model(n_types=2, memory=0))

@@ -267,13 +267,16 @@ class Model:
 
         The Context is one of a System from :meth:`create_system`, of a model with the same bead
         types and shape of the potential. Its positions, velocities, auxiliary variables, time and
-        neighbour lists stay as they are. Friction and memory are set as well, at the time step
-        that it runs with, where its integrator is from :meth:`create_integrator`; another
-        integrator is left alone. With 512 beads it takes 3 ms (`torchforce`), 1 ms (`plugin`) or
+        neighbour lists stay as they are. Friction, memory and temperature are set as well, at the
+        time step that it runs with, where its integrator is from :meth:`create_integrator` or a
+        CompoundIntegrator of such; another integrator is left alone, and so is the temperature of
+        a barostat. With 512 beads it takes 3 ms (`torchforce`), 1 ms (`plugin`) or
         2 ms (`pythonforce`), a new Context 9, 2 or 2 ms; the energy is evaluated once.
 
         Whether other Contexts of the same System follow, and those made of it later, depends on the
-        backend: give each a System of its own, from :meth:`create_system` of the new model.
+        backend: give each a System of its own, from :meth:`create_system` of the new model. After
+        ``context.reinitialize()``, also with ``preserveState=True``, the energy of `torchforce` is
+        again that of the parameters that the System was made with: call this method again.
 
         Parameters
         ----------
@@ -284,8 +287,9 @@ class Model:
         ------
         ValueError
             The System has no force from this package, or one of other bead types or another
-            potential; the integrator has another temperature or number of auxiliary variables, or
-            one friction where the bead types of the model differ in theirs.
+            potential; friction is negative; the integrator has another number of auxiliary
+            variables, or one friction where the bead types of the model differ in theirs. Nothing
+            has changed then.
         """
         from .system import update_context
 

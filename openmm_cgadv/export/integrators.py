@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import openmm
 import torch
@@ -168,13 +170,14 @@ def memory_integrator(
     return integrator
 
 
-def update_integrator(
+def integrator_update(
     integrator: openmm.Integrator, drift: np.ndarray, types: np.ndarray, temperature: float
-) -> None:
-    """Give new friction and memory to an integrator that this module made, in a Context or not.
+) -> Callable[[], None]:
+    """What gives new friction, memory and temperature to an integrator that this module made.
 
-    Other integrators are left alone, among them a LangevinMiddleIntegrator where the new model has
-    memory. Auxiliary variables keep their values.
+    The integrator may be in a Context or not. Of a CompoundIntegrator all integrators are updated.
+    Those that this module does not make are left alone, and so is a LangevinMiddleIntegrator where
+    the new model has memory. Auxiliary variables keep their values.
 
     Parameters
     ----------
@@ -186,35 +189,52 @@ def update_integrator(
     temperature : float
         That of the model (K).
 
+    Returns
+    -------
+    callable
+        It makes the update. Nothing has changed before.
+
     Raises
     ------
     ValueError
-        The integrator has another temperature or number of auxiliary variables, or one friction
-        where bead types differ in theirs.
+        Friction is negative; an integrator has another number of auxiliary variables, or one
+        friction where bead types differ in theirs.
     """
     drift = np.asarray(drift, dtype=np.float64)
     size = drift.shape[-1]
-    if isinstance(integrator, openmm.LangevinMiddleIntegrator):
-        if size > 1:
-            return
-        _check_temperature(integrator.getTemperature().value_in_unit(unit.kelvin), temperature)
-        friction = drift[np.unique(types), 0, 0]
+    friction = drift[np.unique(types), 0, 0]
+    if friction.min() < 0:
+        raise ValueError(f"drift: found a friction of {friction.min():g}/ps, expected 0 or more")
+    updates = []
+    if isinstance(integrator, openmm.CompoundIntegrator):
+        for k in range(integrator.getNumIntegrators()):
+            part = integrator.getIntegrator(k)
+            updates.append(integrator_update(part, drift, types, temperature))
+    elif isinstance(integrator, openmm.LangevinMiddleIntegrator) and size == 1:
         if np.ptp(friction) > 0:
             raise ValueError(
                 "integrator: found a LangevinMiddleIntegrator, which has one friction, expected "
                 "that of a model whose bead types have different friction (model.create_integrator)"
             )
-        integrator.setFriction(friction[0] / unit.picosecond)
+        updates.append(lambda: integrator.setFriction(friction[0] / unit.picosecond))
+        updates.append(lambda: integrator.setTemperature(temperature * unit.kelvin))
     elif "kicked" in (names := _per_dof_names(integrator)):
-        _check_temperature(integrator.getGlobalVariableByName("kT") / KB, temperature)
         _check_auxiliary(sum(f"z{k}" in names for k in range(1, len(names))), size - 1)
         timestep = integrator.getStepSize().value_in_unit(unit.picosecond)
-        _set_entries(integrator, _step_matrices(drift, timestep), types)
+        matrices = _step_matrices(drift, timestep)
+        updates.append(lambda: _set_entries(integrator, matrices, types))
+        updates.append(lambda: integrator.setGlobalVariableByName("kT", KB * temperature))
     elif openmm_plugin.is_integrator(integrator):
         found = openmm_plugin.read_integrator(integrator)
-        _check_temperature(found["temperature"], temperature)
         _check_auxiliary(found["drift"].shape[-1] - 1, size - 1)
-        openmm_plugin.set_drift(integrator, drift)
+        updates.append(lambda: openmm_plugin.set_drift(integrator, drift))
+        updates.append(lambda: openmm_plugin.set_temperature(integrator, temperature))
+
+    def apply():
+        for update in updates:
+            update()
+
+    return apply
 
 
 def _per_dof_names(integrator: openmm.Integrator) -> list[str]:
@@ -222,14 +242,6 @@ def _per_dof_names(integrator: openmm.Integrator) -> list[str]:
         return []
     count = integrator.getNumPerDofVariables()
     return [integrator.getPerDofVariableName(k) for k in range(count)]
-
-
-def _check_temperature(found: float, expected: float) -> None:
-    if not np.isclose(found, expected, rtol=1e-9):
-        raise ValueError(
-            f"integrator: found a temperature of {found:.6g} K, expected {expected:.6g} K, for "
-            "which the model was made"
-        )
 
 
 def _check_auxiliary(found: int, expected: int) -> None:

@@ -15,7 +15,7 @@ from openmm import app, unit
 from ..mapping import bead_topology
 from . import plugin, pythonforce, torchforce
 from .backend import Backend
-from .integrators import update_integrator
+from .integrators import integrator_update
 
 if TYPE_CHECKING:
     from .bundle import Model
@@ -150,8 +150,12 @@ def update_context(model: Model, context: openmm.Context) -> None:
             f"context: found a potential with {what}, expected that of the model with "
             f"{model.spec.n_parameters} parameters and bead types {', '.join(model.type_names)}"
         )
-    update_integrator(context.getIntegrator(), model.drift, types, model.temperature)
+    # All that is refused is refused here, before anything changes.
+    update_integrator = integrator_update(
+        context.getIntegrator(), model.drift, types, model.temperature
+    )
     backend.update(context, force, model.theta)
+    update_integrator()
 
 
 def choose_backend(

@@ -1,7 +1,10 @@
 #include "host.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <cstdint>
 #include <istream>
+#include <limits>
 #include <map>
 #include <numeric>
 #include <ostream>
@@ -48,6 +51,10 @@ template <class T>
 void read(std::istream& stream, T* values, std::size_t count) {
   if (!stream.read(reinterpret_cast<char*>(values), std::streamsize(count * sizeof(T))))
     throw OpenMMException("loadCheckpoint: the checkpoint ends before its integrator does");
+}
+
+bool finite(const std::vector<double>& values) {
+  return std::all_of(values.begin(), values.end(), [](double x) { return std::isfinite(x); });
 }
 
 }  // namespace
@@ -188,9 +195,15 @@ void HostIntegrateGeneralizedLangevinStepKernel::loadCheckpoint(std::istream& st
     throw OpenMMException("loadCheckpoint: found a checkpoint of another integrator, expected that "
                           "of a GeneralizedLangevinIntegrator with " +
                           std::to_string(expected) + " auxiliary variables");
+  using Seed = std::numeric_limits<int32_t>;
+  std::vector<double> z(header[3]);
+  read(stream, z.data(), z.size());
+  if (header[1] < Seed::min() || header[1] > Seed::max() || header[2] < 0 || !finite(z))
+    throw OpenMMException("loadCheckpoint: found a seed, a count of steps or auxiliary variables "
+                          "that no GeneralizedLangevinIntegrator has, expected a checkpoint that "
+                          "nobody changed, of a simulation whose numbers are finite");
   seed_ = header[1], step_ = header[2];
-  z_.resize(header[3]);
-  read(stream, z_.data(), z_.size());
+  z_ = std::move(z);
 }
 
 std::vector<double> HostIntegrateGeneralizedLangevinStepKernel::getAuxiliary() const {
@@ -211,6 +224,9 @@ void HostIntegrateGeneralizedLangevinStepKernel::setAuxiliary(const std::vector<
   if (int64_t(z.size()) != particles_ * C)
     throw OpenMMException("GeneralizedLangevinIntegrator: found " + std::to_string(z.size()) +
                           " auxiliary variables, expected " + std::to_string(particles_ * C));
+  if (!finite(z))
+    throw OpenMMException("GeneralizedLangevinIntegrator: found auxiliary variables in the State "
+                          "that are not finite, expected numbers");
   z_.resize(C * n);
   for (int64_t i = 0; i < n; ++i)
     for (int64_t c = 0; c < C; ++c) z_[c * n + i] = z[beads_[i] * C + c];

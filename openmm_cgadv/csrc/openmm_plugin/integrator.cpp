@@ -1,5 +1,7 @@
 #include "integrator.hpp"
 
+#include <cmath>
+
 #include "force.hpp"
 #include "kernels.hpp"
 #include "numbers.hpp"
@@ -39,7 +41,8 @@ GeneralizedLangevinIntegrator::GeneralizedLangevinIntegrator(std::vector<double>
 }
 
 void GeneralizedLangevinIntegrator::setTemperature(double temperature) {
-  if (!(temperature >= 0)) refuse("found a temperature below 0 K, expected none");
+  if (!(temperature >= 0 && std::isfinite(temperature)))
+    refuse("found a temperature of " + std::to_string(temperature) + " K, expected 0 K or more");
   temperature_ = temperature;
   ++revision_;
 }

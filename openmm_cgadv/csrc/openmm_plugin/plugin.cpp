@@ -141,3 +141,11 @@ CGADV_EXPORT int32_t cgadv_is_integrator(void* integrator) {
 CGADV_EXPORT const char* cgadv_set_drift(void* integrator, const double* drift, int64_t count) {
   return guarded([&] { integrator_at(integrator).setDrift(list(drift, count)); });
 }
+
+CGADV_EXPORT const char* cgadv_set_temperature(void* integrator, double temperature) {
+  return guarded([&] { integrator_at(integrator).setTemperature(temperature); });
+}
+
+CGADV_EXPORT const char* cgadv_set_seed(void* integrator, int32_t seed) {
+  return guarded([&] { integrator_at(integrator).setRandomNumberSeed(seed); });
+}
