@@ -9,6 +9,7 @@ interrupted, it goes on when the script is run again.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import yaml
@@ -42,7 +43,9 @@ file.write_text(yaml.safe_dump(experiment, sort_keys=False))
 
 # As `cgadv run FILE --out DIR` in a shell: beads, fit, training, bundle, production and report.
 changes = [word for change in options.set for word in ("--set", change)]
-cgadv(["run", str(file), "--out", str(options.out), *changes], standalone_mode=False)
+status = cgadv(["run", str(file), "--out", str(options.out), *changes], standalone_mode=False)
+if status:
+    sys.exit(status)
 
 model = cg.load(options.out / "model.cg")
 for name, friction in zip(model.type_names, model.friction):

@@ -60,7 +60,8 @@ else:
         app.PDBFile.writeFile(model.topology, model.positions * unit.nanometer, file)
 
 simulation.reporters += [
-    # Unwrapped positions, read by cg.BeadTrajectory; frames after the checkpoint are dropped.
+    # Unwrapped positions, read by cg.BeadTrajectory. Before the checkpoint, so that the file never
+    # ends before it; frames after it are dropped.
     cg.H5MDReporter(options.out / "beads.h5", picosecond, model, append=resumed),
     app.DCDReporter(str(options.out / "trajectory.dcd"), 10 * picosecond, append=resumed),
     app.CheckpointReporter(str(checkpoint), 10 * picosecond),

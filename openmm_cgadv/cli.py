@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import os
 import sys
 from dataclasses import replace
@@ -307,7 +308,7 @@ def _simulate_bundle(
     from .bulk import bulk_model
     from .export import load
     from .export.system import choose_backend
-    from .production import find_platform, run_production
+    from .production import FORMATS, find_platform, run_production
     from .project import locked
     from .stages import speed
 
@@ -322,6 +323,10 @@ def _simulate_bundle(
     timestep = model.timestep if timestep_fs is None else timestep_fs * 1e-3
     if not timestep > 0:
         raise ValueError(f"--timestep-fs: found {timestep_fs:g}, expected more than 0")
+    if not 0 <= equilibration_ps < math.inf:
+        raise ValueError(f"--equilibration-ps: found {equilibration_ps:g}, expected 0 or more")
+    if format_ not in FORMATS:
+        raise ValueError(f"--format: found {format_!r}, expected one of {', '.join(FORMATS)}")
     interval = _report_interval(steps, report_interval, timestep)
     # A run ends with a frame.
     steps -= steps % interval

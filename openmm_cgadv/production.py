@@ -139,8 +139,8 @@ def run_production(
     directory = Path(directory)
     timestep = float(model.timestep if timestep is None else plain(timestep, unit.picosecond))
     arguments = {
-        "length": float(plain(length, unit.picosecond)),
         "timestep": timestep,
+        "length": float(plain(length, unit.picosecond)),
         "frame_interval": _optional(frame_interval),
         "report_interval": _optional(report_interval),
         "trajectory_format": trajectory_format,
@@ -585,12 +585,17 @@ def _finished(record: Path, arguments: dict) -> ProductionRun | None:
 
 
 def _check_same(directory: Path, found: dict, expected: dict) -> None:
-    for name, value in expected.items():
-        if found.get(name) != value:
-            raise ValueError(
-                f"{directory} holds a run with {name} = {found.get(name)}, but {value} is asked "
-                "for now: delete it to run again, or write to another place"
-            )
+    for name, now in expected.items():
+        before = found.get(name)
+        if before == now:
+            continue
+        if name == "length":
+            step = expected["timestep"]
+            before, now = (f"{x:g} ps ({x / step:.0f} steps)" for x in (before, now))
+        raise ValueError(
+            f"{directory} holds a run with {name} = {before}, but {now} is asked for now: delete "
+            "it to run again, or write to another place"
+        )
 
 
 def _write_whole(path: Path, content: bytes) -> None:

@@ -3,8 +3,10 @@
 import json
 import re
 import runpy
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +56,30 @@ def test_production_goes_on_from_its_checkpoint(bundle, run):
         assert beads.n_frames == 20 and beads.n_beads == 100
         assert np.abs(np.diff(beads.positions(), axis=0)).max() < 2.0
     assert Path("long/trajectory.dcd").stat().st_size > 2 * 100 * 12
+
+
+def test_killed_production_goes_on_from_its_checkpoint(bundle, tmp_path):
+    out = tmp_path / "long"
+    command = [
+        sys.executable, EXAMPLES / "production_plugin.py", bundle, "--molecules", 100,
+        "--equilibration-ps", 0.5, "--out", out, "--length-ns",
+    ]  # fmt: skip
+    command = [str(word) for word in command]
+    process = subprocess.Popen([*command, "1000"], stdout=subprocess.DEVNULL)
+    for _ in range(600):
+        if (out / "checkpoint.chk").exists():
+            break
+        time.sleep(0.1)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    with BeadTrajectory.open(out / "beads.h5") as beads:
+        assert beads.n_frames >= 10
+    length = 0.01 * (beads.n_frames // 10 + 1)
+    again = subprocess.run([*command, f"{length:.2f}"], capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    with BeadTrajectory.open(out / "beads.h5") as beads:
+        assert beads.n_frames == round(length * 1000)
+        assert np.abs(np.diff(beads.positions(), axis=0)).max() < 2.0
 
 
 def test_openmm_ml_makes_the_same_system(bundle, run):
@@ -144,6 +170,19 @@ def test_own_trajectory_is_trained_on_and_run(gromacs_files, run, monkeypatch):
     metrics = json.loads(Path("mine/report/metrics.json").read_text())
     assert metrics["reference"]["n_frames"] == 200
     assert metrics["trained"]["temperature_K"] == pytest.approx(298, abs=40)
+
+
+@pytest.mark.parametrize("why, status", [(ValueError("wrong"), 1), (KeyboardInterrupt(), 130)])
+def test_own_trajectory_stops_with_the_status_of_a_failed_stage(run, monkeypatch, why, status):
+    def fail(*_, **__):
+        raise why
+
+    monkeypatch.setattr("openmm_cgadv.stages.read_trajectory", fail)
+    (Path.cwd() / "water.gro").touch()
+    (Path.cwd() / "water.xtc").touch()
+    with pytest.raises(SystemExit) as stop:
+        run("own_trajectory.py")
+    assert stop.value.code == status
 
 
 def test_notebook_trains_and_shows_its_plots(tmp_path):

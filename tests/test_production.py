@@ -1,6 +1,7 @@
 """Production runs keep the ensemble, go on where they stopped, and say so when they explode."""
 
 import json
+import re
 from dataclasses import replace
 
 import mdtraj
@@ -72,6 +73,10 @@ def test_other_arguments_are_refused(finished):
     model, directory, _, _ = finished
     with pytest.raises(ValueError, match="holds a run with seed = 1, but 2 is asked for now"):
         run_production(model, directory, **SHORT, seed=2)
+    length, steps = SHORT["length"], round(SHORT["length"] / model.timestep)
+    sentence = f"length = {length:g} ps ({steps} steps), but {2 * length:g} ps ({2 * steps} steps)"
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        run_production(model, directory, **{**SHORT, "length": 2 * length})
     other = replace(model, theta=1.01 * model.theta)
     with pytest.raises(ValueError, match="holds a run with model = "):
         run_production(other, directory, **SHORT)

@@ -53,7 +53,6 @@ class TestH5MD:
         dcd = app.DCDReporter(str(tmp_path / "a.dcd"), 8)
         simulation.reporters += [dcd, h5md, kept]
         simulation.step(2402)
-        h5md.close()
         with BeadTrajectory.open(tmp_path / "beads.h5") as beads:
             assert beads.n_frames == 600 and beads.frame_interval == pytest.approx(0.02)
             assert beads.temperature == model.temperature
@@ -70,7 +69,6 @@ class TestH5MD:
         whole = simulation_of(model)
         whole.reporters.append(H5MDReporter(tmp_path / "whole.h5", 5, model))
         whole.step(100)
-        whole.reporters[0].close()
 
         path = tmp_path / "parts.h5"
         first = simulation_of(model)
@@ -78,12 +76,10 @@ class TestH5MD:
         first.step(40)
         first.saveCheckpoint(str(tmp_path / "checkpoint"))
         first.step(33)
-        del first
         second = simulation_of(model)
         second.loadCheckpoint(str(tmp_path / "checkpoint"))
         second.reporters.append(H5MDReporter(path, 5, model, append=True))
         second.step(60)
-        second.reporters[0].close()
         with BeadTrajectory.open(path) as a, BeadTrajectory.open(tmp_path / "whole.h5") as b:
             assert a.n_frames == b.n_frames == 20
             np.testing.assert_allclose(a.positions(), b.positions(), atol=1e-6)
@@ -93,18 +89,61 @@ class TestH5MD:
             third.context.setStepCount(step)
             third.reporters.append(H5MDReporter(path, 5, model, append=True))
             with pytest.raises(ValueError, match=f"20 frames from step 5 on, so it can't be contin"
-                                                 f"ued with step {step + 5}: load the checkpoint"):
+                                                 f"ued with step {step + 5}: load a checkpoint"):
                 third.step(5)
         # Without `append` it is written anew.
         fourth = simulation_of(model)
         fourth.reporters.append(H5MDReporter(path, 5, model))
         fourth.step(5)
-        del fourth
         with BeadTrajectory.open(path) as beads:
             assert beads.n_frames == 1
 
-    def test_file_is_whole_while_the_simulation_runs(self, model, tmp_path, monkeypatch):
-        monkeypatch.setattr("openmm_cgadv.reporters.FLUSH_SECONDS", 0.0)
+    @pytest.mark.parametrize("before", [0, 10])
+    def test_frame_lost_after_its_checkpoint_is_taken_from_it(self, model, tmp_path, before):
+        """A checkpoint written by an earlier reporter is ahead of the file by its own frame."""
+        path = tmp_path / "beads.h5"
+        kept = Keep(5)
+        first = simulation_of(model)
+        first.reporters.append(kept)
+        if before:
+            first.reporters.append(H5MDReporter(path, 5, model, velocities=True))
+            first.step(before)
+            del first.reporters[1]
+        else:
+            # Killed at the first report, after the file was made.
+            empty = H5MDReporter(path, 5, model, velocities=True)
+            empty._open(first, 5)
+        first.step(5)
+        first.saveCheckpoint(str(tmp_path / "ahead"))
+        first.step(2)
+        first.saveCheckpoint(str(tmp_path / "further"))
+
+        second = simulation_of(model)
+        second.reporters.append(H5MDReporter(path, 5, model, velocities=True, append=True))
+        second.loadCheckpoint(str(tmp_path / "further"))
+        with pytest.raises(ValueError, match="can't be continued with step .*from before its end"):
+            second.step(5)
+        second.loadCheckpoint(str(tmp_path / "ahead"))
+        second.reporters.append(kept)
+        second.step(10)
+        with BeadTrajectory.open(path) as beads:
+            assert beads.n_frames == before // 5 + 3
+            np.testing.assert_allclose(beads.positions(), kept.positions, atol=1e-6)
+            np.testing.assert_allclose(beads.velocities(), kept.velocities, atol=1e-5)
+
+    def test_checkpoint_from_before_the_first_frame_begins_the_file_anew(self, model, tmp_path):
+        simulation = simulation_of(model)
+        simulation.step(3)
+        simulation.saveCheckpoint(str(tmp_path / "checkpoint"))
+        simulation.reporters.append(H5MDReporter(tmp_path / "beads.h5", 5, model))
+        simulation.step(20)
+        simulation.reporters[0] = H5MDReporter(tmp_path / "beads.h5", 5, model, append=True)
+        simulation.loadCheckpoint(str(tmp_path / "checkpoint"))
+        simulation.step(7)
+        with BeadTrajectory.open(tmp_path / "beads.h5") as beads:
+            assert beads.n_frames == 2
+
+    def test_file_is_whole_while_the_simulation_runs(self, model, tmp_path):
         simulation = simulation_of(model)
         simulation.reporters.append(H5MDReporter(tmp_path / "beads.h5", 5, model))
         for frames in (1, 2, 3):
@@ -138,7 +177,6 @@ class TestAnalysis:
         assert reporter.msd is None and not (tmp_path / "figures.json").exists()
         assert reporter.reasons["msd"] == "no window of 200 reports is full yet"
         simulation.step(2002)
-        h5md.close()
         with BeadTrajectory.open(tmp_path / "beads.h5") as beads:
             assert beads.n_frames == 400
             lags = reporter.msd.lags
