@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from openmm import unit
+from openmm import app, unit
 
 from .analysis import dynamics, structure
 from .analysis.blocks import Unmeasurable
@@ -17,6 +18,8 @@ from .export.system import bead_types
 from .trajectory import BeadTrajectory, BeadWriter
 from .units import plain
 
+FLUSH_SECONDS = 0.05
+"""Wall time after which frames are written to the file, which takes some 2 ms."""
 RDF_EVERY = 10
 """Reports between two configurations whose distances are counted, which takes longest."""
 RDF_RANGE = 0.9
@@ -26,9 +29,10 @@ RDF_RANGE = 0.9
 class H5MDReporter:
     """Writes bead positions, unwrapped, and velocities as H5MD; read by `BeadTrajectory`.
 
-    ``simulation.reporters.append(H5MDReporter("beads.h5", 4, model))``. Every frame is in the file
-    once it was reported, and the file is open only while it is written to: a simulation that is
-    killed leaves a whole file that reaches its last checkpoint. Writing takes some 2 ms a frame.
+    ``simulation.reporters.append(H5MDReporter("beads.h5", 4, model))``. The file is open only
+    while frames are written to it: many times a second, and before OpenMM's `CheckpointReporter`
+    writes, so that a simulation that is killed leaves a whole file that reaches its checkpoint.
+    Call `close` before ``simulation.saveCheckpoint``.
 
     Parameters
     ----------
@@ -70,6 +74,7 @@ class H5MDReporter:
             model.temperature if temperature is None else plain(temperature, unit.kelvin)
         )
         self._writer = None
+        self._flushed = time.monotonic()
         if append and not self.path.exists():
             raise ValueError(f"{self.path}: found no such file, expected one to append to")
         self._append = append
@@ -83,11 +88,33 @@ class H5MDReporter:
         return request
 
     def report(self, simulation, state) -> None:
-        """Write a frame."""
+        """Take a frame."""
         if self._writer is None:
             self.path.unlink(missing_ok=True)
             self._open(simulation, simulation.currentStep)
-        self._write(state)
+        self._take(state)
+        due = time.monotonic() - self._flushed > FLUSH_SECONDS
+        if due or self._checkpoint_follows(simulation):
+            self.close()
+
+    def close(self) -> None:
+        """Write what was taken to the file; more may follow."""
+        if self._writer is not None:
+            self._writer.flush()
+        self._flushed = time.monotonic()
+
+    def __del__(self):
+        # The constructor may have failed.
+        if getattr(self, "_writer", None) is not None:
+            self.close()
+
+    def _checkpoint_follows(self, simulation) -> bool:
+        """Whether a checkpoint is written before the next frame."""
+        return any(
+            -simulation.currentStep % reporter._reportInterval < self.interval
+            for reporter in simulation.reporters
+            if isinstance(reporter, app.CheckpointReporter)
+        )
 
     def _continue(self, simulation, step: int) -> None:
         """Open the file that is there, with the frames before the next one, at a step."""
@@ -107,7 +134,8 @@ class H5MDReporter:
         self._writer.truncate(min(round(kept), frames))
         if lost:
             state = simulation.context.getState(positions=True, velocities=self.velocities)
-            self._write(state)
+            self._take(state)
+            self.close()
 
     def _open(self, simulation, first_step: int) -> None:
         types = bead_types(simulation.topology, self.model.type_names)
@@ -122,10 +150,9 @@ class H5MDReporter:
             velocities=self.velocities,
         )
 
-    def _write(self, state) -> None:
+    def _take(self, state) -> None:
         velocities = state.getVelocities(asNumpy=True)._value if self.velocities else None
         self._writer.append(*_configuration(state), velocities)
-        self._writer.flush()
 
 
 class AnalysisReporter:

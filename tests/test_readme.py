@@ -47,6 +47,7 @@ def test_readme_examples_run(folder):
     exec(compile(first + second, str(README), "exec"), names)
     state = names["simulation"].context.getState(energy=True)
     assert state.getStepCount() == 21000
+    names["simulation"].reporters[0].close()
     with BeadTrajectory.open("beads.h5") as beads:
         assert beads.n_frames == 5000
     assert json.loads((folder / "figures.json").read_text())["diffusion_cm2_per_s"] > 0

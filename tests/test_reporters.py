@@ -53,6 +53,7 @@ class TestH5MD:
         dcd = app.DCDReporter(str(tmp_path / "a.dcd"), 8)
         simulation.reporters += [dcd, h5md, kept]
         simulation.step(2402)
+        h5md.close()
         with BeadTrajectory.open(tmp_path / "beads.h5") as beads:
             assert beads.n_frames == 600 and beads.frame_interval == pytest.approx(0.02)
             assert beads.temperature == model.temperature
@@ -69,6 +70,7 @@ class TestH5MD:
         whole = simulation_of(model)
         whole.reporters.append(H5MDReporter(tmp_path / "whole.h5", 5, model))
         whole.step(100)
+        whole.reporters[0].close()
 
         path = tmp_path / "parts.h5"
         first = simulation_of(model)
@@ -76,10 +78,12 @@ class TestH5MD:
         first.step(40)
         first.saveCheckpoint(str(tmp_path / "checkpoint"))
         first.step(33)
+        first.reporters[0].close()
         second = simulation_of(model)
         second.loadCheckpoint(str(tmp_path / "checkpoint"))
         second.reporters.append(H5MDReporter(path, 5, model, append=True))
         second.step(60)
+        second.reporters[0].close()
         with BeadTrajectory.open(path) as a, BeadTrajectory.open(tmp_path / "whole.h5") as b:
             assert a.n_frames == b.n_frames == 20
             np.testing.assert_allclose(a.positions(), b.positions(), atol=1e-6)
@@ -95,6 +99,7 @@ class TestH5MD:
         fourth = simulation_of(model)
         fourth.reporters.append(H5MDReporter(path, 5, model))
         fourth.step(5)
+        fourth.reporters[0].close()
         with BeadTrajectory.open(path) as beads:
             assert beads.n_frames == 1
 
@@ -108,7 +113,7 @@ class TestH5MD:
         if before:
             first.reporters.append(H5MDReporter(path, 5, model, velocities=True))
             first.step(before)
-            del first.reporters[1]
+            first.reporters.pop().close()
         else:
             # Killed at the first report, after the file was made.
             empty = H5MDReporter(path, 5, model, velocities=True)
@@ -126,6 +131,7 @@ class TestH5MD:
         second.loadCheckpoint(str(tmp_path / "ahead"))
         second.reporters.append(kept)
         second.step(10)
+        second.reporters[0].close()
         with BeadTrajectory.open(path) as beads:
             assert beads.n_frames == before // 5 + 3
             np.testing.assert_allclose(beads.positions(), kept.positions, atol=1e-6)
@@ -137,19 +143,36 @@ class TestH5MD:
         simulation.saveCheckpoint(str(tmp_path / "checkpoint"))
         simulation.reporters.append(H5MDReporter(tmp_path / "beads.h5", 5, model))
         simulation.step(20)
+        simulation.reporters[0].close()
         simulation.reporters[0] = H5MDReporter(tmp_path / "beads.h5", 5, model, append=True)
         simulation.loadCheckpoint(str(tmp_path / "checkpoint"))
         simulation.step(7)
+        simulation.reporters[0].close()
         with BeadTrajectory.open(tmp_path / "beads.h5") as beads:
             assert beads.n_frames == 2
 
-    def test_file_is_whole_while_the_simulation_runs(self, model, tmp_path):
+    def test_file_is_whole_while_the_simulation_runs(self, model, tmp_path, monkeypatch):
+        monkeypatch.setattr("openmm_cgadv.reporters.FLUSH_SECONDS", 0.0)
         simulation = simulation_of(model)
         simulation.reporters.append(H5MDReporter(tmp_path / "beads.h5", 5, model))
         for frames in (1, 2, 3):
             simulation.step(5)
             with h5py.File(tmp_path / "beads.h5") as file:
                 assert len(file["particles/beads/position/value"]) == frames
+
+    @pytest.mark.parametrize("every", [1, 5, 16, 20])
+    def test_file_reaches_every_checkpoint(self, model, tmp_path, monkeypatch, every):
+        monkeypatch.setattr("openmm_cgadv.reporters.FLUSH_SECONDS", np.inf)
+        simulation = simulation_of(model)
+        simulation.reporters += [
+            H5MDReporter(tmp_path / "beads.h5", 8, model),
+            app.CheckpointReporter(str(tmp_path / "checkpoint"), every),
+        ]
+        for steps in range(every, 60, every):
+            simulation.step(every)
+            if steps >= 8:
+                with BeadTrajectory.open(tmp_path / "beads.h5") as beads:
+                    assert beads.n_frames == steps // 8
 
     def test_other_beads_are_refused(self, model, tmp_path):
         other = quiet(make_model(n_types=3, n=64))
@@ -177,6 +200,7 @@ class TestAnalysis:
         assert reporter.msd is None and not (tmp_path / "figures.json").exists()
         assert reporter.reasons["msd"] == "no window of 200 reports is full yet"
         simulation.step(2002)
+        h5md.close()
         with BeadTrajectory.open(tmp_path / "beads.h5") as beads:
             assert beads.n_frames == 400
             lags = reporter.msd.lags
