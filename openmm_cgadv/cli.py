@@ -452,5 +452,12 @@ def doctor(debug: Debug = False) -> None:
     from .doctor import findings
 
     set_threads()
-    for line in findings():
-        print(line)
+    logger = logging.getLogger("openmm_cgadv")
+    level = logger.level
+    # What the log would say is among the findings.
+    logger.setLevel(logging.ERROR)
+    try:
+        for line in findings():
+            print(line)
+    finally:
+        logger.setLevel(level)
