@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
@@ -65,7 +65,8 @@ def findings() -> Iterator[str]:
         reason = backend.why_not()
         yield _line(f"backend {name}", _speed(name) if reason is None else f"no: {reason}")
     if kernels.available():
-        yield _line("kernels", f"{kernels.instruction_set()}, built with {kernels.compiler()}")
+        built = f"{kernels.instruction_set()}, built with {kernels.compiler()}"
+        yield _line("kernels", f"{built}, {_kernel_speed()}")
     else:
         yield _line(
             "kernels", f"no, plain torch is used, one to two orders slower: {kernels.why_not()}"
@@ -87,14 +88,13 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _speed(backend: str) -> str:
-    """Milliseconds a step of beads like water's, with a potential of the default shape."""
+def _beads() -> Model:
+    """Beads like water's, with a potential of the default shape."""
     shape = config.Potential()
     pair = PairSpec((0.25,), 0.7, shape.pair_functions, (1e5,))
     three_body = ThreeBodySpec.splines(0.25, 0.4, shape.radial_functions, shape.l_max)
     spec = PotentialSpec(("W",), pair, three_body)
-    beads = SIDE**3
-    model = Model(
+    return Model(
         spec=spec,
         theta=np.zeros(spec.n_parameters),
         masses=[18.0],
@@ -102,22 +102,46 @@ def _speed(backend: str) -> str:
         timestep=0.005,
         equation="langevin",
         drift=[[[10.0]]],
-        types=np.zeros(beads),
+        types=np.zeros(SIDE**3),
         positions=0.31 * np.indices([SIDE] * 3).reshape(3, -1).T,
         box=0.31 * SIDE * np.eye(3),
     )
+
+
+def _milliseconds(ten_steps: Callable[[], None]) -> str:
+    ten_steps()
+    steps, begun = 0, time.perf_counter()
+    while (seconds := time.perf_counter() - begun) < SPEED_SECONDS:
+        ten_steps()
+        steps += 10
+    return f"{1e3 * seconds / steps:.2g} ms"
+
+
+def _speed(backend: str) -> str:
+    """Time of a step through a backend."""
+    model = _beads()
     try:
         simulation = create_simulation(model, backend=backend)
         simulation.context.setVelocitiesToTemperature(model.temperature, 1)
-        simulation.integrator.step(10)
-        steps, begun = 0, time.perf_counter()
-        while (seconds := time.perf_counter() - begun) < SPEED_SECONDS:
-            simulation.integrator.step(10)
-            steps += 10
+        spent = _milliseconds(lambda: simulation.integrator.step(10))
     except openmm.OpenMMException as error:
         return f"no: {error}"
     where = simulation.context.getPlatform().getName()
-    return f"works, {1e3 * seconds / steps:.2g} ms a step of {beads} beads ({where} platform)"
+    return f"works, {spent} a step of {SIDE**3} beads ({where} platform)"
+
+
+def _kernel_speed() -> str:
+    """Time of energy and forces of beads that don't move."""
+    model = _beads()
+    x, box, types, theta = map(
+        torch.as_tensor, (model.positions, model.box, model.types, model.theta)
+    )
+
+    def ten_steps():
+        for _ in range(10):
+            kernels.energy_forces(x, box, types, theta, model.spec)
+
+    return f"{_milliseconds(ten_steps)} for the forces of {SIDE**3} beads"
 
 
 def _works(found: openmm.Platform) -> str:

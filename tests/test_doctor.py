@@ -36,7 +36,10 @@ def test_everything_here_is_listed_with_a_speed(quick):
             )
             assert 0.001 < float(found[1]) < 1000
     if kernels.available():
-        pattern = rf"{kernels.instruction_set()}, built with (GCC|.*[Cc]lang) ?\d+.*"
+        pattern = (
+            rf"{kernels.instruction_set()}, built with (GCC|.*[Cc]lang) ?\d+.*, "
+            r"[\d.e+-]+ ms for the forces of 512 beads"
+        )
         assert re.fullmatch(pattern, lines["kernels"])
 
 
