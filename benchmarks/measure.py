@@ -94,9 +94,12 @@ def table(rows: dict[str, float], unit: str = "ms", scale: float = 1e3) -> None:
         print(f"  {name:<{width}}  {value * scale:10.4f} {unit}", flush=True)
 
 
-def verdict(label: str, ratio: float, target: float) -> None:
-    """Print a ratio beside the smallest that is wanted."""
-    print(f"RATIO {label}: {ratio:.1f} (target >= {target:g}: {'met' if ratio >= target else 'MISSED'})", flush=True)
+def verdict(label: str, ratio: float, target: float | None) -> None:
+    """Print a ratio beside the smallest that is wanted, if there is one."""
+    wanted = ""
+    if target is not None:
+        wanted = f" (target >= {target:g}: {'met' if ratio >= target else 'MISSED'})"
+    print(f"RATIO {label}: {ratio:.1f}{wanted}", flush=True)
 
 
 def spce_beads(molecules: int, length: float):

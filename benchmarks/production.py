@@ -194,7 +194,7 @@ def main() -> None:
             kinetic = state.getKineticEnergy()._value / (1.5 * molecules * KT)
             print(f"  kinetic temperature of {name}: {kinetic * TEMPERATURE:.0f} K")
     for motion, target in (
-        ("Langevin, 10 fs", 40), ("memory K=3, 10 fs", 40), ("Langevin, plugin", 40), ("memory K=3, plugin", 60),
+        ("Langevin, 10 fs", 40), ("memory K=3, 10 fs", None), ("Langevin, plugin", 40), ("memory K=3, plugin", 60),
     ):  # fmt: skip
         best = max((value for name, value in speed.items() if f"beads, {motion}" in name), default=0)
         label = motion.removesuffix(", 10 fs")
