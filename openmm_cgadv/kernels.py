@@ -155,11 +155,7 @@ def _system(positions: Tensor, boxes: Tensor, types: Tensor, spec) -> tuple[Tens
     if types.is_floating_point() or types.is_complex():
         raise ValueError(f"types: found {types.dtype}, expected whole numbers")
     boxes = _double(boxes).reshape(-1, 3, 3)
-    shortest = float(torch.diagonal(boxes, dim1=-2, dim2=-1).min()) if boxes.numel() else math.inf
-    if 2.0 * spec.r_cut > shortest * (1.0 + 1e-7):
-        raise ValueError(
-            f"box: found a shortest edge of {shortest:.6g} nm, expected at least twice the cutoff of {spec.r_cut:.6g} nm"
-        )
+    _check_boxes(boxes, spec.r_cut, "cutoff")
     boxes = boxes.expand(count, 3, 3).contiguous()
     x = _double(positions).reshape(count, positions.shape[-2], 3)
     return x, boxes, types.to(torch.int64).contiguous()
@@ -186,6 +182,32 @@ def _parameters(theta: Tensor, spec) -> Tensor:
     if theta.shape != (spec.n_parameters,):
         raise ValueError(f"theta: found shape {tuple(theta.shape)}, expected ({spec.n_parameters},)")
     return _double(theta)
+
+
+def _check_boxes(boxes: Tensor, reach: float, what: str) -> None:
+    shortest = float(torch.diagonal(boxes, dim1=-2, dim2=-1).min()) if boxes.numel() else math.inf
+    if 2.0 * reach > shortest * (1.0 + 1e-7):
+        raise ValueError(
+            f"box: found a shortest edge of {shortest:.6g} nm, expected at least twice the {what} of {reach:.6g} nm"
+        )
+
+
+def _replicas(positions: Tensor, boxes: Tensor, types: Tensor, theta: Tensor, spec) -> tuple[Tensor, Tensor]:
+    """Contiguous boxes [B,3,3] and types of a rollout, after checks."""
+    if positions.dim() != 3:
+        raise ValueError(f"positions: found shape {tuple(positions.shape)}, expected [B,N,3]")
+    _, boxes, types = _system(positions, boxes, types, spec)
+    _parameters(theta, spec)
+    return boxes, types
+
+
+def _checked_frames(frames: list[int], forget: float) -> Tensor:
+    frames = [int(f) for f in frames]
+    if not frames or frames[0] < 0 or any(b <= a for a, b in zip(frames, frames[1:])):
+        raise ValueError(f"frames: found {frames}, expected increasing step numbers from 0 on")
+    if not forget > 0:
+        raise ValueError(f"forget: found {forget}, expected a positive time in ps")
+    return torch.tensor(frames, dtype=torch.int64)
 
 
 def _check_masses(masses: Tensor, types: Tensor) -> None:
@@ -468,10 +490,7 @@ def rollout(
     RuntimeError
         If a bead moves more than 0.2 nm in a step; the message names replica, step and bead.
     """
-    if positions.dim() != 3:
-        raise ValueError(f"positions: found shape {tuple(positions.shape)}, expected [B,N,3]")
-    _, boxes, types = _system(positions, boxes, types, spec)
-    _parameters(theta, spec)
+    boxes, types = _replicas(positions, boxes, types, theta, spec)
     extra = E.shape[-1]
     if E.shape != (len(spec.type_names), extra, extra) or S.shape != E.shape:
         raise ValueError(
@@ -483,14 +502,10 @@ def rollout(
             f"state: found shape {tuple(state.shape)}, expected {(*positions.shape[:2], extra, 3)}"
         )
     _check_masses(masses, types)
-    frames = [int(f) for f in frames]
-    if not frames or frames[0] < 0 or any(b <= a for a, b in zip(frames, frames[1:])):
-        raise ValueError(f"frames: found {frames}, expected increasing step numbers from 0 on")
-    if not forget > 0:
-        raise ValueError(f"forget: found {forget}, expected a positive time in ps")
+    frames = _checked_frames(frames, forget)
     tensors = [t.to(torch.float64).contiguous() for t in (positions, state, theta, E, S)]
     return _Rollout.apply(
-        *tensors, boxes, types, _double(masses), torch.tensor(frames, dtype=torch.int64), spec,
+        *tensors, boxes, types, _double(masses), frames, spec,
         (float(kT), float(dt), float(forget), int(seed)), _single(precision),
     )
 
@@ -593,10 +608,7 @@ def pair_rollout(
     RuntimeError
         If a bead moves more than 0.2 nm in a step; the message names replica, step and bead.
     """
-    if positions.dim() != 3:
-        raise ValueError(f"positions: found shape {tuple(positions.shape)}, expected [B,N,3]")
-    _, boxes, types = _system(positions, boxes, types, spec)
-    _parameters(theta, spec)
+    boxes, types = _replicas(positions, boxes, types, theta, spec)
     if velocities.shape != positions.shape:
         raise ValueError(f"velocities: found shape {tuple(velocities.shape)}, expected {tuple(positions.shape)}")
     kinds = len(spec.type_names) * (len(spec.type_names) + 1) // 2
@@ -610,23 +622,14 @@ def pair_rollout(
         raise ValueError(f"memory: found shape {tuple(memory.shape)}, expected {(kinds, extra, extra)}")
     if extra > MAX_PAIR_EXTRA:
         raise ValueError(f"splines: found {extra} auxiliary vectors a pair, the compiled kernels handle {MAX_PAIR_EXTRA}")
-    shortest = float(torch.diagonal(boxes, dim1=-2, dim2=-1).min()) if boxes.numel() else math.inf
-    if 2.0 * r_cut > shortest * (1.0 + 1e-7):
-        raise ValueError(
-            f"box: found a shortest edge of {shortest:.6g} nm, expected at least twice the friction's range of "
-            f"{r_cut:.6g} nm"
-        )
+    _check_boxes(boxes, r_cut, "friction's range")
     _check_masses(masses, types)
-    frames = [int(f) for f in frames]
-    if not frames or frames[0] < 0 or any(b <= a for a, b in zip(frames, frames[1:])):
-        raise ValueError(f"frames: found {frames}, expected increasing step numbers from 0 on")
-    if not forget > 0:
-        raise ValueError(f"forget: found {forget}, expected a positive time in ps")
+    frames = _checked_frames(frames, forget)
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance: found {tolerance}, expected a number between 0 and 1")
     tensors = [t.to(torch.float64).contiguous() for t in (positions, velocities, theta, splines, memory)]
     return _PairRollout.apply(
-        *tensors, boxes, types, _double(masses), _double(r_min), torch.tensor(frames, dtype=torch.int64), spec,
+        *tensors, boxes, types, _double(masses), _double(r_min), frames, spec,
         (float(r_cut), float(kT), float(dt), float(tolerance), float(forget), int(seed)), _single(precision),
     )  # fmt: skip
 

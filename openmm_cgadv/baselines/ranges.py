@@ -8,6 +8,7 @@ import torch
 from .. import config
 from ..potentials import PairSpec, PotentialSpec, ThreeBodySpec
 from ..potentials.neighbors import neighbor_pairs
+from ..potentials.pair import type_pairs
 from ..trajectory import BeadTrajectory
 from ..units import KB
 
@@ -49,8 +50,7 @@ def pair_distances(trajectory: BeadTrajectory, cutoff: float, frames: slice) -> 
     frames_per_volume = 0.0
     for x, box in zip(trajectory.positions(frames), trajectory.boxes(frames)):
         i, j, _, r = neighbor_pairs(torch.from_numpy(x), torch.from_numpy(box), cutoff)
-        a, b = torch.minimum(types[i], types[j]), torch.maximum(types[i], types[j])
-        pair = (a * n_types - torch.div(a * (a - 1), 2, rounding_mode="floor") + b - a).numpy()
+        pair = type_pairs(types[i], types[j], n_types).numpy()
         for p, distances in enumerate(found):
             distances.append(r.numpy()[pair == p])
         frames_per_volume += 1.0 / abs(np.linalg.det(box))

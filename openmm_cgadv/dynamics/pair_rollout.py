@@ -44,9 +44,10 @@ from torch import Tensor
 from .. import kernels
 from ..potentials import Potential, PotentialSpec
 from ..potentials.neighbors import minimum_image, neighbor_pairs
+from ..potentials.pair import type_pairs
 from .pair_friction import PairFriction, radial_functions
 from .pair_noise import pair_noise
-from .rollout import LARGEST_STEP, energy_and_forces
+from .rollout import check_step, energy_and_forces
 
 MOST_ITERATIONS = 1000
 """Of conjugate gradients, far more than they need: the system's condition is about 1 + friction · Δt."""
@@ -164,9 +165,7 @@ class _Pairs:
         i, j = i[order], j[order]
         d = minimum_image(x[j] - x[i], box)
         r = d.norm(dim=-1)
-        a, b = torch.minimum(types[i], types[j]), torch.maximum(types[i], types[j])
-        n_types = int((2 * len(r_min)) ** 0.5)
-        kind = a * n_types - torch.div(a * (a - 1), 2, rounding_mode="floor") + b - a
+        kind = type_pairs(types[i], types[j], int((2 * len(r_min)) ** 0.5))
         mass = (2.0 * masses[i] * masses[j] / (masses[i] + masses[j]))[:, None, None]
         return cls(i, j, d / r[:, None], kind, mass, radial_functions(splines, kind, r_min, r_cut, r))
 
@@ -264,13 +263,7 @@ class _PairRollout(torch.autograd.Function):
                 halves[2 * step + 2, b] = x + dt * mean
                 v, sigma = 2.0 * mean - v, torch.cat([2.0 * sigma_mean - sigma, sigma.new_zeros([1, k, 3])])
                 numbers = torch.cat([number, torch.tensor([n * n])])
-                moved = (dt * mean).norm(dim=1).nan_to_num(math.inf)
-                if bool((moved > LARGEST_STEP).any()):
-                    bead = int(moved.argmax())
-                    raise RuntimeError(
-                        f"rollout exploded at step {step + 1} of {steps} in replica {b}: bead {bead} moved "
-                        f"{float(moved[bead]):.3g} nm under a force of {float(force[bead].norm()):.3g} kJ/mol/nm"
-                    )
+                check_step(dt * mean, force, step, steps, b)
                 x = halves[2 * step + 2, b]
             final[b] = v
         ctx.save_for_backward(theta, splines, memory, boxes, types, masses, halves)

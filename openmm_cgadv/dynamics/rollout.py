@@ -140,6 +140,17 @@ def energy_and_forces(potential: Potential, x: Tensor, box: Tensor, create_graph
     return energy, -gradient
 
 
+def check_step(displacement: Tensor, force: Tensor, step: int, steps: int, replica: int) -> None:
+    """Raise RuntimeError if a bead of displacements [N, 3] (nm) has exploded under forces [N, 3] in a step."""
+    moved = displacement.norm(dim=1).nan_to_num(math.inf)
+    if bool((moved > LARGEST_STEP).any()):
+        bead = int(moved.argmax())
+        raise RuntimeError(
+            f"rollout exploded at step {step + 1} of {steps} in replica {replica}: bead {bead} moved "
+            f"{float(moved[bead]):.3g} nm under a force of {float(force[bead].norm()):.3g} kJ/mol/nm"
+        )
+
+
 class _Rollout(torch.autograd.Function):
     """The rollout in plain torch; the compiled one is tested against it."""
 
@@ -158,13 +169,7 @@ class _Rollout(torch.autograd.Function):
                 kick = s[types] @ noise[step, b] * thermal
                 x, all_middle[step, b], sb = langevin_step(x, sb, force, masses, e[types], kick, dt)
                 all_x[step + 1, b] = x
-                moved = (x - all_x[step, b]).norm(dim=1).nan_to_num(math.inf)
-                if bool((moved > LARGEST_STEP).any()):
-                    bead = int(moved.argmax())
-                    raise RuntimeError(
-                        f"rollout exploded at step {step + 1} of {frames[-1]} in replica {b}: bead {bead} moved "
-                        f"{float(moved[bead]):.3g} nm under a force of {float(force[bead].norm()):.3g} kJ/mol/nm"
-                    )
+                check_step(x - all_x[step, b], force, step, frames[-1], b)
             final[b] = sb
         ctx.save_for_backward(theta, e, s, boxes, types, masses, noise, all_x, all_middle)
         ctx.settings = (spec, kT, dt, frames, forget)

@@ -7,6 +7,12 @@ from .spec import PotentialSpec
 from .splines import spline_weights
 
 
+def type_pairs(type_i: Tensor, type_j: Tensor, n_types: int) -> Tensor:
+    """Indices [M] of unordered pairs of bead types, in the order of :meth:`PotentialSpec.type_pair`."""
+    a, b = torch.minimum(type_i, type_j), torch.maximum(type_i, type_j)
+    return a * n_types - torch.div(a * (a - 1), 2, rounding_mode="floor") + (b - a)
+
+
 class PairSplines(torch.nn.Module):
     """u_ab(r) = Σ_k c_abk B_k(r), plus κ_ab/6 (r_min − r)³ below r_min.
 
@@ -39,8 +45,7 @@ class PairSplines(torch.nn.Module):
         Tensor [M]
             (kJ/mol)
         """
-        a, b = torch.minimum(type_i, type_j), torch.maximum(type_i, type_j)
-        pair = a * self.n_types - torch.div(a * (a - 1), 2, rounding_mode="floor") + (b - a)
+        pair = type_pairs(type_i, type_j, self.n_types)
         r_min = self.r_min[pair]
         first, weights = spline_weights(distance, r_min, self.r_cut, self.n_basis)
         padded = torch.nn.functional.pad(coefficients, [0, 3]).reshape(-1)

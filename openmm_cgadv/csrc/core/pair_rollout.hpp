@@ -11,8 +11,7 @@
 // for no fewer than the square root of their number.
 #pragma once
 
-#include <sstream>
-
+#include "explosion.hpp"
 #include "pair_friction.hpp"
 #include "potential.hpp"
 
@@ -60,7 +59,7 @@ class PairRollout {
       if (t == steps) break;
       evaluator_.set_positions(n, {x.data(), 1, n}, types_, box_);
       evaluator_.template run<false, false>(tables_);
-      collect(-1);
+      evaluator_.forces(force_.data());
       double largest = 0;
       for (int c = 0; c < 3; ++c)
         for (int64_t i = 0; i < n; ++i) {
@@ -68,7 +67,7 @@ class PairRollout {
           w += dt / masses_[i] * force_[c * n + i];
           x[c * n + i] += h * w;
           const double moved = std::abs(dt * w);
-          if (moved > largest || moved != moved) largest = moved;
+          raise_to(largest, moved);
         }
       before = v;
       if (largest <= EXPLODED) {
@@ -77,10 +76,12 @@ class PairRollout {
         for (int64_t i = 0; i < 3 * n; ++i) {
           x[i] += h * v[i];
           const double moved = h * std::abs(before[i] + v[i]);
-          if (moved > largest || moved != moved) largest = moved;
+          raise_to(largest, moved);
         }
       }
-      if (!(largest <= EXPLODED)) explain(t, steps, before.data(), v.data());
+      if (!(largest <= EXPLODED))
+        explain_explosion(t, steps, replica_, n, h, before.data(), v.data(), force_.data(),
+                          nullptr);
     }
     give(x.data(), final_positions);
     give(v.data(), final_velocities);
@@ -150,7 +151,7 @@ class PairRollout {
       evaluator_.set_positions(n, {kept + 2 * t * 3 * n, 1, n}, types_, box_);
       evaluator_.set_direction({handed.data(), 1, n});
       evaluator_.template run<true, true>(tables_);
-      collect(-1);
+      evaluator_.forces(force_.data());
       for (int64_t i = 0; i < 3 * n; ++i) mu[i] = memory * (mu[i] + force_[i]);
       add_frame(t);
     }
@@ -162,7 +163,7 @@ class PairRollout {
   }
 
  private:
-  static constexpr double SKIN = 0.08, EXPLODED = 0.2;
+  static constexpr double SKIN = 0.08;
   const Spec& spec_;
   const Tables<T>& tables_;
   const PairTables& friction_;
@@ -182,33 +183,6 @@ class PairRollout {
   void give(const double* from, double* to) const {
     for (int64_t i = 0; i < shape_.n; ++i)
       for (int c = 0; c < 3; ++c) to[3 * i + c] = from[c * shape_.n + i];
-  }
-  void collect(double factor) {
-    const int64_t n = shape_.n;
-    for (int c = 0; c < 3; ++c)
-      for (int64_t p = 0; p < n; ++p)
-        force_[c * n + evaluator_.list.order[p]] = factor * double(evaluator_.gradient(int(p), c));
-  }
-
-  [[noreturn]] void explain(int64_t t, int64_t steps, const double* before, const double* after) {
-    const int64_t n = shape_.n;
-    double worst = -1, largest = 0;
-    int64_t bead = 0;
-    for (int64_t i = 0; i < n; ++i) {
-      double d2 = 0, f2 = 0;
-      for (int c = 0; c < 3; ++c) {
-        const double d = 0.5 * friction_.shape.dt * (before[c * n + i] + after[c * n + i]);
-        d2 += d * d;
-        f2 += force_[c * n + i] * force_[c * n + i];
-      }
-      if (f2 > largest || f2 != f2) largest = f2;
-      if (!(d2 <= worst) && !std::isnan(worst)) worst = d2, bead = i;
-    }
-    std::ostringstream text;
-    text << "rollout exploded at step " << t + 1 << " of " << steps << " in replica " << replica_
-         << ": bead " << bead << " moved " << std::sqrt(worst) << " nm, largest force "
-         << std::sqrt(largest) << " kJ/mol/nm";
-    throw std::runtime_error(text.str());
   }
 };
 

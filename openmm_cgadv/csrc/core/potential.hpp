@@ -95,6 +95,13 @@ class Evaluator {
   // After run: component of the gradient (or of the Hessian times the direction).
   T gradient(int place, int axis) const { return parts_[0].gradient[4 * place + axis]; }
 
+  // Minus that, [3,n] in the caller's order of beads.
+  void forces(double* out) const {
+    const int n = list.size();
+    for (int c = 0; c < 3; ++c)
+      for (int p = 0; p < n; ++p) out[c * n + list.order[p]] = -double(gradient(p, c));
+  }
+
  private:
   using V = Pack<T>;
   static constexpr int W = Simd<T>::W;

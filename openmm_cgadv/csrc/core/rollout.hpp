@@ -9,8 +9,8 @@
 #pragma once
 
 #include <cmath>
-#include <sstream>
 
+#include "explosion.hpp"
 #include "potential.hpp"
 #include "random.hpp"
 
@@ -72,7 +72,7 @@ class Rollout {
       if (kept_positions) std::copy(x.begin(), x.end(), kept_positions + t * 3 * n);
       evaluator_.set_positions(n, {x.data(), 1, n}, types_.data(), box_);
       evaluator_.template run<false, false>(tables_);
-      collect(-1);
+      evaluator_.forces(force_.data());
       for (int c = 0; c < 3; ++c)
         for (int64_t i = 0; i < n; ++i) {
           s[c * n + i] += shape_.dt / masses_[i] * force_[c * n + i];
@@ -86,9 +86,11 @@ class Rollout {
         const double d = h * next[i];
         x[i] += d;
         const double moved = std::abs(d + h * s[i]);
-        if (moved > largest || moved != moved) largest = moved;
+        raise_to(largest, moved);
       }
-      if (!(largest <= EXPLODED)) explain(t, T_, s.data(), next.data());
+      if (!(largest <= EXPLODED))
+        explain_explosion(t, T_, replica_, n, h, s.data(), next.data(), force_.data(),
+                          beads_.data());
       s.swap(next);
     }
     give(x.data(), 3, final_positions);
@@ -124,7 +126,7 @@ class Rollout {
       evaluator_.set_positions(n, {kept_positions + t * 3 * n, 1, n}, types_.data(), box_);
       evaluator_.set_direction({handed.data(), 1, n});
       evaluator_.template run<true, true>(tables_);
-      collect(-1);
+      evaluator_.forces(force_.data());
       for (int64_t i = 0; i < 3 * n; ++i) mu[i] = memory * (mu[i] + force_[i]);
       add_frame(t);
     }
@@ -135,7 +137,7 @@ class Rollout {
   }
 
  private:
-  static constexpr double SKIN = 0.08, EXPLODED = 0.2;
+  static constexpr double SKIN = 0.08;
   const Spec& spec_;
   const Tables<T>& tables_;
   RolloutShape shape_;
@@ -158,13 +160,6 @@ class Rollout {
       for (int64_t c = 0; c < components; ++c)
         to[beads_[i] * components + c] = from[c * shape_.n + i];
   }
-  void collect(double factor) {
-    const int64_t n = shape_.n;
-    for (int c = 0; c < 3; ++c)
-      for (int64_t p = 0; p < n; ++p)
-        force_[c * n + evaluator_.list.order[p]] = factor * double(evaluator_.gradient(int(p), c));
-  }
-
   // next = E s + sqrt(kT/m) S xi; xi is left multiplied by sqrt(kT/m).
   void friction(const double* s, double* next) {
     const int64_t n = shape_.n, R = shape_.extra + 1;
@@ -213,27 +208,6 @@ class Rollout {
           dE[(a * R + i) * R + j] += de;
           dS[(a * R + i) * R + j] += ds;
         }
-  }
-
-  [[noreturn]] void explain(int64_t t, int64_t steps, const double* before, const double* after) {
-    const int64_t n = shape_.n;
-    double worst = -1, largest = 0;
-    int64_t bead = 0;
-    for (int64_t i = 0; i < n; ++i) {
-      double d2 = 0, f2 = 0;
-      for (int c = 0; c < 3; ++c) {
-        const double d = 0.5 * shape_.dt * (before[c * n + i] + after[c * n + i]);
-        d2 += d * d;
-        f2 += force_[c * n + i] * force_[c * n + i];
-      }
-      if (f2 > largest || f2 != f2) largest = f2;
-      if (!(d2 <= worst) && !std::isnan(worst)) worst = d2, bead = i;
-    }
-    std::ostringstream text;
-    text << "rollout exploded at step " << t + 1 << " of " << steps << " in replica " << replica_
-         << ": bead " << beads_[bead] << " moved " << std::sqrt(worst)
-         << " nm, largest force " << std::sqrt(largest) << " kJ/mol/nm";
-    throw std::runtime_error(text.str());
   }
 };
 

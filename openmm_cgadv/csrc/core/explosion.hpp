@@ -1,0 +1,47 @@
+// What stops a rollout: a bead that moves too far in a step.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <sstream>
+#include <stdexcept>
+
+#include "simd.hpp"
+
+namespace cgadv {
+inline namespace CGADV_ISA {
+
+// A bead has exploded when a component of its displacement in a step is longer (nm).
+constexpr double EXPLODED = 0.2;
+
+// The largest of what it was and a new value. A NaN is larger than any number, and stays.
+CGADV_INLINE void raise_to(double& largest, double value) {
+  if (value > largest || value != value) largest = value;
+}
+
+// Throws what is told of step t of `steps` in which beads moved by h (before + after). Velocities
+// and forces are [3,n]; `beads` are the names of their places, or null for the places themselves.
+[[noreturn]] inline void explain_explosion(int64_t t, int64_t steps, int64_t replica, int64_t n,
+                                           double h, const double* before, const double* after,
+                                           const double* force, const int32_t* beads) {
+  double worst = -1, largest = 0;
+  int64_t bead = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    double d2 = 0, f2 = 0;
+    for (int c = 0; c < 3; ++c) {
+      const double d = h * (before[c * n + i] + after[c * n + i]);
+      d2 += d * d;
+      f2 += force[c * n + i] * force[c * n + i];
+    }
+    raise_to(largest, f2);
+    if (!(d2 <= worst) && !std::isnan(worst)) worst = d2, bead = i;
+  }
+  std::ostringstream text;
+  text << "rollout exploded at step " << t + 1 << " of " << steps << " in replica " << replica
+       << ": bead " << (beads ? beads[bead] : bead) << " moved " << std::sqrt(worst)
+       << " nm, largest force " << std::sqrt(largest) << " kJ/mol/nm";
+  throw std::runtime_error(text.str());
+}
+
+}  // namespace CGADV_ISA
+}  // namespace cgadv
