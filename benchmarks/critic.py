@@ -1,6 +1,7 @@
 """Cost of a training iteration, and of a critic's step in it, split into its parts.
 
-The settings are those of an experiment file's defaults: 343 beads of SPC/E water, memory K = 3, 5 fs, windows of 1.6 ps, one
+The critic of single beads is compared with what `discriminator: {kind: graph}` is: that and one of neighbourhoods. The
+settings are those of an experiment file's defaults: 343 beads of SPC/E water, memory K = 3, 5 fs, windows of 1.6 ps, one
 replica a thread.
 """
 
@@ -14,7 +15,7 @@ import torch
 from measure import TEMPERATURE, cores, describe, spce_beads, table
 
 from openmm_cgadv import kernels
-from openmm_cgadv.config import Experiment
+from openmm_cgadv.config import Discriminator, Experiment
 from openmm_cgadv.trajectory import BeadTrajectory
 from openmm_cgadv.training import adversarial
 from openmm_cgadv.training.game import BATCH, STEPS
@@ -51,42 +52,55 @@ def main() -> None:
         "reference": {"temperature_K": TEMPERATURE, "water": "spce", "molecules": molecules, "length_ps": length},
         "training": {"window_ps": window},
     })  # fmt: skip
-    plain_rollout, plain_backward = adversarial.rollout, kernels._Rollout.backward
+    plain_backward = kernels._Rollout.backward
     with BeadTrajectory.open(path) as trajectory:
         for threads in sorted({1, cores()}):
             torch.set_num_threads(threads)
-            training = adversarial.AdversarialTraining(trajectory, fit, experiment)
-            watch = Stopwatch()
-            adversarial.rollout = watch("rollout, forward", plain_rollout)
-            kernels._Rollout.backward = staticmethod(watch("rollout, backward", plain_backward))
-            training.dynamics.learn = watch(f"critic, {STEPS} steps of {2 * BATCH} windows", training.dynamics.learn)
-            training.entropy.gradient = watch("relative entropy's gradient", training.entropy.gradient)
-            best, seconds = {}, []
-            for iteration in range(iterations + 1):
-                watch.spent.clear()
-                begun = time.perf_counter()
-                training.step()
-                whole = time.perf_counter() - begun
-                if iteration == 0:
-                    continue
-                seconds.append(whole)
-                parts = dict(watch.spent)
-                parts["the rest: generator's loss through the critic, Adam"] = whole - sum(parts.values())
-                for name, value in parts.items():
-                    best[name] = min(best.get(name, value), value)
-            beads, steps = adversarial.ROLLOUTS * molecules, training.frames[-1]
-            print(f"\nms, {adversarial.ROLLOUTS} replicas of {molecules} beads, {steps} steps, {threads} "
-                  f"thread{'s' * (threads > 1)}; fastest of {iterations} for each part")  # fmt: skip
-            table(best)
-            learn = next(value for name, value in best.items() if name.startswith("critic"))
-            table({"one critic step": learn / STEPS, "a whole iteration, fastest": min(seconds),
-                   "a whole iteration, median": sorted(seconds)[len(seconds) // 2]})  # fmt: skip
-            if "rollout, backward" in best:
-                forward, backward = best["rollout, forward"], best["rollout, backward"]
-                print(f"  rollout a bead and step: {1e9 * forward / beads / steps:.0f} ns forward, "
-                      f"{1e9 * backward / beads / steps:.0f} ns backward (of {threads} "
-                      f"thread{'s' * (threads > 1)})")  # fmt: skip
-            print(f"SHARE of the critic's steps in an iteration: {100 * learn / min(seconds):.0f} %")
+            fastest = {}
+            for kind in ("equivariant", "graph"):
+                chosen = experiment.model_copy(update={"discriminator": Discriminator(kind=kind)})
+                training = adversarial.AdversarialTraining(trajectory, fit, chosen)
+                fastest[kind] = measure(training, plain_backward, iterations, molecules, threads)
+            print(f"GRAPH: a whole iteration takes {fastest['graph'] / fastest['equivariant']:.1f} times as long")
+
+
+def measure(training, plain_backward, iterations: int, molecules: int, threads: int) -> float:
+    """Print the parts of an iteration; returns the time of the fastest (s)."""
+    watch = Stopwatch()
+    training.motion.roll_out = watch("rollout, forward", training.motion.roll_out)
+    kernels._Rollout.backward = staticmethod(watch("rollout, backward", plain_backward))
+    critics = [critic for critic, _ in training.dynamics.critics.values()]
+    for critic in critics:
+        critic.learn = watch(f"critic, {STEPS} steps of {2 * BATCH} windows", critic.learn)
+    training.entropy.gradient = watch("relative entropy's gradient", training.entropy.gradient)
+    best, seconds = {}, []
+    for iteration in range(iterations + 1):
+        watch.spent.clear()
+        begun = time.perf_counter()
+        training.step()
+        whole = time.perf_counter() - begun
+        if iteration == 0:
+            continue
+        seconds.append(whole)
+        parts = dict(watch.spent)
+        parts["the rest: generator's loss through the critic, Adam"] = whole - sum(parts.values())
+        for name, value in parts.items():
+            best[name] = min(best.get(name, value), value)
+    beads, steps = adversarial.ROLLOUTS * molecules, training.frames[-1]
+    kinds = " and ".join(type(critic.module).__name__ for critic in critics)
+    print(f"\n{kinds}: ms, {adversarial.ROLLOUTS} replicas of {molecules} beads, {steps} steps, {threads} "
+          f"thread{'s' * (threads > 1)}; fastest of {iterations} for each part")  # fmt: skip
+    table(best)
+    learn = next(value for name, value in best.items() if name.startswith("critic"))
+    table({"one critic step": learn / STEPS / len(critics), "a whole iteration, fastest": min(seconds),
+           "a whole iteration, median": sorted(seconds)[len(seconds) // 2]})  # fmt: skip
+    if "rollout, backward" in best:
+        forward, backward = best["rollout, forward"], best["rollout, backward"]
+        print(f"  rollout a bead and step: {1e9 * forward / beads / steps:.0f} ns forward, "
+              f"{1e9 * backward / beads / steps:.0f} ns backward (of {threads} "
+              f"thread{'s' * (threads > 1)})")  # fmt: skip
+    print(f"SHARE of the critic's steps in an iteration: {100 * learn / min(seconds):.0f} %")
+    return min(seconds)
 
 
 if __name__ == "__main__":

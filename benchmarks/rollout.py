@@ -107,7 +107,7 @@ class PairRollout(Rollout):
             motion.splines, motion.memory(), motion.r_min, motion.r_cut, 1, precision=precision,
         )  # fmt: skip
         if gradient:
-            torch.autograd.grad((frames[:, 0] - self.x).square().mean(), [theta, motion.splines, motion.log_rates])
+            torch.autograd.grad((frames[:, 0] - self.x).square().mean(), [theta, motion.shapes, motion.log_rates])
 
 
 def repeated(work, *arguments):

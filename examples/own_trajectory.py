@@ -4,8 +4,8 @@
 
 Any format that MDTraj reads will do. The frames should be 10 to 50 fs apart (with GROMACS
 `nstxout-compressed = 10` at a time step of 2 fs), 100 to 200 ps of them are enough, and the
-all-atom thermostat should have a friction of 0.1/ps or less. Training takes some minutes;
-interrupted, it goes on when the script is run again.
+all-atom thermostat should be a global one, such as Nosé–Hoover or stochastic velocity rescaling.
+Training takes some minutes; interrupted, it goes on when the script is run again.
 """
 
 import argparse

@@ -50,7 +50,8 @@ Compare = Annotated[
     typer.Option(
         "--compare",
         metavar="DIR",
-        help="Show the model of another experiment beside.",
+        help="Show the model of another experiment beside, or a run by `cgadv simulate MODEL.cg "
+        "--frame-interval-fs …`.",
         show_default=False,
     ),
 ]
@@ -101,18 +102,21 @@ def _project(
     settings.check()
     set_threads(settings.training.threads)
 
+    from .export.integrators import check_plugin
     from .export.system import choose_backend
     from .production import find_platform
     from .project import Project
     from .stages import STAGES
-    from .summary import trained_elsewhere
+    from .summary import check_compared
 
     if settings.production.platform is not None:
         find_platform(settings.production.platform)
     if settings.production.backend is not None:
         choose_backend(settings.production.backend)
+    if settings.dynamics.equation == "pair":
+        check_plugin()
     for path in compare or ():
-        trained_elsewhere(path)
+        check_compared(path)
     return Project(out, settings, STAGES, _reporter())
 
 
@@ -250,6 +254,14 @@ def simulate(
         int | None,
         _of_bundle(help="Steps between frames and between rows of the log.", default="about 1 ps"),
     ] = None,
+    frame_interval_fs: Annotated[
+        float | None,
+        _of_bundle(
+            help="Time between frames of beads.h5, which `cgadv report --compare` measures; no such "
+            "file by default.",
+            default=False,
+        ),
+    ] = None,
     format_: Annotated[
         str, _of_bundle("--format", help="Of the trajectory: dcd or xtc.", default=True)
     ] = "dcd",
@@ -297,6 +309,7 @@ def _simulate_bundle(
     temperature,
     equilibration_ps,
     report_interval,
+    frame_interval_fs,
     format_,
     backend,
     platform,
@@ -327,7 +340,8 @@ def _simulate_bundle(
         raise ValueError(f"--equilibration-ps: found {equilibration_ps:g}, expected 0 or more")
     if format_ not in FORMATS:
         raise ValueError(f"--format: found {format_!r}, expected one of {', '.join(FORMATS)}")
-    interval = _report_interval(steps, report_interval, timestep)
+    frame = 1 if frame_interval_fs is None else round(frame_interval_fs * 1e-3 / timestep)
+    interval = _report_interval(steps, report_interval, timestep, max(frame, 1))
     # A run ends with a frame.
     steps -= steps % interval
     if platform is not None:
@@ -336,7 +350,7 @@ def _simulate_bundle(
     backend = choose_backend(backend)
     arguments = dict(
         length=steps * timestep,
-        frame_interval=None,
+        frame_interval=None if frame_interval_fs is None else frame_interval_fs * 1e-3,
         report_interval=interval * timestep,
         trajectory_format=format_,
         timestep=timestep,
@@ -357,7 +371,8 @@ def _simulate_bundle(
         with reporter.work("simulate", "ps") as update:
             run = run_production(model, out, **arguments, progress=update)
         state = "done before" if before else speed(run)
-        reporter.say(f"simulate: {state}; {run.trajectory}, topology.pdb and state.csv")
+        more = ", beads.h5" if run.beads else ""
+        reporter.say(f"simulate: {state}; {run.trajectory}, topology.pdb{more} and state.csv")
 
 
 def _edges(box: str | None) -> list[float] | float | None:
@@ -370,10 +385,10 @@ def _edges(box: str | None) -> list[float] | float | None:
     return edges[0] if len(edges) == 1 else edges
 
 
-def _report_interval(steps: int, asked: int | None, timestep: float) -> int:
-    """Steps from frame to frame: those asked for, or about 1 ps."""
+def _report_interval(steps: int, asked: int | None, timestep: float, multiple: int) -> int:
+    """Steps from frame to frame: those asked for, or about 1 ps and a multiple of a number."""
     if asked is None:
-        return min(steps, max(1, round(1 / timestep)))
+        return max(1, round(min(steps, 1 / timestep) / multiple)) * multiple
     if not 1 <= asked <= steps:
         raise ValueError(
             f"--report-interval: found {asked}, expected 1 to the {steps} steps of the run"

@@ -377,6 +377,29 @@ def basis(positions: Tensor, boxes: Tensor, types: Tensor, spec) -> Tensor:
     return d_theta.reshape(*positions.shape[:-2], spec.n_parameters)
 
 
+def virial(positions: Tensor, boxes: Tensor, types: Tensor, theta: Tensor, spec, precision: str = "single") -> Tensor:
+    """Virial tensors of the frames of a trajectory, ``-Σ d_a ∂U/∂d_b`` over distances d between beads.
+
+    The neighbour list is kept from frame to frame, so frames that follow each other closely are fast.
+
+    Parameters
+    ----------
+    positions : Tensor [T, N, 3]
+    boxes : Tensor [3, 3] or [T, 3, 3]
+    precision : {"double", "single"}
+        Arithmetic of each term; sums are in double in any case.
+
+    Returns
+    -------
+    Tensor [T, 3, 3]
+        (kJ/mol)
+    """
+    x, boxes, types = _system(positions, boxes, types, spec)
+    return _ops().virial(
+        x, boxes, types, _parameters(theta, spec), *_packed(spec), _single(precision), torch.get_num_threads()
+    )
+
+
 def basis_forces(positions: Tensor, box: Tensor, types: Tensor, spec) -> Tensor:
     """Forces of each parameter's basis function.
 

@@ -1,10 +1,11 @@
-"""The native OpenMM plugin: a Force and an Integrator in C++, which OpenMM runs without torch or Python.
+"""The native OpenMM plugin: a Force and two integrators in C++, which OpenMM runs without torch or Python.
 
-Importing :mod:`openmm_cgadv` loads it into OpenMM, so that Systems and integrators that hold
-``CGPotentialForce`` or ``GeneralizedLangevinIntegrator`` can be read from XML. :func:`why_not` says why it is not
-there. OpenMM's Python gives these objects out by the names of their base classes, ``openmm.Force`` and
+Importing :mod:`openmm_cgadv` loads it into OpenMM, so that Systems and integrators that hold ``CGPotentialForce``,
+``GeneralizedLangevinIntegrator`` or ``PairFrictionIntegrator`` can be read from XML. :func:`why_not` says why it is
+not there. OpenMM's Python gives these objects out by the names of their base classes, ``openmm.Force`` and
 ``openmm.Integrator``; what those lack is here. An integrator from :func:`create_integrator` has the methods of
-:class:`GeneralizedLangevinIntegrator` as well. One that OpenMM gives out, read from XML by ``XmlSerializer`` or by
+:class:`GeneralizedLangevinIntegrator` as well, one from :func:`create_pair_integrator` those of
+:class:`PairFrictionIntegrator`. One that OpenMM gives out, read from XML by ``XmlSerializer`` or by
 ``CompoundIntegrator.getIntegrator``, has not: the functions of this module take both.
 """
 
@@ -12,11 +13,15 @@ from __future__ import annotations
 
 import ctypes
 from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import numpy as np
 
 from .units import plain
+
+if TYPE_CHECKING:
+    from .dynamics import PairFrictionParameters
 
 LIBRARY = Path(__file__).parent / "_lib" / "libcgadv_openmm.so"
 REBUILD = "pip install --force-reinstall --no-deps . in the sources of openmm_cgadv"
@@ -218,8 +223,119 @@ def set_drift(integrator, drift: np.ndarray) -> None:
     _call("cgadv_set_drift", _address(integrator), *_doubles(drift))
 
 
+def create_pair_integrator(
+    friction: PairFrictionParameters,
+    types: np.ndarray,
+    temperature: float,
+    timestep: float,
+    seed: int = 0,
+    tolerance: float = 1e-4,
+):
+    r"""A ``PairFrictionIntegrator``: friction with memory between neighbours, which keeps momentum.
+
+    The step is that of :func:`openmm_cgadv.dynamics.pair_rollout`, and so is its noise: a rollout of replica 0 with
+    the same seed is the same trajectory. Every pair of beads in range carries auxiliary vectors, drawn from their
+    stationary distribution when the two come together and at the first step. Checkpoints hold them, the seed and
+    the count of steps; States with ``integratorParameters=True`` hold them and the count of steps, and go on bit
+    for bit with an integrator of the same seed. Neighbours are found in the periodic box of the System. The time
+    step can be changed at any time. Particles without mass stay where they are and have no friction.
+
+    It moves a bead by Δt/2 v, lets friction and noise act between neighbours and moves it by Δt/2 v again: forces may
+    come from any Force of the System. A step that would move a bead by more than 0.2 nm raises an error that names
+    the step and the bead.
+
+    Parameters
+    ----------
+    friction : PairFrictionParameters
+    types : ndarray [N] of int
+        Bead types of all particles of the System.
+    temperature : float
+        (K)
+    timestep : float
+        (ps)
+    seed : int
+        Of the noise, from -2³¹ to 2³¹ - 1; 0 asks for a fresh one whenever a Context is made.
+    tolerance : float
+        Where the solver of the velocities stops: root mean square of the residual over that of the velocities.
+
+    Returns
+    -------
+    PairFrictionIntegrator
+
+    Raises
+    ------
+    ValueError
+        The arguments do not match each other.
+    """
+    integrator = _from_xml(
+        "cgadv_pair_integrator_xml", *_friction(friction), *_integers(types), ctypes.c_double(temperature),
+        ctypes.c_double(timestep), ctypes.c_double(tolerance), _seed(seed),
+    )  # fmt: skip
+    integrator.__class__ = PairFrictionIntegrator
+    return integrator
+
+
+def is_pair_integrator(integrator) -> bool:
+    """Whether an ``openmm.Integrator`` is a ``PairFrictionIntegrator``."""
+    return _WHY_NOT is None and bool(_library().cgadv_is_pair_integrator(_address(integrator)))
+
+
+def read_pair_integrator(integrator) -> dict:
+    """What a ``PairFrictionIntegrator`` holds: the arguments of :func:`create_pair_integrator`."""
+    import openmm
+
+    from .dynamics import PairFrictionParameters
+
+    root = ElementTree.fromstring(openmm.XmlSerializer.serialize(integrator))
+    found = root.find("PairFriction").attrib
+    numbers = {name: np.array(found[name].split(), dtype=np.float64) for name in ("rMin", "splines", "memory")}
+    pairs, k = len(numbers["rMin"]), int(found["auxiliary"])
+    return {
+        "friction": PairFrictionParameters(
+            tuple(numbers["rMin"].tolist()),
+            float(found["rCut"]),
+            numbers["splines"].reshape(pairs, k + 1, 2, -1),
+            numbers["memory"].reshape(pairs, k, k),
+        ),
+        "types": np.array(root.find("Beads").get("types").split(), dtype=np.int64),
+        "temperature": float(root.get("temperature")),
+        "timestep": float(root.get("stepSize")),
+        "seed": int(root.get("randomSeed")),
+        "tolerance": float(root.get("tolerance")),
+    }
+
+
+def set_friction(integrator, friction: PairFrictionParameters) -> None:
+    """Change the friction of a ``PairFrictionIntegrator``, all of it but the number of auxiliary vectors.
+
+    It takes effect at the next step, also in a Context that runs. Auxiliary vectors keep their values.
+    """
+    _call("cgadv_set_friction", _address(integrator), *_friction(friction))
+
+
+def set_tolerance(integrator, tolerance: float) -> None:
+    """Change where the solver of a ``PairFrictionIntegrator`` stops, from the next step on."""
+    _call("cgadv_set_tolerance", _address(integrator), ctypes.c_double(tolerance))
+
+
+def take_moment(integrator) -> np.ndarray:
+    """What friction and noise of a ``PairFrictionIntegrator`` handed over between beads since the last call.
+
+    Divided by that time it is their part of the stress, see :func:`openmm_cgadv.analysis.stress.stress_viscosity`.
+
+    Returns
+    -------
+    ndarray [3, 3]
+        ``Σ r_a p_b`` over pairs and steps (kJ/mol ps), with r = x_i − x_j and p the momentum given to i. Zeros at
+        the first call in a Context, which begins to count.
+    """
+    moment = np.zeros([3, 3])
+    _call("cgadv_take_moment", _address(integrator), ctypes.c_void_p(moment.ctypes.data))
+    return moment
+
+
 def set_temperature(integrator, temperature: float) -> None:
-    """Change the temperature (K) of a ``GeneralizedLangevinIntegrator``.
+    """Change the temperature (K) of an integrator of the plugin.
 
     It takes effect at the next step, also in a Context that runs. Velocities and auxiliary variables keep their
     values and relax.
@@ -228,7 +344,7 @@ def set_temperature(integrator, temperature: float) -> None:
 
 
 def set_seed(integrator, seed: int) -> None:
-    """Change the seed of a ``GeneralizedLangevinIntegrator``, for Contexts that are made or reinitialized later."""
+    """Change the seed of an integrator of the plugin, for Contexts that are made or reinitialized later."""
     _call("cgadv_set_seed", _address(integrator), _seed(seed))
 
 
@@ -236,15 +352,12 @@ if _WHY_NOT is None:
     import openmm
     from openmm import unit
 
-    class GeneralizedLangevinIntegrator(openmm.Integrator):
-        """What :func:`create_integrator` makes, with the methods that OpenMM's own Langevin integrators have.
-
-        Numbers without a unit are in K and 1/ps.
-        """
+    class _BeadIntegrator(openmm.Integrator):
+        """The methods that OpenMM's own Langevin integrators have. Numbers without a unit are in K."""
 
         def getTemperature(self) -> unit.Quantity:
             """Temperature (K)."""
-            return read_integrator(self)["temperature"] * unit.kelvin
+            return float(self._attribute("temperature")) * unit.kelvin
 
         def setTemperature(self, temperature) -> None:
             """See :func:`set_temperature`."""
@@ -252,11 +365,17 @@ if _WHY_NOT is None:
 
         def getRandomNumberSeed(self) -> int:
             """Seed of the noise; 0 is a fresh one for every Context."""
-            return read_integrator(self)["seed"]
+            return int(self._attribute("randomSeed"))
 
         def setRandomNumberSeed(self, seed: int) -> None:
             """See :func:`set_seed`."""
             set_seed(self, seed)
+
+        def _attribute(self, name: str) -> str:
+            return ElementTree.fromstring(openmm.XmlSerializer.serialize(self)).get(name)
+
+    class GeneralizedLangevinIntegrator(_BeadIntegrator):
+        """What :func:`create_integrator` makes. Numbers without a unit are in K and 1/ps."""
 
         def getDrift(self) -> unit.Quantity:
             """Matrices A [n_types, K + 1, K + 1] (1/ps)."""
@@ -265,6 +384,40 @@ if _WHY_NOT is None:
         def setDrift(self, drift) -> None:
             """See :func:`set_drift`."""
             set_drift(self, plain(drift, unit.picosecond**-1))
+
+    class PairFrictionIntegrator(_BeadIntegrator):
+        """What :func:`create_pair_integrator` makes. Numbers without a unit are in K."""
+
+        def getFriction(self) -> PairFrictionParameters:
+            """The friction."""
+            return read_pair_integrator(self)["friction"]
+
+        def setFriction(self, friction: PairFrictionParameters) -> None:
+            """See :func:`set_friction`."""
+            set_friction(self, friction)
+
+        def getTolerance(self) -> float:
+            """Where the solver of the velocities stops."""
+            return float(self._attribute("tolerance"))
+
+        def takeMoment(self) -> np.ndarray:
+            """See :func:`take_moment`."""
+            return take_moment(self)
+
+        def setTolerance(self, tolerance: float) -> None:
+            """See :func:`set_tolerance`."""
+            set_tolerance(self, tolerance)
+
+
+def _friction(friction: PairFrictionParameters) -> tuple:
+    return (
+        ctypes.c_int64(friction.n_types),
+        ctypes.c_int64(friction.n_auxiliary),
+        ctypes.c_double(friction.r_cut),
+        *_doubles(friction.r_min),
+        *_doubles(friction.splines),
+        *_doubles(friction.memory),
+    )
 
 
 def _seed(seed: int) -> ctypes.c_int32:

@@ -19,8 +19,9 @@ import openmm
 import torch
 from openmm import app, unit
 
-from . import kernels
+from . import kernels, openmm_plugin
 from .export import Model
+from .export.bundle import ARRAYS
 from .export.system import choose_backend
 from .trajectory import BeadWriter
 from .units import KB, plain
@@ -194,8 +195,11 @@ def run_production(
 def model_digest(model: Model) -> str:
     """A short fingerprint of everything that a run of the model depends on."""
     digest = hashlib.sha256(json.dumps(model.spec.to_dict()).encode())
-    for name in ("theta", "masses", "drift", "types", "positions", "box"):
-        digest.update(np.ascontiguousarray(getattr(model, name)).tobytes())
+    for name in ARRAYS:
+        if getattr(model, name) is not None:
+            digest.update(np.ascontiguousarray(getattr(model, name)).tobytes())
+    if model.pair_friction is not None:
+        digest.update(json.dumps(model.pair_friction.to_dict()).encode())
     digest.update(f"{model.temperature} {model.equation}".encode())
     return digest.hexdigest()[:16]
 
@@ -333,11 +337,14 @@ class _Run:
         begun = saved = time.monotonic()
         before = self.seconds["production"]
         with self._log() as log, self._viewer() as viewer, self._beads() as beads:
+            if beads is not None:
+                self._friction_stress()
             while self.frames < self.total:
                 state, temperature = self._advance(self.arguments["equilibration"] + self._time())
                 positions, box = self._configuration(state)
                 if beads is not None:
-                    beads.append(positions, box, state.getVelocities(asNumpy=True)._value)
+                    velocities = state.getVelocities(asNumpy=True)._value
+                    beads.append(positions, box, velocities, friction_stress=self._friction_stress())
                 self.frames += 1
                 now = time.monotonic()
                 self.seconds["production"] = before + now - begun
@@ -411,6 +418,12 @@ class _Run:
             "potential is not trained yet"
         )
 
+    def _friction_stress(self) -> np.ndarray | None:
+        """Of friction between beads [3, 3] (kJ/mol), averaged since the last call; None without it."""
+        if self.model.equation != "pair":
+            return None
+        return openmm_plugin.take_moment(self.simulation.integrator) / self.interval
+
     def _configuration(self, state) -> tuple[np.ndarray, np.ndarray]:
         """Unwrapped positions [N, 3] and box [3, 3] (nm)."""
         positions = state.getPositions(asNumpy=True)._value
@@ -431,6 +444,7 @@ class _Run:
             self.interval,
             {"arguments": self.arguments},
             velocities=True,
+            friction_stress=self.model.equation == "pair",
         ) as writer:
             writer.truncate(self.frames)
             yield writer

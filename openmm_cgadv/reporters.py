@@ -330,6 +330,10 @@ class _Stretch:
     def n_beads(self) -> int:
         return len(self.types)
 
+    @property
+    def position_errors(self) -> np.ndarray:
+        return np.zeros(len(self.type_names))
+
     def positions(self, frames=slice(None)) -> np.ndarray:
         return self.frames[frames].astype(np.float64)
 

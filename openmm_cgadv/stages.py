@@ -17,7 +17,7 @@ from .production import ProductionExploded, ProductionRun, run_production, wrapp
 from .project import Project, Stage
 from .reference import read_trajectory, run_liquid, select_frames
 from .summary import BEADS, productions, report, versions
-from .training import AdversarialTraining, TrainedParameters
+from .training import AdversarialTraining, TrainedPairParameters, TrainedParameters, from_arrays
 from .training import train as run_training
 from .trajectory import BeadTrajectory
 from .validation import LiveValidation
@@ -72,7 +72,6 @@ def reference(project: Project, _) -> dict:
             length=settings.length,
             frame_interval=settings.frame_interval,
             timestep=settings.timestep_fs * 1e-3,
-            friction=settings.friction_per_ps,
             equilibration_ps=settings.equilibration_ps,
             seed=settings.seed,
             threads=torch.get_num_threads(),
@@ -103,7 +102,7 @@ def fit(project: Project, _) -> None:
     project.reporter.say(f"fit: {str(fit.report.get('method')).replace('_', ' ')}, {values}")
 
 
-def train(project: Project, _) -> None:
+def train(project: Project, _) -> dict:
     directory = project.directory / "train"
     with (
         BeadTrajectory.open(project.directory / BEADS) as trajectory,
@@ -111,16 +110,20 @@ def train(project: Project, _) -> None:
     ):
         fit = InitialFit.load(project.directory / "fit")
         training = AdversarialTraining(trajectory, fit, project.experiment)
+        project.reporter.say(f"train: {training.scales.sentence()}")
+        for sentence in training.scales.limits:
+            project.reporter.say(f"train: {sentence}")
         # Before its first iteration, it holds the friction that it starts from.
         _save_parameters(directory / "initial.npz", training.averaged())
 
-        def build(parameters: TrainedParameters) -> Model:
+        def build(parameters: TrainedParameters | TrainedPairParameters) -> Model:
             return build_model(project.experiment, trajectory, fit, parameters)
 
         validate = LiveValidation(
             trajectory,
             build,
             project.experiment.production,
+            project.experiment.output_interval,
             directory / "validation",
             project.reporter.say,
         )
@@ -139,13 +142,14 @@ def train(project: Project, _) -> None:
             warn=project.reporter.say,
         )
     _save_parameters(directory / "trained.npz", trained)
+    return {"time_scales": training.scales.figures(), "limits": list(training.scales.limits)}
 
 
 def build_model(
     experiment: Experiment,
     trajectory: BeadTrajectory,
     fit: InitialFit,
-    parameters: TrainedParameters,
+    parameters: TrainedParameters | TrainedPairParameters,
     metrics: dict | None = None,
 ) -> Model:
     """The model of trained parameters, with the last frame of the reference as its configuration."""
@@ -155,12 +159,9 @@ def build_model(
     box = trajectory.boxes(last)[0]
     return Model(
         spec=fit.spec,
-        theta=parameters.theta,
         masses=np.array(masses),
         temperature=trajectory.temperature,
         timestep=experiment.dynamics.timestep,
-        equation=experiment.dynamics.equation if experiment.dynamics.memory else "langevin",
-        drift=parameters.drift,
         types=trajectory.types,
         positions=wrapped(trajectory.positions(last)[0], box),
         box=box,
@@ -171,6 +172,7 @@ def build_model(
             "versions": versions(),
         },
         metrics=metrics or {},
+        **parameters.model(),
     )
 
 
@@ -215,7 +217,7 @@ def simulate(project: Project, _) -> dict:
                     length=min(settings.length_ps, INITIAL_LENGTH)
                     if initial
                     else settings.length_ps,
-                    frame_interval=settings.frame_interval_fs * 1e-3,
+                    frame_interval=project.experiment.output_interval,
                     timestep=timestep,
                     equilibration=settings.equilibration_ps,
                     seed=settings.seed,
@@ -242,17 +244,17 @@ def speed(run: ProductionRun) -> str:
     return f"{run.ns_per_day:,.0f} ns/day ({run.backend}, {run.platform} platform, {threads})"
 
 
-def _save_parameters(path: Path, parameters: TrainedParameters) -> None:
+def _save_parameters(path: Path, parameters: TrainedParameters | TrainedPairParameters) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     with open(partial, "wb") as file:
-        np.savez(file, theta=parameters.theta.numpy(), drift=parameters.drift.numpy())
+        np.savez(file, **parameters.arrays())
     os.replace(partial, path)
 
 
-def _load_parameters(path: Path) -> TrainedParameters:
+def _load_parameters(path: Path) -> TrainedParameters | TrainedPairParameters:
     with np.load(path, allow_pickle=False) as file:
-        return TrainedParameters(torch.from_numpy(file["theta"]), torch.from_numpy(file["drift"]))
+        return from_arrays(file)
 
 
 STAGES = (

@@ -12,13 +12,17 @@ import torch
 
 from . import __version__, kernels
 from .analysis import metrics as figures
-from .analysis.report import Memory, PairPotential, ReportInput, Run, Timings, write_report
+from .analysis.report import Memory, PairFrictionCurve, PairPotential, ReportInput, Run, Timings, write_report
+from .analysis.verdict import GOOD, Settings, confidence, headline, judgement
+from .baselines import InitialFit
 from .config import Experiment
 from .dynamics import memory_kernel
 from .export import Model, load
 from .potentials.pair import PairSplines
 from .project import Project, StageError
+from .stress import stress_series
 from .trajectory import BeadTrajectory
+from .units import KB
 
 BEADS = "reference/beads.h5"
 
@@ -35,7 +39,7 @@ def productions(project: Project) -> dict[str, tuple[float, Path]]:
 
 
 def report(project: Project, compare: tuple[Path, ...]) -> dict:
-    """Measure all runs and write the report, beside those of other experiments."""
+    """Measure all runs and write the report, beside those of other experiments and runs."""
     experiment = project.experiment
     runs: dict[str, Run] = {}
     models = {
@@ -47,8 +51,15 @@ def report(project: Project, compare: tuple[Path, ...]) -> dict:
         project.reporter.say("report: measuring the reference")
         reference = figures.measure(trajectory)
         known = {"friction_per_ps": "the all-atom run has no friction of beads"}
+        known |= dict.fromkeys(
+            ("stress_viscosity_mPa_s", "stress_viscosity_stderr", "stress_integral"),
+            "OpenMM gives no stress of an all-atom system",
+        )
         step = experiment.reference.timestep_fs if experiment.reference.made else None
         all_atom = Run("all-atom", figures.metrics(reference, timestep_fs=step, reasons=known))
+    scales = project.stamps["train"].get("time_scales", {})
+    limits = project.stamps["train"].get("limits", [])
+    all_atom.metrics["notes"] += limits
     floor = figures.noise_floor(reference)
     for name, (timestep, directory) in productions(project).items():
         if not (directory / "production.json").exists():
@@ -57,9 +68,9 @@ def report(project: Project, compare: tuple[Path, ...]) -> dict:
         project.reporter.say(f"report: measuring the production of {name}")
         model = models["initial" if name == "initial" else "trained"]
         with BeadTrajectory.open(directory / "beads.h5") as beads:
-            measured = figures.measure(beads, reference)
+            measured = figures.measure(beads, reference, stress=stress_series(model, beads))
         runs[name] = Run(
-            name,
+            from_forces_alone(project) if name == "initial" else name,
             figures.metrics(
                 measured,
                 reference,
@@ -67,6 +78,10 @@ def report(project: Project, compare: tuple[Path, ...]) -> dict:
                 timestep_fs=timestep * 1e3,
             ),
         )
+    outcome = json.loads((project.directory / "train" / "outcome.json").read_text())
+    trained = runs["trained"].metrics
+    settings = rules_settings(experiment, outcome, scales)
+    findings = judgement(trained, all_atom.metrics, floor, settings)
     others = [run for name, run in runs.items() if name not in ("initial", "trained")]
     taken = {"all-atom", *(run.label for run in runs.values())}
     for path in compare:
@@ -74,7 +89,7 @@ def report(project: Project, compare: tuple[Path, ...]) -> dict:
         while label in taken:
             label += "'"
         taken.add(label)
-        others.append(Run(label, trained_elsewhere(path)))
+        others.append(Run(label, elsewhere(path, reference)))
     speeds = {name: project.stamps[name].get("ns_per_day") for name in ("reference", "simulate")}
     if speeds["reference"] is None:
         reasons["timings"] = "the all-atom trajectory was not made here, so its speed is not known"
@@ -85,9 +100,19 @@ def report(project: Project, compare: tuple[Path, ...]) -> dict:
             reference=all_atom,
             initial=runs.get("initial"),
             trained=runs["trained"],
+            findings=findings,
+            confidence=confidence(
+                trained,
+                all_atom.metrics,
+                float(np.mean(models["trained"].masses)),
+                KB * models["trained"].temperature,
+                outcome["wander"].get("friction", {}).get("stderr"),
+            ),
+            outcome=outcome,
             noise_floor=floor,
             comparison=others,
             potentials=pair_potentials(models["initial"], models["trained"]),
+            pair_friction=pair_frictions(models["initial"], models["trained"]),
             memory=[m for name, model in models.items() for m in memories(name, model)],
             training_log=project.directory / "train" / "log.csv",
             timings=Timings(
@@ -103,13 +128,72 @@ def report(project: Project, compare: tuple[Path, ...]) -> dict:
             provenance={
                 "versions": versions(),
                 "experiment": experiment.model_dump(mode="json"),
+                "time_scales": scales,
+                "limits": limits,
                 "fit": models["trained"].provenance["fit"],
                 "reference": models["trained"].provenance["reference"],
             },
             reasons=reasons,
         ),
     )
+    project.reporter.say(f"verdict: {headline(findings)}")
+    for finding in findings:
+        if finding.state != GOOD:
+            project.reporter.say(f"verdict: {finding.sentence}")
     return {"compare": [str(path) for path in compare]}
+
+
+def rules_settings(experiment: Experiment, outcome: dict, scales: dict) -> Settings:
+    """What the rules of the verdict have to know of an experiment, of how its training ended and of
+    the time scales that followed from its reference."""
+    lags = outcome["held_out"].get("lags_ps") or scales["lags_ps"]
+    return Settings(
+        equation=experiment.dynamics.equation,
+        auxiliary_variables=scales.get("auxiliary_variables", experiment.dynamics.memory or 0),
+        three_body=experiment.potential.three_body,
+        potential=experiment.training.potential,
+        window_ps=lags[-1],
+        timestep_fs=experiment.dynamics.timestep_fs,
+        settled=outcome["arrived"],
+        critic=experiment.discriminator.kind,
+    )
+
+
+def check_compared(path: Path) -> None:
+    """See that there is something to show beside.
+
+    Raises
+    ------
+    StageError
+        There is neither a report nor a run in the directory.
+    """
+    if not (path / "production.json").exists():
+        trained_elsewhere(path)
+    elif not (path / "beads.h5").exists():
+        raise StageError(
+            f"--compare: found a run without beads.h5 in {path}, expected one that was made with "
+            "--frame-interval-fs"
+        )
+
+
+def elsewhere(path: Path, reference: figures.Measurement) -> dict:
+    """Figures of a run by `cgadv simulate`, measured against this reference, or of another
+    experiment's trained model, as its report has them."""
+    if not (path / "production.json").exists():
+        return trained_elsewhere(path)
+    about = json.loads((path / "production.json").read_text())
+    with BeadTrajectory.open(path / "beads.h5") as beads:
+        measured = figures.measure(beads, reference)
+    return figures.metrics(measured, reference, timestep_fs=1e3 * about["arguments"]["timestep"])
+
+
+def from_forces_alone(project: Project) -> str:
+    """What the report calls the initial model, whose pair friction may be that of the residual forces."""
+    motion = project.experiment.dynamics
+    if motion.equation != "pair" or motion.initial_friction_per_ps is not None:
+        return "initial"
+    known = InitialFit.load(project.directory / "fit").residuals is not None
+    return "initial, by forces alone" if known else "initial"
 
 
 def trained_elsewhere(path: Path) -> dict:
@@ -150,17 +234,38 @@ def pair_potentials(initial: Model, trained: Model) -> list[PairPotential]:
     return out
 
 
+def pair_frictions(initial: Model, trained: Model) -> list[PairFrictionCurve]:
+    """Friction between all pairs of types where it acts between pairs, before and after training."""
+    friction, names = trained.pair_friction, trained.type_names
+    if friction is None:
+        return []
+    curves = []
+    for p, types in enumerate((a, b) for i, a in enumerate(names) for b in names[i:]):
+        r = np.linspace(friction.r_min[p], friction.r_cut, 200)
+        pairs = [model.pair_friction.friction(r)[p] for model in (initial, trained)]
+        curves.append(PairFrictionCurve(types, r, *pairs))
+    return curves
+
+
 def memories(label: str, model: Model) -> list[Memory]:
     """Memory kernel of every bead type of a model."""
-    drift = torch.as_tensor(model.drift)
     times = np.linspace(0, 2.0, 401)
-    kernel = memory_kernel(drift, torch.as_tensor(times)).numpy()
+    if model.pair_friction is not None:
+        memory = model.pair_friction.memory[:, None] * times[:, None, None]
+        f = torch.from_numpy(model.pair_friction.functions(model.neighborhood.r.numpy()))
+        decay = torch.matrix_exp(-torch.from_numpy(memory))
+        pair = torch.einsum("pkdr,ptkl,pldr->pdrt", f[:, 1:], decay, f[:, 1:])
+        kernel = model.neighborhood.mean(pair).numpy()
+        instant = model.neighborhood.mean(f[:, 0] ** 2).numpy()
+    else:
+        drift = torch.as_tensor(model.drift)
+        kernel, instant = memory_kernel(drift, torch.as_tensor(times)).numpy(), model.drift[:, 0, 0]
     return [
         Memory(
             label if len(model.type_names) == 1 else f"{label}, {name}",
             times,
             kernel[kind],
-            float(model.drift[kind, 0, 0]),
+            float(instant[kind]),
             float(model.friction[kind]),
         )
         for kind, name in enumerate(model.type_names)
@@ -193,5 +298,6 @@ def _title(experiment: Experiment, model: Model) -> str:
         source = f"{reference.molecules} molecules of {reference.made}"
     else:
         source = (reference.beads or reference.trajectory.files[0]).name
-    how = "generalized Langevin" if model.drift.shape[-1] > 1 else "Langevin"
+    names = {"langevin": "Langevin", "generalized_langevin": "generalized Langevin", "pair": "pair-friction"}
+    how = names[model.equation]
     return f"{source} at {model.temperature:g} K, {how} dynamics"

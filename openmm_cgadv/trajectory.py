@@ -11,6 +11,7 @@ particles/beads/velocity/value         [T, N, 3] float32     nm/ps
 particles/beads/force/value            [T, N, 3] float32     kJ/mol/nm
 particles/beads/box/edges/value        [T, 3, 3] float64     nm, one box vector a row
 particles/beads/\\*/time, \\*/step       [T]                   ps, frame number
+observables/friction_stress/value      [T, 3, 3] float64     kJ/mol, of friction between beads
 particles/beads/mass                   [N] float64           dalton
 particles/beads/species                [N] int32             index into ``type_names``
 parameters/openmm_cgadv (attributes)   ``type_names``, ``temperature`` (K), ``frame_interval``
@@ -33,6 +34,8 @@ import numpy as np
 BEADS = "particles/beads"
 PARAMETERS = "parameters/openmm_cgadv"
 UNITS = {"position": "nm", "velocity": "nm ps-1", "force": "kJ mol-1 nm-1"}
+FRICTION_STRESS = "/observables/friction_stress"
+TENSOR_UNITS = {"box/edges": "nm", FRICTION_STRESS: "kJ mol-1"}
 CHUNK_BYTES = 1 << 18
 BUFFER_BYTES = 1 << 22
 SPARE_BYTES = 1 << 20
@@ -54,9 +57,12 @@ class BeadTrajectory:
     types : ndarray [N], int64
         Index into `type_names`.
     type_names : tuple of str
-    has_velocities, has_forces : bool
+    has_velocities, has_forces, has_friction_stress : bool
     provenance : dict
         Where the trajectory came from, as its writer described it.
+    position_errors : ndarray [n_types]
+        Standard deviation of each component of a position by rounding, independent from frame to
+        frame, nm: ``provenance["rounding"]["bead_error_nm"]``, 0 where nothing was rounded.
     complete : bool
         False while the run that writes the file is unfinished.
     """
@@ -91,6 +97,9 @@ class BeadTrajectory:
         self.temperature = float(about["temperature"])
         self.type_names = tuple(json.loads(about["type_names"]))
         self.provenance = json.loads(about["provenance"])
+        rounding = self.provenance.get("rounding", {})
+        none = [0.0] * len(self.type_names)
+        self.position_errors = np.array(rounding.get("bead_error_nm") or none)
         self.complete = bool(about["complete"])
         self.masses = self._beads["mass"][:].astype(np.float64)
         self.types = self._beads["species"][:].astype(np.int64)
@@ -98,6 +107,7 @@ class BeadTrajectory:
         self.n_frames = _n_frames(self._beads)
         self.has_velocities = "velocity" in self._beads
         self.has_forces = "force" in self._beads
+        self.has_friction_stress = FRICTION_STRESS in self._beads
 
     def positions(self, frames=slice(None)) -> np.ndarray:
         """Unwrapped positions [T, N, 3], nm, of a slice or a sequence of frame numbers."""
@@ -119,9 +129,14 @@ class BeadTrajectory:
         """Box vectors [T, 3, 3], nm, one vector a row."""
         return self._read("box/edges", frames)
 
+    def friction_stress(self, frames=slice(None)) -> np.ndarray:
+        """Volume times the stress of friction and noise between beads [T, 3, 3], kJ/mol, each an
+        average over the time since the frame before; ValueError if the file holds none."""
+        return self._read(FRICTION_STRESS, frames)
+
     def _read(self, name, frames):
         if name not in self._beads:
-            raise ValueError(f"{self.path} holds no {name} data")
+            raise ValueError(f"{self.path} holds no {_words(name)} data")
         values = self._beads[name]["value"]
         numbers = np.arange(self.n_frames)[frames].reshape(-1)
         try:
@@ -177,7 +192,7 @@ class BeadWriter:
         Time between frames, ps.
     provenance : dict
         Anything that JSON can hold.
-    velocities, forces : bool
+    velocities, forces, friction_stress : bool
         Whether every frame has them.
 
     Attributes
@@ -194,7 +209,7 @@ class BeadWriter:
     """
 
     def __init__(self, path, masses, types, type_names, temperature, frame_interval,
-                 provenance=None, velocities=False, forces=False):
+                 provenance=None, velocities=False, forces=False, friction_stress=False):
         self.path = Path(path)
         self.masses = np.asarray(masses, dtype=np.float64)
         self.types = np.asarray(types, dtype=np.int64)
@@ -215,7 +230,8 @@ class BeadWriter:
                              f"found {self.frame_interval} ps")
         frame_bytes = 12 * n * len(self._fields)
         self._capacity = int(np.clip(BUFFER_BYTES // frame_bytes, 1, 1024))
-        self._buffer = {name: [] for name in [*self._fields, "box/edges"]}
+        self._tensors = ["box/edges"] + [FRICTION_STRESS] * friction_stress
+        self._buffer = {name: [] for name in [*self._fields, *self._tensors]}
         if self.path.exists():
             self._written = self._continue()
         else:
@@ -226,7 +242,7 @@ class BeadWriter:
     def n_frames(self) -> int:
         return self._written + len(self._buffer["position"])
 
-    def append(self, positions, box, velocities=None, forces=None):
+    def append(self, positions, box, velocities=None, forces=None, friction_stress=None):
         """Append one frame, or several.
 
         Parameters
@@ -237,17 +253,20 @@ class BeadWriter:
             Box vectors as rows, nm.
         velocities, forces : array like `positions`
             nm/ps and kJ/mol/nm.
+        friction_stress : array [3, 3] or [T, 3, 3]
+            kJ/mol.
 
         Raises
         ------
         ValueError
             A shape is wrong, a field is missing or unexpected, or a value is not finite.
         """
-        given = {"position": positions, "velocity": velocities, "force": forces}
-        for name in ("velocity", "force"):
-            if (given[name] is not None) != (name in self._fields):
-                raise ValueError(f"{self.path}: {name} data is "
-                                 f"{'missing' if name in self._fields else 'not expected'}")
+        given = {"position": positions, "velocity": velocities, "force": forces, "box/edges": box,
+                 FRICTION_STRESS: friction_stress}
+        for name in ("velocity", "force", FRICTION_STRESS):
+            if (given[name] is not None) != (name in self._buffer):
+                raise ValueError(f"{self.path}: {_words(name)} data is "
+                                 f"{'missing' if name in self._buffer else 'not expected'}")
         frames = {}
         for name in self._fields:
             values = np.array(given[name], dtype=np.float32, ndmin=3)
@@ -257,11 +276,13 @@ class BeadWriter:
                                  f"[{len(self.masses)}, 3] or [T, {len(self.masses)}, 3], found "
                                  f"{list(np.shape(given[name]))}")
         n = len(frames["position"])
-        box = np.array(box, dtype=np.float64)
-        if box.shape not in ((3, 3), (n, 3, 3)):
-            raise ValueError(f"{self.path}: expected a box of shape [3, 3] or [{n}, 3, 3], found "
-                             f"{list(box.shape)}")
-        frames["box/edges"] = np.broadcast_to(box, (n, 3, 3))
+        for name in self._tensors:
+            tensor = np.array(given[name], dtype=np.float64)
+            if tensor.shape not in ((3, 3), (n, 3, 3)):
+                what = "a box" if name == "box/edges" else "a stress"
+                raise ValueError(f"{self.path}: expected {what} of shape [3, 3] or [{n}, 3, 3], "
+                                 f"found {list(tensor.shape)}")
+            frames[name] = np.broadcast_to(tensor, (n, 3, 3))
         for name, values in frames.items():
             finite = np.isfinite(values).all(axis=(1, 2))
             if not finite.all():
@@ -353,14 +374,15 @@ class BeadWriter:
                 values = beads.create_dataset(f"{name}/value", (0, n, 3), "f4",
                                               maxshape=(None, n, 3), chunks=(frames, n, 3))
                 values.attrs["unit"] = UNITS[name]
-            values = beads.create_dataset("box/edges/value", (0, 3, 3), "f8",
-                                          maxshape=(None, 3, 3), chunks=(256, 3, 3))
-            values.attrs["unit"] = "nm"
+            for name in self._tensors:
+                values = beads.create_dataset(f"{name}/value", (0, 3, 3), "f8",
+                                              maxshape=(None, 3, 3), chunks=(256, 3, 3))
+                values.attrs["unit"] = TENSOR_UNITS[name]
             growing = dict(shape=(0,), maxshape=(None,), chunks=(1024,))
             time = beads.create_dataset("position/time", dtype="f8", **growing)
             time.attrs["unit"] = "ps"
             step = beads.create_dataset("position/step", dtype="i8", **growing)
-            for name in [*self._fields[1:], "box/edges"]:
+            for name in [*self._fields[1:], *self._tensors]:
                 beads[name]["time"] = time
                 beads[name]["step"] = step
             beads["mass"] = self.masses
@@ -386,7 +408,8 @@ class BeadWriter:
                     ("temperature", old.temperature, self.temperature),
                     ("frame interval", old.frame_interval, self.frame_interval),
                     ("velocities", old.has_velocities, "velocity" in self._fields),
-                    ("forces", old.has_forces, "force" in self._fields)):
+                    ("forces", old.has_forces, "force" in self._fields),
+                    ("stress", old.has_friction_stress, FRICTION_STRESS in self._tensors)):
                 if found != expected:
                     detail = "" if isinstance(found, list) else f" ({found}, expected {expected})"
                     raise ValueError(f"{self.path} can't be continued: its {what} differ from what "
@@ -412,8 +435,12 @@ def _open_file(path, mode):
 
 
 def _n_frames(beads):
-    lengths = [len(beads[f"{name}/value"]) for name in (*UNITS, "box/edges") if name in beads]
+    lengths = [len(beads[f"{name}/value"]) for name in (*UNITS, *TENSOR_UNITS) if name in beads]
     return min(*lengths, len(beads["position/step"]))
+
+
+def _words(name):
+    return name.rpartition("/")[2].replace("_", " ")
 
 
 def _extend(dataset, start, values):

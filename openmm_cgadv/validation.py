@@ -10,15 +10,20 @@ from pathlib import Path
 import numpy as np
 from openmm import app
 
+from .analysis import dynamics
 from .analysis import metrics as figures
+from .analysis.blocks import Unmeasurable
 from .config import Production
 from .export import Model
 from .production import ProductionExploded, create_simulation, run_production, wrapped
-from .training import TrainedParameters
+from .training import TrainedPairParameters, TrainedParameters
 from .trajectory import BeadTrajectory
 
 VALIDATION_LENGTH = 40.0
 """Longest live validation (ps)."""
+
+DISPLACEMENT_LAGS = (0.02, 20.0)
+"""Range of lags (ps) in which displacements are compared; runs are too short for more."""
 
 
 class LiveValidation:
@@ -34,6 +39,8 @@ class LiveValidation:
     build : callable
         Makes a model of parameters.
     settings : Production
+    frame_interval : float
+        (ps)
     directory : Path
         Holds a run as long as it is measured.
     say : callable
@@ -43,8 +50,9 @@ class LiveValidation:
     def __init__(
         self,
         trajectory: BeadTrajectory,
-        build: Callable[[TrainedParameters], Model],
+        build: Callable[[TrainedParameters | TrainedPairParameters], Model],
         settings: Production,
+        frame_interval: float,
         directory: Path,
         say: Callable[[str], None],
     ):
@@ -54,27 +62,29 @@ class LiveValidation:
         self.directory = directory
         self.say = say
         self.length = min(VALIDATION_LENGTH, trajectory.n_frames * trajectory.frame_interval)
-        self.frame_interval = settings.frame_interval_fs * 1e-3
+        self.frame_interval = frame_interval
         self.measured: figures.Measurement | None = None
         self.positions: np.ndarray | None = None
         self.simulation: app.Simulation | None = None
         self.last = ""
 
     def reference(self) -> figures.Measurement:
-        """The reference, with the diffusion of a part as long as a validation run."""
+        """The reference, with its diffusion over the lags that a validation run supports."""
         if self.measured is None:
             whole = figures.measure(self.trajectory, together=False)
-            part = figures.measure(
-                self.trajectory,
-                stop=round(self.length / self.trajectory.frame_interval),
-                together=False,
-            )
+            interval = self.trajectory.frame_interval
             reasons = {k: v for k, v in whole.reasons.items() if k != "diffusion"}
-            reasons |= {k: v for k, v in part.reasons.items() if k == "diffusion"}
-            self.measured = replace(whole, diffusion=part.diffusion, reasons=reasons)
+            diffusion = None
+            try:
+                within = dynamics.fit_range(self.length, interval)
+                lags = dynamics.fit_lags(interval, within)
+                diffusion = dynamics.diffusion(dynamics.msd(self.trajectory, lags), within)
+            except Unmeasurable as why:
+                reasons["diffusion"] = str(why)
+            self.measured = replace(whole, diffusion=diffusion, reasons=reasons)
         return self.measured
 
-    def __call__(self, parameters: TrainedParameters, iteration: int) -> dict[str, float]:
+    def __call__(self, parameters: TrainedParameters | TrainedPairParameters, iteration: int) -> dict[str, float]:
         model = self.build(parameters)
         if self.positions is not None:
             model = replace(model, positions=self.positions)
@@ -109,16 +119,10 @@ class LiveValidation:
             last = beads.n_frames - 1
             self.positions = wrapped(beads.positions([last])[0], beads.boxes([last])[0])
         shutil.rmtree(self.directory, ignore_errors=True)
-        values = {
-            "validation_diffusion": found["diffusion_cm2_per_s"],
-            "validation_diffusion_stderr": found["diffusion_stderr"],
-            "validation_rdf_l1": found["rdf_l1"],
-            "validation_adf_l1": found["adf_l1"],
-            "validation_temperature": found["temperature_K"],
-        }
-        values = {name: value for name, value in values.items() if value is not None}
+        values = {f"validation_{name}": value for name, value in self.figures(found).items() if value is not None}
         shown = {
             "D": ("validation_diffusion", 1e5, "e-5 cm²/s"),
+            "MSD": ("validation_msd", 100, " % off"),
             "rdf": ("validation_rdf_l1", 1, ""),
         }
         self.last = ", ".join(
@@ -128,3 +132,32 @@ class LiveValidation:
         )
         self.say(f"train: live validation at iteration {iteration}: {self.last}")
         return values
+
+    def figures(self, found: dict) -> dict[str, float | None]:
+        """What is logged of the figures of a run; ``_deviation`` is relative to the reference."""
+        worst, spread = worst_displacement(found)
+        values = {
+            "diffusion": found["diffusion_cm2_per_s"],
+            "diffusion_stderr": found["diffusion_stderr"],
+            "msd": worst,
+            "msd_stderr": spread,
+            "temperature": found["temperature_K"],
+        }
+        for name in ("rdf_l1", "adf_l1", "vacf_rms"):
+            values |= {name: found[name], f"{name}_stderr": found[f"{name}_stderr"]}
+        truth = self.reference().diffusion
+        if truth is not None and values["diffusion"] is not None:
+            values["diffusion_deviation"] = values["diffusion"] / truth.value - 1
+            if values["diffusion_stderr"] is not None:
+                values["diffusion_deviation_stderr"] = values["diffusion_stderr"] / truth.value
+        return values
+
+
+def worst_displacement(run: dict) -> tuple[float | None, float | None]:
+    """Largest relative deviation from all-atom of the mean squared displacement within `DISPLACEMENT_LAGS`, and its
+    standard error."""
+    first, last = DISPLACEMENT_LAGS
+    inside = [
+        (ratio - 1, error) for lag, ratio, error in run.get("msd_ratio") or [] if first - 1e-6 <= lag <= last + 1e-6
+    ]
+    return max(inside, key=lambda one: abs(one[0]), default=(None, None))

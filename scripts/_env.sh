@@ -25,6 +25,11 @@ find_python() {
     fail "found no Python 3.10 to 3.13, expected one as python3 or python3.10 … python3.13"
 }
 
+# Gigabytes that are free where a folder is to be.
+room() {
+    df -Pk "$(dirname "$1")" | awk 'NR == 2 { print int($4 / 1048576) }'
+}
+
 digest() {
     (cd "$root" && find "$@" -type f ! -path '*/__pycache__/*' ! -path '*/_lib/*' -print0 |
         LC_ALL=C sort -z | xargs -0 cat) | "$python" -c \
@@ -57,6 +62,12 @@ else
     command -v c++ g++ clang++ >/dev/null ||
         echo "found no C++ compiler: without the compiled kernels training is far slower" >&2
     requirements=$(digest scripts/requirements.txt)
+    if [ ! -e "$venv/requirements.stamp" ]; then
+        free=$(room "$venv")
+        # What is installed, and beside it the files that pip fetches and unpacks.
+        [ "$free" -ge 10 ] ||
+            fail "found $free GB free for $venv, expected 10 or more: make room, or set CGADV_VENV to another place"
+    fi
     [ "$(cat "$venv/requirements.stamp" 2>/dev/null || true)" = "$requirements" ] ||
         echo "installing torch, OpenMM and what else is needed (about 7 GB, some minutes)"
     install requirements.stamp "$requirements" -r "$root/scripts/requirements.txt"

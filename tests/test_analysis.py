@@ -8,7 +8,7 @@ import mdtraj
 import numpy as np
 import pytest
 
-from openmm_cgadv.analysis import blocks, dynamics, metrics, structure
+from openmm_cgadv.analysis import blocks, dynamics, metrics, structure, verdict
 from openmm_cgadv.analysis.blocks import Unmeasurable
 from openmm_cgadv.trajectory import BeadTrajectory, BeadWriter
 from openmm_cgadv.units import KB
@@ -163,6 +163,24 @@ def test_neighbours_of_two_types_need_their_own_radius(write):
         structure.adf(trajectory, {("A", "B"): 0.35})
 
 
+def test_angles_of_the_second_shell_are_between_its_neighbours_alone(write):
+    box = np.eye(3) * 2
+    simple = np.stack(np.meshgrid(*[range(4)] * 3, indexing="ij"), -1).reshape(1, -1, 3) * 0.5
+    trajectory = write(simple + 0.011, box)
+    first = structure.adf(trajectory, {("A", "A"): 0.6})
+    second = structure.adf(trajectory, {("A", "A"): 0.8}, {("A", "A"): 0.6})
+    # six neighbours along the axes; twelve along the diagonals of the faces
+    for curves, cosines in ((first, {-1: 3, 0: 12}), (second, {-1: 6, -0.5: 24, 0: 12, 0.5: 24})):
+        found = curves.counts.sum((0, 1))
+        assert found.sum() == 64 * sum(cosines.values())
+        for cosine, number in cosines.items():
+            # single precision puts an angle at the edge of a bin on either side of it
+            near = np.abs(curves.theta - np.arccos(cosine)) < 0.04
+            assert found[near].sum() == 64 * number
+    with pytest.raises(Unmeasurable, match="two neighbours in its second shell, within 0.650 nm"):
+        structure.adf(trajectory, {("A", "A"): 0.65}, {("A", "A"): 0.6})
+
+
 @pytest.mark.parametrize("noise", [0.0, 0.01])
 def test_first_shell_ends_at_the_first_minimum(noise):
     r = np.arange(0.0025, 1, 0.005)
@@ -202,6 +220,8 @@ def test_free_langevin_beads_move_and_diffuse_as_the_closed_form(write, seed):
     lags = np.union1d(dynamics.lag_grid(0.02, 120.0), dynamics.fit_lags(0.02, within))
     found = dynamics.msd(trajectory, lags)
     t = found.lags
+    # Displacements are relative to the centre of mass, which takes its share of independent beads.
+    kt *= 1 - 1 / 60
     exact = 6 * kt / gamma * (t - (1 - np.exp(-gamma * t)) / gamma)
     z = (found.values() - exact) / found.stderr
     assert np.abs(z).max() < 6
@@ -215,13 +235,13 @@ def test_free_langevin_beads_move_and_diffuse_as_the_closed_form(write, seed):
 
 @pytest.mark.parametrize("seed", [2, 3])
 def test_velocity_correlation_of_free_beads_is_that_of_averaged_velocities(write, seed):
-    gamma, kt, d = 5.0, KB * TEMPERATURE / MASS, 0.02
+    gamma, kt, d = 5.0, (1 - 1 / 60) * KB * TEMPERATURE / MASS, 0.02
     found = dynamics.vacf(write(free_beads(seed, 6000, 60, gamma)))
     g = gamma * d
-    k = np.arange(1, 51)
+    k = np.arange(1, 101)
     exact = 3 * kt / g**2 * np.append(2 * (g - 1 + np.exp(-g)),
                                       np.exp(-g * (k - 1)) * (1 - np.exp(-g)) ** 2)
-    np.testing.assert_allclose(found.lags, np.arange(51) * d)
+    np.testing.assert_allclose(found.lags, np.arange(101) * d)
     assert found.blocks.mean(0)[0] == pytest.approx(exact[0], rel=0.02)
     difference = found.values() - exact / exact[0]
     assert found.values()[0] == 1
@@ -236,8 +256,9 @@ def test_error_bars_of_displacements_tell_the_spread(write, seed):
     for k in range(runs):
         found = dynamics.msd(write(walkers(seed + k, 1000, 4, step), interval=0.1), lags)
         d = dynamics.diffusion(found, (2.0, 10.0))
-        squares[:7] += (found.values() - 3 * step**2 * lags / 0.1) ** 2
-        squares[7] += (d.value - 1e-2 * step**2 / 0.2) ** 2
+        # Of four walkers' steps, three quarters are relative to their centre.
+        squares[:7] += (found.values() - 0.75 * 3 * step**2 * lags / 0.1) ** 2
+        squares[7] += (d.value - 0.75 * 1e-2 * step**2 / 0.2) ** 2
         claimed += np.append(found.stderr, d.stderr) ** 2
     ratio = np.sqrt(claimed / squares)
     assert ratio.min() > 0.78 and ratio.max() < 1.28
@@ -263,12 +284,12 @@ def test_displacements_do_not_depend_on_how_they_are_read(write, monkeypatch):
     monkeypatch.setattr(dynamics, "READ_BYTES", 37 * 24 * 5)
     parts = dynamics.msd(trajectory, lags)
     np.testing.assert_allclose(parts.blocks, whole.blocks, rtol=1e-10)
-    stored = trajectory.positions()
+    drift = trajectory.positions().mean(1)
+    moving = trajectory.positions() - drift[:, None]
     for k, steps in enumerate((1, 5, 23)):
-        squares = ((stored[steps:] - stored[:-steps]) ** 2).sum(-1)
+        squares = ((moving[steps:] - moving[:-steps]) ** 2).sum(-1)
         expected = [squares[:, [0, 3]].mean(), squares[:, [1, 2, 4]].mean()]
         np.testing.assert_allclose(whole.blocks[..., k].mean(0), expected, rtol=2e-3)
-        drift = stored.mean(1)
         expected = ((drift[steps:] - drift[:-steps]) ** 2).sum(-1).mean()
         assert whole.drift[k] == pytest.approx(expected, rel=2e-3)
     assert whole.type_names == ("A", "B")
@@ -303,6 +324,7 @@ def test_diffusion_is_fitted_where_the_trajectory_allows():
     assert dynamics.fit_range(240) == (2, 20)
     assert dynamics.fit_range(20) == (2, 4)
     assert dynamics.fit_range(1e4, frame_interval=10) == (10, 100)
+    assert dynamics.fit_range(40, frame_interval=2) == (2, 8)
     with pytest.raises(Unmeasurable, match="needs 16 ps of trajectory; this one has 10 ps"):
         dynamics.fit_range(10)
 
@@ -327,7 +349,7 @@ def test_velocities_need_frames_that_fit(write):
         dynamics.vacf(trajectory, 0.05)
     with pytest.raises(Unmeasurable, match="need 0.1 ps or less"):
         dynamics.vacf(write(walkers(0, 300, 3), interval=0.5))
-    with pytest.raises(Unmeasurable, match="needs 2 ps of trajectory"):
+    with pytest.raises(Unmeasurable, match="needs 4 ps of trajectory"):
         dynamics.vacf(trajectory, stop=50)
 
 
@@ -367,7 +389,9 @@ def test_figures_are_numbers_or_none_with_a_reason(write):
     assert 0 < m["rdf_l1_stderr"] < m["rdf_l1"] and 0 < m["vacf_rms"] < 0.1
     assert [lag for lag, _ in m["msd_nm2"]] == [0.02, 0.04, 0.1, 0.2, 0.5, 1, 2]
     assert all(abs(ratio - 1) < 5 * error for _, ratio, error in m["msd_ratio"])
-    assert set(m["reasons"].values()) == {"the trajectory holds no velocities"}
+    reasons = {"the trajectory holds no velocities", "the stress of this run is not known"}
+    assert set(m["reasons"].values()) == reasons
+    assert 0 < m["second_adf_l1"] < 0.1 and 0 < floor["second_adf_l1"] < 0.1
     assert {"temperature_K", "temperature_stderr", "viscosity_mPa_s"} < set(m["reasons"])
     assert empty["reasons"]["rdf_l1"] == "one bead alone makes no pair"
     assert all(empty[name] is None for name in SCHEMA)
@@ -379,9 +403,11 @@ def test_a_run_does_not_differ_from_itself(write):
     again = metrics.metrics(metrics.measure(trajectory, reference), reference)
     assert again["rdf_l1"] == again["adf_l1"] == again["vacf_rms"] == 0
     assert all(ratio == 1 for _, ratio, _ in again["msd_ratio"])
-    verdict = metrics.judge(again, metrics.metrics(reference))
-    assert all(result["met"] for result in verdict.values())
-    assert verdict["msd"]["lags_ps"] == [0.02, 2.0]
+    figures, floor = metrics.metrics(reference), metrics.noise_floor(reference)
+    for name in verdict.BARS:
+        found = verdict.standing(name, again, figures, floor)
+        assert (found.state, found.found) == (verdict.GOOD, 0)
+    assert list(verdict.at_lags(again, figures)) == [0.02, 0.04, 0.1, 0.2, 0.5, 1, 2]
 
 
 def test_distances_have_their_definition(write):
@@ -396,7 +422,8 @@ def test_distances_have_their_definition(write):
     difference = np.abs(np.array(curve["p"]) - other["p"])
     assert difference.sum() * np.pi / 90 == pytest.approx(figures["adf_l1"], rel=1e-4)
     assert figures["rdf_l1"] > 5 * figures["rdf_l1_stderr"]
-    assert not metrics.judge(figures, metrics.metrics(reference))["rdf_l1"]["met"]
+    found = verdict.standing("rdf_l1", figures, metrics.metrics(reference), metrics.noise_floor(reference))
+    assert found.state == verdict.MISSED and found.found == figures["rdf_l1"]
 
 
 def test_noise_floor_compares_the_halves(write):

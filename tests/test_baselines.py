@@ -12,6 +12,7 @@ from openmm_cgadv.baselines import InitialFit, RelativeEntropy, fit_initial
 from openmm_cgadv.baselines.boltzmann_inversion import boltzmann_inversion
 from openmm_cgadv.baselines.force_matching import force_matching
 from openmm_cgadv.baselines.ranges import potential_spec
+from openmm_cgadv.baselines.relative_entropy import LARGEST_GRADIENT, NATURAL_RATE
 from openmm_cgadv.potentials import PairSpec, Potential, PotentialSpec, ThreeBodySpec, basis
 from openmm_cgadv.potentials.splines import spline_weights
 from openmm_cgadv.trajectory import BeadTrajectory, BeadWriter
@@ -102,6 +103,25 @@ def test_relative_entropy_vanishes_in_the_reference_and_points_back_to_it(mixtur
     assert (change.mean(0) @ entropy.theta(-squeezed)) < 0
     theta = torch.randn(spec.n_parameters, dtype=torch.float64)
     torch.testing.assert_close(entropy.theta(entropy.phi(theta)), theta, rtol=1e-6, atol=1e-6)
+
+
+def test_a_step_of_the_relative_entropy_goes_the_same_part_of_the_way_however_far_it_is(mixture):
+    """The model's ensemble is that of the reference, reweighted."""
+    trajectory, spec, _ = mixture
+    entropy, kT = RelativeEntropy(trajectory, spec), KB * TEMPERATURE
+    rows = basis(torch.from_numpy(trajectory.positions()), torch.from_numpy(trajectory.boxes()), entropy.types, spec)
+    values, vectors = torch.linalg.eigh(torch.cov((rows @ entropy.whitening).T, correction=0))
+    assert 0.8 < values[-1] < 1.0
+    for distance in (1e-4, 1e-2):
+        phi = distance * vectors[:, -1]
+        weights = torch.softmax(-rows @ entropy.theta(phi) / kT, 0)
+        gradient = entropy.whitening.T @ (rows.mean(0) - weights @ rows)
+        left = phi.clone()
+        entropy.descend(left, gradient, kT)
+        torch.testing.assert_close(left, (1 - NATURAL_RATE * values[-1]) * phi, rtol=0, atol=0.01 * distance)
+    far = torch.zeros_like(phi)
+    entropy.descend(far, 1e3 * torch.ones_like(phi), kT)
+    assert float(far.norm()) == pytest.approx(NATURAL_RATE * LARGEST_GRADIENT * kT)
 
 
 def test_contacts_that_never_occur_are_given_small_steps(mixture):

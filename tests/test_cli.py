@@ -66,6 +66,18 @@ def test_what_the_last_stages_need_is_checked_before_the_first(tmp_path, argumen
     assert not (tmp_path / "out").exists()
 
 
+def test_a_plugin_that_pair_friction_needs_is_missed_before_the_first_stage(tmp_path, monkeypatch):
+    monkeypatch.setattr("openmm_cgadv.openmm_plugin._WHY_NOT", "the OpenMM plugin was not built")
+    (tmp_path / "water.yaml").write_text(WATER)
+    arguments = ["--set", "dynamics.equation=pair"]
+    run = cgadv("run", tmp_path / "water.yaml", "--out", tmp_path / "out", *arguments)
+    assert run.exit_code == 1 and "only the OpenMM plugin of openmm_cgadv can integrate" in run.output
+    assert not (tmp_path / "out").exists()
+    run = cgadv("run", tmp_path / "water.yaml", "--out", tmp_path / "out", *arguments,
+                "--set", "dynamics.auxiliary_variables=7")  # fmt: skip
+    assert run.exit_code == 1 and "found 7 auxiliary_variables with equation `pair`" in run.output
+
+
 def test_quick_run_makes_every_promised_file(finished):
     out, _, run = finished
     for name in (
@@ -100,6 +112,9 @@ def test_quick_run_measures_what_it_says(finished):
     assert metrics["trained"]["rdf_l1"] < 0.15
     assert metrics["trained"]["timestep_fs"] == 5
     assert metrics["comparison"]["trained, 10 fs"]["timestep_fs"] == 10
+    scales = metrics["provenance"]["time_scales"]
+    assert scales["lags_ps"] == pytest.approx([0.02, 0.04, 0.08, 0.16, 0.32, 0.4])
+    assert scales["auxiliary_variables"] == 2 and metrics["provenance"]["limits"] == []
     assert metrics["timings"]["all_atom_ns_per_day"] > 0
     assert metrics["timings"]["coarse_grained_ns_per_day"] > 0
     assert set(metrics["timings"]["wall_seconds"]) == set(NAMES) - {"report"}
@@ -110,7 +125,8 @@ def test_quick_runs_model_is_the_trained_one(finished):
     model = cg.load(out / "model.cg")
     initial = cg.load(out / "initial.cg")
     assert len(model.types) == 100 and model.type_names == ("HOH",)
-    assert model.drift.shape == (1, 4, 4)
+    # Windows of 20 frames get two auxiliary variables.
+    assert model.drift.shape == (1, 3, 3)
     assert model.masses[0] == pytest.approx(18.015, abs=0.01)
     assert abs(model.theta - initial.theta).max() > 1e-6
     assert model.metrics["validation_rdf_l1"] > 0

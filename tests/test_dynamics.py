@@ -185,3 +185,18 @@ def test_kinetic_energy_is_maxwell_boltzmann():
     ratio = (state**2 * case.masses[:, None, None] / KT).mean([0, 1, 3])
     error = math.sqrt(2 / (2 * 200 * 3))
     assert ((ratio - 1).abs() < 4 * error).all(), ratio
+
+
+def test_running_friction_is_the_integral_of_the_memory_kernel_and_ends_at_the_effective_friction():
+    motion = GeneralizedLangevin(2, 3, 20.0, floor=0.5)
+    with torch.no_grad():
+        motion.rotations.copy_(torch.tensor([[0.3, -0.2, 0.5], [0.1, 0.4, -0.6]]))
+        drift = motion.drift()
+        times = torch.linspace(0, 2, 4001, dtype=torch.float64)
+        kernel = memory_kernel(drift, times)
+        integral = drift[:, 0, :1] + torch.cumulative_trapezoid(kernel, times)
+        found = motion.running_friction(times)
+        torch.testing.assert_close(found[:, 1:], integral, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(found[:, 0], drift[:, 0, 0])
+        late = motion.running_friction(torch.tensor([100.0], dtype=torch.float64))[:, 0]
+        torch.testing.assert_close(late, motion.effective_friction())

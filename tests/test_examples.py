@@ -125,6 +125,24 @@ def test_scan_shows_diffusion_falling_with_friction(bundle, run):
     assert rows[0][2] > 2 * rows[1][2] > 0
 
 
+@pytest.mark.skipif(openmm_plugin.why_not() is not None, reason=openmm_plugin.why_not() or "")
+def test_viscosity_of_both_kinds_of_friction_is_told(run):
+    shorter = [
+        "reference.molecules=100", "reference.length_ps=12", "reference.equilibration_ps=2",
+        *SHORT_TRAINING, "production.length_ps=12",
+    ]  # fmt: skip
+    said = run("viscosity.py", "--quick", "--out", "eta", "--set", *shorter)
+    table = said[said.index("shear viscosity, mPa s") :].splitlines()[1:]
+    labels = ["all-atom", "friction on single beads", "friction between neighbours"]
+    assert [line.strip() for line in table[::3]] == labels
+    for line in table:
+        assert line.strip() in labels or re.search(r"by (shear waves|the stress) +(\d+\.\d\d ± |\w+ \w+)", line)
+    stress = [float(re.search(r"[\d.]+", line).group()) for line in table[5::3]]
+    assert all(0 < value < 5 for value in stress)
+    with BeadTrajectory.open("eta/pair/production/trained/beads.h5") as beads:
+        assert beads.has_friction_stress
+
+
 @pytest.fixture(scope="module")
 def gromacs_files(tmp_path_factory):
     """A topology and a trajectory of real water as GROMACS writes them."""

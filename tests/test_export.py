@@ -14,13 +14,14 @@ from openmm import app, unit
 from systems import jittered_lattice, liquid_box, random_spec, random_theta
 
 from openmm_cgadv import Model, load, save_bundle
-from openmm_cgadv.dynamics import GeneralizedLangevin, effective_friction, propagator
+from openmm_cgadv.dynamics import GeneralizedLangevin, PairFriction, effective_friction, propagator
 from openmm_cgadv.export import system as systems
 from openmm_cgadv.export import plugin, torchforce
 from openmm_cgadv.export.bundle import FILES, PLUGIN_FILES
 from openmm_cgadv.export.integrators import memory_integrator
 from openmm_cgadv.export.native import native_forces
 from openmm_cgadv.potentials import PotentialSpec
+from openmm_cgadv.summary import memories
 from openmm_cgadv.units import KB
 
 needs_torchforce = pytest.mark.skipif(
@@ -68,6 +69,18 @@ def make_model(n_types=1, memory=2, n=64, seed=0, triclinic=False) -> Model:
         box=box,
         provenance={"reference": "random", "seed": np.int64(seed)},
         metrics={"rdf_l1": 0.0123, "adf_l1": float("nan")},
+    )
+
+
+def make_pair_model(n_types=1, memory=2, n=64, seed=0) -> Model:
+    motion = PairFriction(n_types, memory, 12.0, floor=1.0)
+    with torch.no_grad():
+        motion.rotations += 1.5
+    return replace(
+        make_model(n_types, 0, n, seed),
+        equation="pair",
+        drift=None,
+        pair_friction=motion.export(),
     )
 
 
@@ -159,7 +172,7 @@ class TestBundle:
             (lambda p: (p / "model.json").write_text("{}"), "found no schema_version"),
             (
                 lambda p: (p / "model.json").write_text('{"schema_version": 7}'),
-                "found schema_version 7, expected 1; install a newer openmm_cgadv",
+                "found schema_version 7, expected 1 to 2; install a newer openmm_cgadv",
             ),
             (
                 lambda p: (p / "parameters.npz").write_bytes(
@@ -195,6 +208,60 @@ class TestBundle:
         with pytest.raises(ValueError, match="not a bundle"):
             save_bundle(model, tmp_path / "data")
         assert (tmp_path / "data" / "thesis.txt").exists()
+
+    def test_pair_friction_is_kept_bit_for_bit(self, tmp_path):
+        model = make_pair_model(n_types=2)
+        path = save_bundle(model, tmp_path / "pair.cg")
+        found = load(path)
+        assert_equal_models(found, model)
+        assert found.drift is None
+        for name in ("r_min", "r_cut", "splines", "memory"):
+            np.testing.assert_array_equal(
+                getattr(found.pair_friction, name), getattr(model.pair_friction, name)
+            )
+
+    def test_pair_friction_of_a_bead_is_that_with_its_neighbours(self):
+        """Instant and slow part add up, and make the effective friction."""
+        model = make_pair_model(n_types=2)
+        x = model.positions
+        d = x[:, None] - x
+        r = np.linalg.norm(d - model.box.diagonal() * np.round(d / model.box.diagonal()), axis=-1)
+        pair = model.pair_friction.friction(np.maximum(r, 1e-9).ravel()).reshape(3, 2, *r.shape)
+        kinds = np.array([[0, 1], [1, 2]])[np.ix_(model.types, model.types)]
+        along, across = (np.take_along_axis(pair[:, k], kinds[None], 0)[0] for k in (0, 1))
+        m = model.masses[model.types]
+        share = 2 * m / (m[:, None] + m) * (along + 2 * across) / 3 * ~np.eye(len(x), dtype=bool)
+        expected = [share.sum(1)[model.types == kind].mean() for kind in (0, 1)]
+        np.testing.assert_allclose(model.friction, expected, rtol=0.01)
+        for memory, friction in zip(memories("model", model), model.friction):
+            slow = float(torch.trapezoid(torch.as_tensor(memory.kernel), torch.as_tensor(memory.time)))
+            assert memory.instantaneous + slow == pytest.approx(friction, rel=0.02)
+            assert memory.effective == friction
+
+    def test_pair_friction_says_what_it_needs(self, tmp_path):
+        """And packages that do not know it refuse the bundle by its schema version."""
+        path = save_bundle(make_pair_model(), tmp_path / "pair.cg")
+        description = json.loads((path / "model.json").read_text())
+        assert description["schema_version"] == 2
+        for text in (description["needs"], (path / "README.txt").read_text()):
+            assert "only the OpenMM plugin of openmm_cgadv can integrate" in text
+        assert not (path / "integrator.xml").exists()
+
+    @pytest.mark.parametrize(
+        "change, message",
+        [
+            ({"equation": "langevin"}, "drift: found none with the equation 'langevin'"),
+            ({"pair_friction": None}, "pair_friction: found none with the equation 'pair'"),
+            ({"drift": np.ones([1, 1, 1])}, "drift: found one with the equation 'pair'"),
+            (
+                {"pair_friction": PairFriction(2, 1, 10.0).export()},
+                "pair_friction: found 2 bead types, expected 1",
+            ),
+        ],
+    )
+    def test_friction_of_another_equation_is_refused(self, change, message):
+        with pytest.raises(ValueError, match=message):
+            replace(make_pair_model(), **change)
 
     def test_model_of_wrong_shape_is_refused(self):
         model = make_model()

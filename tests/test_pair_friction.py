@@ -1,6 +1,8 @@
 """Pairwise friction with memory: momentum, equilibrium, and the gradients of its rollout."""
 
+import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 from systems import jittered_lattice, liquid_box, random_spec, random_theta
 
 from openmm_cgadv import kernels
-from openmm_cgadv.dynamics import PairFriction, pair_rollout
+from openmm_cgadv.dynamics import PairFriction, PairFrictionParameters, pair_rollout
 from openmm_cgadv.dynamics.pair_noise import pair_noise
 from openmm_cgadv.dynamics.pair_rollout import _Pairs, _solve
 from openmm_cgadv.dynamics.rollout import energy_and_forces
@@ -211,7 +213,7 @@ def test_nothing_is_left_without_friction():
     """With all functions zero the step is that of leapfrog."""
     case = Case(2)
     with torch.no_grad():
-        case.motion.splines.zero_()
+        case.motion.shapes.zero_()
         frames, x, v = case.run()
         for b in range(2):
             potential, y, w = Potential(case.spec, case.theta, case.types), case.x[b], case.v[b]
@@ -321,6 +323,45 @@ def test_starting_friction_is_the_one_asked_for():
     assert float(friction.detach()[:, :, 2].max()) < 1e-20
 
 
+class TestParameters:
+    """The numbers of a friction, apart from its module."""
+
+    @pytest.mark.parametrize("k", [0, 1, 3])
+    @pytest.mark.parametrize("n_types", [1, 2])
+    def test_json_keeps_every_bit(self, n_types, k):
+        motion = random_friction(n_types, k)
+        found = PairFrictionParameters.from_dict(json.loads(json.dumps(motion.export().to_dict())))
+        np.testing.assert_array_equal(found.splines, motion.splines.detach())
+        np.testing.assert_array_equal(found.memory, motion.memory().detach())
+        assert (found.r_min, found.r_cut) == (tuple(motion.r_min.tolist()), motion.r_cut)
+        assert (found.n_types, found.n_auxiliary) == (n_types, k)
+        r = torch.linspace(0.22, 0.45, 9, dtype=torch.float64)
+        np.testing.assert_allclose(found.friction(r.numpy()), motion.friction(r).detach().numpy(), rtol=1e-12)
+
+    def test_rollout_is_that_of_the_module(self):
+        case = Case(2)
+        expected = case.run()
+        case.motion = case.motion.export()
+        for a, b in zip(case.run(), expected):
+            assert torch.equal(a, b)
+
+    @pytest.mark.parametrize(
+        "change, message",
+        [
+            ({"r_min": (0.2, 0.2)}, "r_min: found 2 numbers, expected one for each pair"),
+            ({"r_min": (0.2, 0.2, 0.5)}, "r_min: found .* expected numbers from 0 to the range of 0.44"),
+            ({"memory": np.zeros([3, 2, 1])}, r"memory: found shape \(3, 2, 1\), expected \(3, K, K\)"),
+            ({"splines": np.zeros([3, 2, 2, 8])}, r"splines: found shape .* expected \(3, 3, 2, n_basis\)"),
+            ({"splines": np.full([3, 3, 2, 8], np.nan)}, "splines: found a value that is not finite"),
+            ({"memory": np.zeros([3, 2, 2])}, "memory: found a rate of 0/ps, expected more than 0"),
+            ({"memory": np.ones([3, 2, 2])}, "memory: found a coupling with a symmetric part"),
+        ],
+    )
+    def test_wrong_numbers_are_named(self, change, message):
+        with pytest.raises(ValueError, match=message):
+            replace(random_friction(2, 2).export(), **change)
+
+
 def relative(found, expected):
     return float((found.detach() - expected.detach()).abs().max() / (expected.detach().abs().max() + 1e-4))
 
@@ -385,10 +426,10 @@ def test_exact_adjoint_of_the_fused_rollout_is_the_slope_of_the_loss():
         values = []
         for sign in (1, -1):
             with torch.no_grad():
-                parameter += sign * 1e-6 * direction
+                parameter += sign * 1e-7 * direction
                 values.append(case.loss(*fused(case)).item())
-                parameter -= sign * 1e-6 * direction
-        assert (values[0] - values[1]) / 2e-6 == pytest.approx((gradient * direction).sum().item(), rel=1e-5, abs=1e-5)
+                parameter -= sign * 1e-7 * direction
+        assert (values[0] - values[1]) / 2e-7 == pytest.approx((gradient * direction).sum().item(), rel=1e-5, abs=1e-5)
 
 
 @needs_library

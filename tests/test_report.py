@@ -9,9 +9,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from openmm_cgadv.analysis import metrics
-from openmm_cgadv.analysis.report import (Memory, PairPotential, ReportInput, Run, Timings,
-                                          read_training_log, write_report)
+from openmm_cgadv.analysis import metrics, plots, verdict
+from openmm_cgadv.analysis.report import (Memory, PairFrictionCurve, PairPotential, ReportInput,
+                                          Run, Timings, read_training_log, write_report)
+from openmm_cgadv.analysis.verdict import GOOD, MISSED, OPEN, Settings
 from openmm_cgadv.trajectory import BeadTrajectory, BeadWriter
 
 SECTIONS = ["Verdict", "Figures", "Structure", "Motion", "The model", "Training",
@@ -62,14 +63,19 @@ def full(measured, log):
     reference, figures, runs = measured
     r, t = np.linspace(0.2, 0.6, 80), np.linspace(0, 2, 50)
     u = 4 * ((0.28 / r) ** 12 - (0.28 / r) ** 6)
+    floor = metrics.noise_floor(reference)
     return ReportInput(
         title="Water <b>& beads</b>", reference=Run("All-atom", figures),
         initial=Run("Force matching", runs["initial"]), trained=Run("Trained", runs["trained"]),
-        noise_floor=metrics.noise_floor(reference), comparison=[Run("Langevin", runs["other"])],
+        noise_floor=floor, comparison=[Run("Langevin", runs["other"])],
         potentials=[PairPotential(("HOH", "HOH"), r, u, 0.9 * u, 0.25)],
+        pair_friction=[PairFrictionCurve(("HOH", "HOH"), r, np.array([u, u]), np.array([r, u]))],
         memory=[Memory("trained", t, 20 * np.exp(-t / 0.5), 9.0, 19.0)], training_log=log,
         timings=Timings({"reference": 600.0, "train": 4000.0}, 70.0, 1400.0, "two cores"),
-        verdict=["One more sentence."], provenance={"seed": 3, "versions": {"openmm": "8.6.1"}})
+        findings=verdict.judgement(runs["trained"], figures, floor, Settings()),
+        confidence={"diffusion_ratio": 1.2, "stderr": 0.05, "from_reference": 0.04,
+                    "from_production": 0.03, "from_training": None},
+        outcome={"sentence": "it had settled", "warnings": ["a chain froze"]}, provenance={"seed": 3, "versions": {"openmm": "8.6.1"}})
 
 
 class Page(HTMLParser):
@@ -113,27 +119,73 @@ def test_page_shows_every_section_and_opens_offline(full, tmp_path):
     assert all(link.startswith("#") and link[1:] in page.anchors for link in page.links)
     assert "url(" not in text and "<script" not in text and "@import" not in text
     prefix = "data:image/svg+xml;base64,"
-    assert len(page.sources) == 9 and all(s.startswith(prefix) for s in page.sources)
+    assert len(page.sources) == 12 and all(s.startswith(prefix) for s in page.sources)
     for source in page.sources:
         svg = base64.b64decode(source[len(prefix):]).decode()
         assert ElementTree.fromstring(svg).tag.endswith("svg")
         assert not re.search(r'(href|src)="http', svg)
     for words in ("Water <b>& beads</b>", "Force matching", "Langevin", "Noise floor",
-                  "One more sentence.", "1,400 ns/day", "20 ×", "1 h 06 min", "versions.openmm",
+                  *(finding.sentence for finding in full.findings), "1.200 ± 0.050", "it had settled", "a chain froze", "1,400 ns/day", "20 ×", "1 h 06 min", "versions.openmm",
                   "8.6.1", "trained 19 ps⁻¹, of which 9 ps⁻¹ instantaneous"):
         assert words in page.text
     assert not re.search(r"\b(nan|inf|None)\b", page.text)
 
 
-def test_page_tells_met_targets_from_missed(full, tmp_path):
-    judged = metrics.judge(full.trained.metrics, full.reference.metrics)
-    met = sum(result["met"] for result in judged.values())
-    text, page = read(write_report(tmp_path, full))
-    assert (f"{met} of 5 targets met." in page.text) == (met < 5)
-    tiles = text[text.index("<ul class=targets>"):text.index("</ul>")]
-    assert tiles.count("<li class=met>") == met
-    assert tiles.count("<li class=missed>") == 5 - met
-    assert not metrics.judge(full.initial.metrics, full.reference.metrics)["rdf_l1"]["met"]
+def states(data, run, floor=None):
+    """How the five figures of a run stand."""
+    floor = data.noise_floor if floor is None else floor
+    return {name: verdict.standing(name, run.metrics, data.reference.metrics, floor).state for name in verdict.BARS}
+
+
+def off(data, **figures):
+    """The same report with other figures of the trained model."""
+    run = Run("Trained", data.trained.metrics | figures)
+    findings = verdict.judgement(run.metrics, data.reference.metrics, data.noise_floor, Settings())
+    return replace(data, trained=run, findings=findings)
+
+
+def test_page_tells_figures_within_their_bars_from_others_once(full, tmp_path):
+    assert states(full, full.initial)["rdf_l1"] == MISSED
+    for data in (off(full, adf_l1=None), off(full, rdf_l1=1.0, vacf_rms=0.5, vacf_rms_stderr=1.0)):
+        stands = list(states(data, data.trained).values())
+        assert OPEN in stands and GOOD in stands
+        text, page = read(write_report(tmp_path, data))
+        assert text.count(f"{stands.count(GOOD)} of 5 figures within their bars") == 1
+        assert text.count("class=headline") == 1 and "arget" not in page.text
+        tiles = text[text.index("<ul class=figures>"):text.index("</ul>")]
+        table = text[text.index("<thead>"):text.index("</table>")]
+        ticks = [stand for run in (data.initial, data.trained, *data.comparison)
+                 for name, stand in states(data, run).items() if run.metrics.get(name, 0.0) is not None]
+        for state in (GOOD, MISSED, OPEN):
+            assert tiles.count(f"<li class={state}>") == stands.count(state)
+            assert table.count(f'class="tick {state}"') == ticks.count(state)
+
+
+def test_bands_of_the_figures_are_the_bars(full, monkeypatch):
+    monkeypatch.setattr(plots, "_svg", lambda figure: figure)
+
+    def bands(axis):
+        return [artist.get_window_extent().transformed(axis.transData.inverted())
+                for artist in axis.patches] + [c.get_paths()[0].vertices for c in axis.collections]
+
+    m = full.reference.metrics
+    reference = plots.Series("all-atom", m, plots.REFERENCE)
+    edges = bands(plots.msd(reference, []).axes[1])[0]
+    for lag, _ in m["msd_nm2"]:
+        at = edges[np.isclose(edges[:, 0], lag), 1]
+        allowed = verdict.msd_bar(lag, m)
+        assert at.min() == pytest.approx(1 - allowed) and at.max() == pytest.approx(1 + allowed)
+
+    x, none = np.arange(3.0), np.zeros(3)
+    live = {name: (x, none, none) for name in ("diffusion_cm2_per_s", "msd", "rdf_l1", "adf_l1", "vacf_rms")}
+    panels = plots.validation(live, m, full.noise_floor).axes
+    for name, panel in zip(live, panels):
+        figure, d = name.removesuffix("_cm2_per_s"), m["diffusion_cm2_per_s"]
+        allowed = verdict.bar(figure, m, full.noise_floor)
+        low, high = {"diffusion": (1e5 * d * (1 - allowed), 1e5 * d * (1 + allowed)),
+                     "msd": (-allowed, allowed)}.get(figure, (0.0, allowed))
+        band = bands(panel)[0]
+        assert (band.y0, band.y1) == (pytest.approx(low), pytest.approx(high))
 
 
 def test_numbers_for_programs_are_those_of_the_page(full, tmp_path):
@@ -146,6 +198,21 @@ def test_numbers_for_programs_are_those_of_the_page(full, tmp_path):
             assert value is not None or numbers[name]["reasons"][field]
     assert numbers["trained"] == full.trained.metrics
     assert list(numbers["comparison"]) == ["Langevin"]
+    stands = states(full, full.trained)
+    within = f"{list(stands.values()).count(GOOD)} of 5 figures within their bars"
+    assert within in numbers["verdict"]["headline"]
+    assert set(numbers["verdict"]["findings"][0]) == {"figure", "state", "found", "bar", "sentence"}
+    found = {finding["figure"]: finding for finding in numbers["verdict"]["findings"]}
+    assert {name: found[name]["state"] for name in stands} == stands
+    for name, target in numbers["targets"].items():
+        assert (target["value"], target["target"]) == (found[name]["found"], found[name]["bar"])
+        assert target["met"] is {GOOD: True, MISSED: False, OPEN: None}[stands[name]]
+    assert numbers["confidence"]["stderr"] == 0.05 and numbers["training"]["sentence"] == "it had settled"
+    # g(r) of 1 / iteration comes below its bar at the second validation, 20/3 s after the first iteration.
+    bar = max(0.01, 2 * numbers["noise_floor"]["rdf_l1"])
+    cost = numbers["cost"]["figures"]["rdf_l1"]
+    assert cost["bar"] == bar and len(cost["deviation"]) == 4
+    assert cost["met_after_seconds"] == next((k / 3 for k in (10, 20, 30, 40) if round(1 / k, 3) <= bar), None)
     timings = numbers["timings"]
     assert timings["wall_seconds"] == {"reference": 600, "train": 4000}
     assert (timings["all_atom_ns_per_day"], timings["speed_up"]) == (70, 20)
@@ -175,6 +242,47 @@ def test_page_tells_what_friction_on_single_beads_costs(full, tmp_path):
         assert "Friction on single beads damps" not in good and "Shared displacements" in good
 
 
+def test_equation_of_motion_is_named_where_it_is_the_cause(full, tmp_path):
+    lags = np.linspace(0, 2, 101)
+
+    def page_with(rate, damping, msd=1.01, viscosity=None):
+        def run(of, rate, viscosity, at_k, damping):
+            figures = of.metrics | {
+                "transverse_current": [[t, np.exp(-rate * t)] for t in lags],
+                "transverse_current_stderr": [[t, 0.005] for t in lags],
+                "viscosity_mPa_s": viscosity, "viscosity_stderr": viscosity and 0.02,
+                "apparent_viscosity": [[2.9, at_k, 0.02], [4.1, at_k / 2, 0.02]],
+                "shear_damping_per_ps": damping, "shear_damping_stderr": 0.5,
+                "msd_ratio": [[0.02, msd, 0.01]], "vacf_rms": 0.01}
+            why = {name: f"{name} was lost" for name, v in figures.items() if v is None}
+            return Run(of.label, figures | {"reasons": why})
+
+        data = replace(full, reference=run(full.reference, 2.0, 0.72, 0.7, 0.1), comparison=[],
+                       trained=run(full.trained, rate, viscosity, 0.35 * rate, damping))
+        return read(write_report(tmp_path, data))[1].text
+
+    single = page_with(20.0, 18.0)
+    assert "Trained 0.09 instead of 0.79 at 0.12 ps" in single
+    assert "The equation of motion is the cause: friction on single beads" in single
+    assert "Momentum is conserved, so it is the range" in page_with(3.0, 0.1, viscosity=1.0)
+    # 4 % is beyond the bar of displacements.
+    for fine in (page_with(2.05, 0.1, viscosity=0.75), page_with(20.0, 18.0, msd=1.04)):
+        assert "beads don't move together" not in fine
+
+
+def test_diffusion_in_other_boxes_follows_the_viscosity_of_the_reference(full, tmp_path):
+    edge = full.reference.metrics["volume_nm3"] ** (1 / 3)
+    reference = Run("All-atom", full.reference.metrics | {
+        "viscosity_mPa_s": 0.72, "diffusion_cm2_per_s": 2.4e-5, "diffusion_stderr": 0.1e-5,
+        "diffusion_box_correction_cm2_per_s": 0.4e-5, "diffusion_box_correction_stderr": 0.03e-5})
+    large = Run("Large", full.trained.metrics | {"volume_nm3": (2 * edge) ** 3})
+    _, page = read(write_report(tmp_path, replace(full, reference=reference, comparison=[large])))
+    assert "it is 2.80 ± 0.10 · 10⁻⁵ cm²/s in an infinite box, against 2.40 ± 0.10" in page.text
+    assert f"In the box of Large, {2 * edge:.3g} nm, all-atom is expected at 2.60 ± 0.10" in page.text
+    _, page = read(write_report(tmp_path, full))
+    assert "Diffusion in an infinite box is not known" in page.text
+
+
 def test_what_is_missing_is_named_with_its_reason(measured, tmp_path):
     _, figures, _ = measured
     data = ReportInput("Only a reference", Run("All-atom", figures),
@@ -200,12 +308,15 @@ def test_runs_too_short_for_anything_still_make_a_page(measured, tmp_path):
     data = ReportInput("Short", Run("All-atom", metrics.metrics(short)),
                        trained=Run("Trained", metrics.metrics(short, short)),
                        noise_floor=metrics.noise_floor(short))
+    data = off(data)
     _, page = read(write_report(tmp_path / "both", data))
     assert "No displacements: too few frames for a displacement: 1." in page.text
     assert not re.search(r"\b(nan|inf|None)\b", page.text)
-    data = ReportInput("Short", Run("All-atom", measured[1]), trained=Run("Trained", figures))
-    _, page = read(write_report(tmp_path / "one", data))
-    assert "not measured: too few frames for a displacement: 1" in page.text
+    data = off(ReportInput("Short", Run("All-atom", measured[1]), trained=Run("Trained", figures)))
+    text, page = read(write_report(tmp_path / "one", data))
+    assert "? Displacement (MSD) not known" in page.text
+    assert "squared displacement is not known: too few frames for a displacement: 1" in page.text
+    assert text.count("of 5 figures within their bars") == 1
 
 
 def test_two_types_get_a_panel_for_every_pair(tmp_path):

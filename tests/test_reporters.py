@@ -212,7 +212,10 @@ class TestAnalysis:
                 for k in range(0, 400, 10)
             ]
         np.testing.assert_allclose(reporter.msd.blocks.mean(0), expected, rtol=1e-4)
-        np.testing.assert_allclose(reporter.rdf.observed.sum(0), np.sum(counts, axis=0))
+        # The file is in single precision, so that a distance at the edge of a bin may change sides.
+        found, expected = reporter.rdf.observed.sum(0), np.sum(counts, axis=0)
+        assert np.abs(found - expected).sum() < 1e-3 * expected.sum()
+        np.testing.assert_allclose(found.sum(-1), expected.sum(-1), rtol=1e-3)
         assert r_max == pytest.approx(0.9 * model.box[0, 0] / 2, abs=0.005)
         assert reporter.diffusion.fit_range == (2.0, 4.0)
         slope = np.polyfit(*[a[reporter.msd.lags > 1.99] for a in

@@ -10,8 +10,11 @@ from test_reference import all_atom, save, wrap
 from typer.testing import CliRunner
 
 from openmm_cgadv import BeadTrajectory, Mapping, production, save_bundle
+from openmm_cgadv.analysis import metrics
 from openmm_cgadv.cli import app
 from openmm_cgadv.progress import Reporter
+from openmm_cgadv.project import StageError
+from openmm_cgadv.summary import check_compared, elsewhere
 
 SHORT = ["--steps", 100, "--report-interval", 20, "--equilibration-ps", 0.2, "--threads", 1]
 
@@ -61,6 +64,23 @@ class TestSimulate:
         np.testing.assert_allclose(seen.unitcell_lengths[0], [1.4, 1.3, 1.6], atol=1e-3)
         np.testing.assert_allclose(seen.time, 0.04 * np.arange(1, 6), atol=1e-5)
         assert seen.n_atoms == round(33.0 * 1.4 * 1.3 * 1.6)
+
+    def test_frames_of_beads_are_measured_beside_a_reference(self, bundle, tmp_path):
+        run = cgadv("simulate", bundle, *SHORT, "--out", "none")
+        assert run.exit_code == 0, run.stderr
+        with pytest.raises(StageError, match="found a run without beads.h5 in .*none"):
+            check_compared(tmp_path / "none")
+        command = ["simulate", bundle, "--steps", 130, "--frame-interval-fs", 20, *SHORT[4:]]
+        run = cgadv(*command, "--molecules", 100, "--out", "large")
+        assert run.exit_code == 0, run.stderr
+        check_compared(tmp_path / "large")
+        with BeadTrajectory.open("large/beads.h5") as beads:
+            assert (beads.n_frames, beads.n_beads, beads.frame_interval) == (32, 100, 0.02)
+            assert beads.has_velocities
+            reference = metrics.measure(beads)
+        figures = elsewhere(tmp_path / "large", reference)
+        assert figures["rdf_l1"] == 0 and figures["timestep_fs"] == 5
+        assert figures["volume_nm3"] == pytest.approx(100 / 33.0)
 
     def test_goes_on_after_an_interruption_and_is_done_once(self, bundle, tmp_path, monkeypatch):
         command = ["simulate", bundle, *SHORT, "--out", "run"]
@@ -156,6 +176,8 @@ class TestMap:
         assert run.exit_code == 0, run.stderr
         assert "40 frames of 30 beads (HOH) in beads.h5" in run.stdout
         truth = Mapping.per_residue(topology).positions(x)
+        center = truth.mean(axis=1, keepdims=True)
+        truth -= center - center[0]
         with BeadTrajectory.open("beads.h5") as beads:
             assert beads.temperature == 298.15 and beads.frame_interval == pytest.approx(0.02)
             moved = beads.positions() - truth

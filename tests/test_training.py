@@ -11,7 +11,7 @@ from openmm_cgadv import config
 from openmm_cgadv.baselines import InitialFit
 from openmm_cgadv.dynamics import GeneralizedLangevin, Langevin
 from openmm_cgadv.potentials import PairSpec, PotentialSpec
-from openmm_cgadv.training import AdversarialTraining, TrainingDiverged, adversarial, train
+from openmm_cgadv.training import AdversarialTraining, TrainingDiverged, motion, train
 from openmm_cgadv.training.checkpoint import load_checkpoint
 from openmm_cgadv.training.windows import ReferenceWindows, window_lags
 from openmm_cgadv.trajectory import BeadTrajectory, BeadWriter
@@ -59,21 +59,24 @@ def reference(tmp_path_factory):
 
 
 def test_window_lags_are_log_spaced_with_memory_and_long_without():
-    assert window_lags(0.02, 1.6, True) == [1, 2, 4, 8, 16, 32, 64]
+    assert window_lags(0.02, 1.28, True) == [1, 2, 4, 8, 16, 32, 64]
+    assert window_lags(0.02, 1.92, True) == [1, 2, 4, 8, 16, 32, 64, 96]
     assert window_lags(0.02, 1.0, False) == [25, 50]
 
 
 def test_windows_are_those_of_the_trajectory(reference):
     windows = ReferenceWindows(reference, [1, 2, 4])
-    sampled, types = windows.sample(50, torch.Generator().manual_seed(0))
-    assert sampled.shape == (50, 4, 3) and types.shape == (50,)
+    sampled = windows.sample(48, torch.Generator().manual_seed(0))
+    assert sampled.own.shape == (48, 4, 3) and sampled.types.shape == (48,)
+    assert sampled.positions.shape == (16, 4, BEADS, 3) and sampled.boxes.shape == (16, 3, 3)
     positions = reference.positions()
-    for window in sampled.numpy():
+    positions -= positions.mean(1, keepdims=True)
+    for window in sampled.own.numpy():
         distance = np.abs(positions - window[0]).max(-1)
         frame, bead = np.unravel_index(distance.argmin(), distance.shape)
         np.testing.assert_allclose(positions[frame + np.array([0, 1, 2, 4]), bead], window, atol=1e-6)
     step = np.diff(positions, axis=0)
-    assert windows.scale(10**6)[0, 0].tolist() == pytest.approx([np.sqrt((step**2).sum(-1).mean())] * 2, rel=0.01)
+    assert windows.scale(windows=10**6)[0, 0].tolist() == pytest.approx([np.sqrt((step**2).sum(-1).mean())] * 2, rel=0.01)
 
 
 @pytest.mark.parametrize("start", [5.0, 45.0])
@@ -120,7 +123,7 @@ def test_validation_is_logged(reference, tmp_path):
 
 
 def test_an_explosion_sends_training_back_to_its_last_good_state(reference, tmp_path, monkeypatch):
-    calls, original, said = [], adversarial.rollout, []
+    calls, original, said = [], motion.rollout, []
 
     def explode_once(*arguments, **options):
         calls.append(1)
@@ -128,9 +131,9 @@ def test_an_explosion_sends_training_back_to_its_last_good_state(reference, tmp_
             raise RuntimeError("rollout exploded at step 3 of 16 in replica 0")
         return original(*arguments, **options)
 
-    monkeypatch.setattr(adversarial, "rollout", explode_once)
+    monkeypatch.setattr(motion, "rollout", explode_once)
     train(AdversarialTraining(reference, FREE, experiment(iterations=5)), tmp_path, warn=said.append)
-    assert said == ["rollout exploded at step 3 of 16 in replica 0; training went back to iteration 2"]
+    assert said[0] == "rollout exploded at step 3 of 16 in replica 0; training went back to iteration 2"
     assert load_checkpoint(tmp_path / "checkpoints")["iteration"] == 5
 
 

@@ -46,6 +46,26 @@ def test_round_trip_keeps_every_number(tmp_path):
         assert read.positions().dtype == np.float64
 
 
+def test_stress_of_friction_is_kept_frame_by_frame(tmp_path):
+    stress = np.random.default_rng(1).normal(size=(10, 3, 3))
+    with BeadWriter(tmp_path / "beads.h5", **description(friction_stress=True)) as writer:
+        with pytest.raises(ValueError, match="friction stress data is missing"):
+            writer.append(*frames(10))
+        with pytest.raises(ValueError, match=r"expected a stress of shape \[3, 3\] or \[10, 3, 3\]"):
+            writer.append(*frames(10), friction_stress=stress[:4])
+        writer.append(*frames(10), friction_stress=stress)
+        writer.truncate(7)
+    with pytest.raises(ValueError, match="its stress differ"):
+        BeadWriter(tmp_path / "beads.h5", **description())
+    with BeadTrajectory.open(tmp_path / "beads.h5") as read:
+        assert read.has_friction_stress and read.n_frames == 7
+        assert np.array_equal(read.friction_stress(slice(2, 9)), stress[2:7])
+    with BeadTrajectory.open(write(tmp_path / "none.h5")) as read:
+        assert not read.has_friction_stress
+        with pytest.raises(ValueError, match="holds no friction stress data"):
+            read.friction_stress()
+
+
 def test_any_choice_of_frames_reads_those_frames(tmp_path):
     positions = frames(10)[0]
     with BeadTrajectory.open(write(tmp_path / "beads.h5")) as read:

@@ -41,7 +41,7 @@ def live(reference, tmp_path, monkeypatch):
 
     with BeadTrajectory.open(beads) as trajectory:
         yield LiveValidation(
-            trajectory, build, Production(), tmp_path / "validation", said.append
+            trajectory, build, Production(), 0.02, tmp_path / "validation", said.append
         ), model, said, made
 
 
@@ -97,3 +97,9 @@ def test_explosion_is_said_and_left_behind(live):
     values = validate(parameters(model), 3)
     assert len(made) == 2
     assert 0.7 * model.temperature < values["validation_temperature"] < 1.3 * model.temperature
+
+
+def test_displacements_are_compared_at_the_lags_that_a_short_run_supports():
+    ratios = [[0.01, 2.0, 0.1], [0.02, 1.02, 0.01], [5.0, 0.95, 0.03], [20.0, 1.04, 0.04], [50.0, 0.5, 0.2]]
+    assert validation.worst_displacement({"msd_ratio": ratios}) == (pytest.approx(-0.05), 0.03)
+    assert validation.worst_displacement({"msd_ratio": None}) == (None, None)

@@ -417,7 +417,7 @@ def apparent_viscosity(found: Currents) -> ApparentViscosity:
             raise Unmeasurable(f"frames are {1e3 * found.lags[1]:g} fs apart, by when the "
                                f"transverse current at {k:.3g}/nm has fallen to {one[1]:.2f} of "
                                "its start: too long to follow its decay")
-    ends = [_decayed(*both) for both in zip(c, noise)]
+    ends = [decayed(*both) for both in zip(c, noise)]
     for k, one, end in zip(found.k, c, ends):
         if end is None:
             raise Unmeasurable(f"the transverse current at {k:.3g}/nm has not decayed to its noise "
@@ -444,13 +444,14 @@ def apparent_viscosity(found: Currents) -> ApparentViscosity:
                              found.density)
 
 
-def _decayed(c, noise):
-    """Number of the first lag t from which to 2t a correlation is no larger than its noise."""
+def decayed(c, noise, doubt: float = 2.0):
+    """Number of the first lag t from which to 2t a correlation's mean square is no larger than
+    `doubt` times that of its noise; None if there is none."""
     square = np.concatenate([[0], np.cumsum(c**2)])
     chance = np.concatenate([[0], np.cumsum(noise**2)])
     first = np.arange(1, (len(c) - 1) // 2 + 1)
     ended = (square[2 * first + 1] - square[first]
-             <= 2 * (chance[2 * first + 1] - chance[first]))
+             <= doubt * (chance[2 * first + 1] - chance[first]))
     return int(first[np.argmax(ended)]) if ended.any() else None
 
 

@@ -3,10 +3,11 @@
 Everything but the temperature comes from positions alone, by one definition for all-atom and
 coarse-grained trajectories: integrators store velocities at different points of their step.
 
-Displacements are those in the frame of the box. The drift of the centre of mass is not taken out:
-a model with friction on each bead has one by right (it adds the diffusion of a free bead over N),
-the training saw the same displacements, and an all-atom run whose centre of mass is held has none.
-`Msd.drift_share` tells when a reference violates that.
+Displacements and velocities are those relative to the centre of mass of all beads. An all-atom run
+holds it at rest, or lets it drift with whatever momentum it started with; a model with friction on
+each bead lets it diffuse with kT/(N m friction), which at low friction is no small part of the
+diffusion of a bead. Neither is motion of the beads among each other, which alone does not depend on
+the size of the system. `Msd.drift_share` tells how much was left out.
 """
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ CM2_PER_S = 1e-2
 FIT_START = 2.0
 FIT_POINTS = 10
 ORIGINS_A_LAG = 20
-VACF_LENGTH = 1.0
+VACF_LENGTH = 2.0
 VACF_LONGEST_INTERVAL = 0.1
 VACF_ORIGINS = 25_000
 MAX_BEADS = 4000
@@ -41,7 +42,7 @@ class Msd:
     blocks : ndarray [n_blocks, n_types, n_lags]
         nm^2, by block of time origins and bead type.
     drift : ndarray [n_lags]
-        That of the centre of mass, nm^2.
+        That of the centre of mass, nm^2, which the others are relative to.
     type_names : tuple of str
         The types present.
     n_beads : ndarray [n_types]
@@ -81,8 +82,8 @@ class Msd:
         return standard_error(self.by_block()) * self.overlap
 
     def drift_share(self, lag: float) -> float:
-        """Share of the centre of mass in the mean squared displacement at the lag nearest to
-        `lag`."""
+        """Mean squared displacement of the centre of mass over that of beads relative to it, at the
+        lag nearest to `lag`."""
         k = int(np.argmin(np.abs(self.lags - lag)))
         return float(self.drift[k] / self.values()[k])
 
@@ -168,18 +169,19 @@ def fit_range(length: float, frame_interval: float = 0.0) -> tuple[float, float]
     """Range of lags, ps, from which diffusion is measured.
 
     From 2 ps, or one frame if that is longer, to ten times as long, but no further than a tenth of
-    the trajectory, or twice the start where a tenth is shorter.
+    the trajectory, or twice the start, or three frames more, where a tenth is shorter.
 
     Raises
     ------
     Unmeasurable
-        The trajectory is shorter than eight times the start.
+        The trajectory is shorter than four times the least end.
     """
     begin = max(FIT_START, frame_interval)
-    end = min(10 * begin, max(length / 10, 2 * begin))
+    least = max(2 * begin, begin + 3 * frame_interval)
+    end = min(10 * begin, max(length / 10, least))
     if end > length / 4 * (1 + 1e-9):
-        raise Unmeasurable(f"diffusion is fitted from {begin:g} to at least {2 * begin:g} ps, "
-                           f"which needs {8 * begin:g} ps of trajectory; this one has "
+        raise Unmeasurable(f"diffusion is fitted from {begin:g} to at least {least:g} ps, "
+                           f"which needs {4 * least:g} ps of trajectory; this one has "
                            f"{length:.3g} ps")
     return begin, end
 
@@ -209,6 +211,8 @@ def msd(trajectory, lags=None, *, start: int = 0, stop: int | None = None) -> Ms
 
     Notes
     -----
+    What rounded coordinates add at every lag, six times the variance of a component, is taken out.
+
     Every frame is a time origin up to a lag of `ORIGINS_A_LAG` frames, about that many a lag
     beyond. Of more than `MAX_BEADS` beads an evenly spaced selection is followed.
     """
@@ -237,11 +241,13 @@ def msd(trajectory, lags=None, *, start: int = 0, stop: int | None = None) -> Ms
     counters = [_Displacements(lag, stop - start) for lag in steps]
     for first, x in _chunks(trajectory, start, stop):
         centre = np.einsum("tnc,n->tc", x, share)[:, None]
-        x = np.concatenate([x[:, chosen], centre], axis=1).reshape(len(x), -1)
+        moving = x[:, chosen] - centre if trajectory.n_beads > 1 else x
+        x = np.concatenate([moving, centre], axis=1).reshape(len(x), -1)
         for counter in counters:
             counter.add(first - start, x, averages)
     shortest = min(c.n_blocks for c in counters)
     blocks = np.stack([c.means(shortest) for c in counters], axis=-1)
+    blocks[:, :-1] -= 6 * trajectory.position_errors[present][:, None] ** 2
     return Msd(steps * interval, blocks[:, :-1], blocks[:, -1].mean(0),
                tuple(trajectory.type_names[t] for t in present), numbers, length)
 
@@ -342,7 +348,7 @@ def slopes_of_halves(displacements: Msd, within: tuple[float, float]) -> tuple[f
 
 def vacf(trajectory, interval: float | None = None, *, start: int = 0,
          stop: int | None = None) -> Vacf:
-    """Velocity autocorrelation up to 1 ps from positions alone.
+    """Velocity autocorrelation up to 2 ps from positions alone.
 
     Parameters
     ----------
@@ -357,7 +363,7 @@ def vacf(trajectory, interval: float | None = None, *, start: int = 0,
     ------
     Unmeasurable
         Frames are more than 0.1 ps apart, `interval` is no multiple of the time between frames, or
-        the trajectory is shorter than 2 ps.
+        the trajectory is shorter than 4 ps.
     """
     stop = trajectory.n_frames if stop is None else min(stop, trajectory.n_frames)
     interval = trajectory.frame_interval if interval is None else interval
@@ -379,15 +385,23 @@ def vacf(trajectory, interval: float | None = None, *, start: int = 0,
     firsts = np.arange(0, len(frames) - n_lags - width + 1, width)
     firsts = firsts[::max(len(firsts) * width // VACF_ORIGINS, 1)]
     number = block_numbers(len(firsts))
+    share = np.asarray(trajectory.masses) / np.sum(trajectory.masses)
     blocks = np.zeros((number[-1] + 1, n_lags))
     for block, first in zip(number, firsts):
         some = frames[first:first + width + n_lags]
-        x = trajectory.positions(slice(some.start, some.stop, some.step))[:, selection]
+        x = trajectory.positions(slice(some.start, some.stop, some.step))
+        if trajectory.n_beads > 1:
+            x = x - np.einsum("tnc,n->tc", x, share)[:, None]
+        x = x[:, selection]
         v = (np.diff(x, axis=0) / interval).reshape(len(x) - 1, -1).astype(np.float32)
         for k in range(n_lags):
             blocks[block, k] += np.vdot(v[:width], v[k:k + width]) / (width * len(selection))
-    return Vacf(interval * np.arange(n_lags), interval,
-                blocks / np.bincount(number)[:, None])
+    blocks /= np.bincount(number)[:, None]
+    # A rounded position ends one velocity and begins the next.
+    errors = 3 * np.mean(trajectory.position_errors[trajectory.types[selection]] ** 2) / interval ** 2
+    blocks[:, 0] -= 2 * errors
+    blocks[:, 1] += errors
+    return Vacf(interval * np.arange(n_lags), interval, blocks)
 
 
 def vacf_rms(curve: Vacf, reference: Vacf, blocks=slice(None),

@@ -1,8 +1,8 @@
 """The figures by which a coarse-grained run is compared with its all-atom reference.
 
 `measure` looks at one trajectory, `metrics` turns what it found into plain numbers that JSON holds
-(the M of ``report/metrics.json``), `noise_floor` compares the two halves of the reference with each
-other, and `judge` holds a run's figures against `TARGETS`.
+(the M of ``report/metrics.json``), and `noise_floor` compares the two halves of the reference with each
+other. What is good enough, `verdict` says.
 """
 from __future__ import annotations
 
@@ -15,16 +15,14 @@ from . import collective, dynamics, structure
 from .blocks import Unmeasurable, halves, jackknife
 from .collective import ApparentViscosity, Currents, SharedDisplacements, VanHove
 from .dynamics import Diffusion, Msd, Vacf
+from .finite_size import box_correction
+from .stress import StressViscosity, stress_viscosity
 from .structure import Adf, Rdf
-
-TARGETS = {"rdf_l1": 0.02, "adf_l1": 0.04, "diffusion": 0.08, "msd": 0.08, "vacf_rms": 0.03}
-"""Largest deviations from all-atom of a good model; relative for diffusion and msd."""
-
-TARGET_LAGS = (0.02, 20.0)
-"""Range of lags, ps, in which the mean squared displacement is held against its target."""
 
 CURRENT_SHOWN = 3.0
 """Longest lag, ps, of current correlations that is written down."""
+
+INTEGRAL_POINTS = 100
 
 LARGE_DRIFT = 0.05
 CURVED = 0.25
@@ -37,9 +35,11 @@ class Measurement:
     Attributes
     ----------
     n_frames, n_beads : int
+    volume : float
+        Of the box, nm^3.
     frame_interval, length : float
         ps.
-    rdf, adf, msd, diffusion, vacf, currents, apparent_viscosity, shared, van_hove
+    rdf, adf, second_adf, msd, diffusion, vacf, currents, apparent_viscosity, shared, van_hove
         Results of `structure`, `dynamics` and `collective`; None where the trajectory does not
         support them.
     radii : dict or None
@@ -49,20 +49,27 @@ class Measurement:
     temperature : (float, float) or None
         Value and standard error, K.
     viscosity : (float, float) or None
-        Value and standard error, mPa s.
+        From the transverse currents: value and standard error, mPa s.
+    stress_viscosity : StressViscosity or None
+        From the stress.
+    box_correction : (float, float) or None
+        What diffusion gains from this box to an infinite one by hydrodynamics with `viscosity`:
+        value and standard error, cm^2/s.
     second_radii : dict or None
-        Where the second shell ends, nm, which displacements are shared within.
+        Where the second shell ends, nm.
     reasons : dict
         Why a part is None: ``{part: sentence}``.
     """
 
     n_frames: int
     n_beads: int
+    volume: float
     frame_interval: float
     length: float
     rdf: Rdf | None
     radii: dict[tuple[str, str], float] | None
     adf: Adf | None
+    second_adf: Adf | None
     msd: Msd | None
     grid: np.ndarray
     diffusion: Diffusion | None
@@ -72,12 +79,14 @@ class Measurement:
     currents: Currents | None
     apparent_viscosity: ApparentViscosity | None
     viscosity: tuple[float, float] | None
+    stress_viscosity: StressViscosity | None
+    box_correction: tuple[float, float] | None
     shared: SharedDisplacements | None
     van_hove: VanHove | None
     reasons: dict[str, str] = field(default_factory=dict)
 
 
-def measure(trajectory, reference: Measurement | None = None, *, start: int = 0,
+def measure(trajectory, reference: Measurement | None = None, *, stress=None, start: int = 0,
             stop: int | None = None, together: bool = True) -> Measurement:
     """Measure structure and motion of a trajectory.
 
@@ -87,6 +96,8 @@ def measure(trajectory, reference: Measurement | None = None, *, start: int = 0,
     reference : Measurement, optional
         Range and bins of g(r), radii of the shells, velocity interval and the range of the
         diffusion fit are taken from it, so that the two can be compared.
+    stress : array [n_frames, 3, 3], optional
+        Of all frames, as `stress.stress_viscosity` takes it.
     start, stop : int
         Range of frames.
     together : bool
@@ -139,7 +150,8 @@ def measure(trajectory, reference: Measurement | None = None, *, start: int = 0,
         trajectory, like_vacf.interval if like_vacf else None, **part))
     temperature = attempt("temperature", lambda: dynamics.temperature(trajectory, **part))
     if not together:
-        reasons |= dict.fromkeys(("second_radii", "currents", "shared", "van_hove"), _NOT_TOGETHER)
+        reasons |= dict.fromkeys(("second_radii", "second_adf", "currents", "shared", "van_hove"),
+                                 _NOT_TOGETHER)
     if reference is None:
         second = attempt("second_radii", lambda: structure.second_shell_radii(rdf, radii),
                          "second_radii", "adf", "rdf")
@@ -147,19 +159,31 @@ def measure(trajectory, reference: Measurement | None = None, *, start: int = 0,
         second = reference.second_radii
         if second is None:
             reasons["second_radii"] = reference.reasons["second_radii"]
+    second_adf = attempt("second_adf", lambda: structure.adf(
+        trajectory, second, radii, max_frames=structure.SECOND_SHELL_FRAMES, **part),
+        "second_adf", "second_radii")
     currents = attempt("currents", lambda: collective.currents(trajectory, **part), "currents")
     apparent = attempt("apparent_viscosity", lambda: collective.apparent_viscosity(currents),
                        "currents")
     viscosity = attempt("viscosity", lambda: collective.viscosity(apparent), "apparent_viscosity")
+    box = _box(trajectory, start, stop)
+    volume = float(abs(np.linalg.det(box)))
+    gain = attempt("box_correction", lambda: box_correction(
+        viscosity, trajectory.temperature, box), "viscosity")
+    if stress is None:
+        reasons["stress_viscosity"] = "the stress of this run is not known"
+    from_stress = attempt("stress_viscosity", lambda: stress_viscosity(
+        stress[start:stop], interval, volume, trajectory.temperature),
+        "stress_viscosity")
     if radii is None:
         reasons.setdefault("shared", reasons["adf"])
     shared = attempt("shared", lambda: collective.shared_displacements(
         trajectory, [radii] if second is None else [radii, second], **part), "shared")
     van_hove = attempt("van_hove", lambda: collective.van_hove(
         trajectory, r_max=like_rdf.edges[-1] if like_rdf else None, **part), "van_hove")
-    return Measurement(n_frames, trajectory.n_beads, interval, length, rdf, radii, adf, msd, grid,
-                       diffusion, vacf, temperature, second, currents, apparent, viscosity, shared,
-                       van_hove, reasons)
+    return Measurement(n_frames, trajectory.n_beads, volume, interval, length, rdf, radii, adf, second_adf,
+                       msd, grid, diffusion, vacf, temperature, second, currents, apparent, viscosity,
+                       from_stress, gain, shared, van_hove, reasons)
 
 
 def metrics(measured: Measurement, reference: Measurement | None = None, *,
@@ -181,26 +205,31 @@ def metrics(measured: Measurement, reference: Measurement | None = None, *,
     Returns
     -------
     dict
-        ``rdf_l1``, ``adf_l1``, ``vacf_rms`` and their ``_stderr`` (jackknife over the blocks of
-        both runs); ``diffusion_cm2_per_s``, ``diffusion_stderr``; ``msd_nm2``, ``msd_stderr``,
+        ``rdf_l1``, ``adf_l1``, ``second_adf_l1``, ``vacf_rms`` and their ``_stderr`` (jackknife
+        over the blocks of both runs); ``diffusion_cm2_per_s``, ``diffusion_stderr``;
+        ``diffusion_box_correction_cm2_per_s``, ``diffusion_box_correction_stderr``, what it gains
+        from this box to an infinite one where momentum is conserved; ``msd_nm2``, ``msd_stderr``,
         ``vacf``, ``vacf_stderr`` as lists of ``[lag in ps, value]``, ``msd_ratio`` to the reference
         as a list of ``[lag, ratio, standard error]``; ``temperature_K``, ``temperature_stderr``,
-        ``friction_per_ps``, ``timestep_fs``; the curves ``rdf`` and ``adf``; ``viscosity_mPa_s``,
-        ``viscosity_stderr``, and ``apparent_viscosity`` by wave vector as a list of ``[k in 1/nm,
-        mPa s, standard error]``; ``shear_damping_per_ps``, ``shear_damping_stderr``, the rate at
-        which shear waves of any length decay, 0 if momentum is conserved; at the shortest wave
-        vector of the box ``transverse_current`` and ``longitudinal_current`` as lists of ``[lag,
-        value]``, with ``_stderr``, and ``collective_displacement``; ``displacement_correlation`` of
-        neighbours by shell; these two with lists of ``[lag, value, standard error]`` under
-        "transverse" and "longitudinal"; the van Hove function, ``van_hove_distinct`` and
-        ``van_hove_self``; ``n_beads``, ``n_frames``, ``length_ps``, ``frame_interval_fs``;
-        ``notes``, sentences on figures to be
+        ``friction_per_ps``, ``timestep_fs``; the curves ``rdf``, ``adf`` and ``second_adf``;
+        ``viscosity_mPa_s``, ``viscosity_stderr``, and ``apparent_viscosity`` by wave vector as a
+        list of ``[k in 1/nm, mPa s, standard error]``; ``stress_viscosity_mPa_s``,
+        ``stress_viscosity_stderr`` and ``stress_integral``, the running Green-Kubo integral as a
+        list of ``[lag, mPa s, standard error]``; ``shear_damping_per_ps``,
+        ``shear_damping_stderr``, the rate at which shear waves of any length decay, 0 if momentum
+        is conserved; at the shortest wave vector of the box ``transverse_current`` and
+        ``longitudinal_current`` as lists of ``[lag, value]``, with ``_stderr``, and
+        ``collective_displacement``; ``displacement_correlation`` of neighbours by shell; these two
+        with lists of ``[lag, value, standard error]`` under "transverse" and "longitudinal"; the
+        van Hove function, ``van_hove_distinct`` and ``van_hove_self``; ``n_beads``, ``volume_nm3``,
+        ``n_frames``, ``length_ps``, ``frame_interval_fs``; ``notes``, sentences on figures to be
         read with care. A figure that could not be computed is None, and ``reasons`` says why.
     """
     out = _Figures(reasons)
     absent = measured.reasons
     _compare(out, "rdf", structure.rdf_l1, "rdf_l1", measured, reference)
     _compare(out, "adf", structure.adf_l1, "adf_l1", measured, reference)
+    _compare(out, "second_adf", structure.adf_l1, "second_adf_l1", measured, reference)
     notes = []
 
     found = measured.diffusion
@@ -216,6 +245,10 @@ def metrics(measured: Measurement, reference: Measurement | None = None, *,
             f"The mean squared displacement is not a straight line between {found.fit_range[0]:g} "
             f"and {found.fit_range[1]:g} ps (its slope changes by a factor of "
             f"{found.linearity:.2f}), so the diffusion coefficient depends on that range.")
+
+    gain = measured.box_correction or (None, None)
+    out.put("diffusion_box_correction_cm2_per_s", gain[0], absent.get("box_correction"))
+    out.put("diffusion_box_correction_stderr", gain[1], absent.get("box_correction"))
 
     msd = measured.msd
     if msd is None:
@@ -236,8 +269,8 @@ def metrics(measured: Measurement, reference: Measurement | None = None, *,
         lag = found.fit_range[1] if found else lags[-1]
         if measured.n_beads > 1 and (share := msd.drift_share(lag)) > LARGE_DRIFT:
             notes.append(
-                f"{100 * share:.0f} % of the mean squared displacement at {lag:g} ps is drift of "
-                "the whole system, which no comparison of diffusion should contain.")
+                f"The drift of the whole system, {100 * share:.0f} % of the mean squared "
+                f"displacement at {lag:g} ps, is left out of all displacements.")
 
     vacf = measured.vacf
     out.put("vacf", vacf and _curve(vacf.lags, vacf.values()), absent.get("vacf"))
@@ -249,16 +282,19 @@ def metrics(measured: Measurement, reference: Measurement | None = None, *,
     out.put("temperature_stderr", warmth[1], absent.get("temperature"))
     out.put("friction_per_ps", friction_per_ps, "no friction was stated for this run")
     out.put("timestep_fs", timestep_fs, "no time step was stated for this run")
-    rdf, adf = measured.rdf, measured.adf
+    rdf = measured.rdf
     out.put("rdf", rdf and [
         {"types": list(pair), "r_nm": _list(rdf.r), "g": _list(g), "stderr": _list(e),
          "first_shell_nm": _plain((measured.radii or {}).get(pair))}
         for pair, g, e in zip(rdf.pairs, rdf.g(), rdf.stderr)], absent.get("rdf"))
-    out.put("adf", adf and [
-        {"centre": name, "theta_rad": _list(adf.theta), "p": _list(p), "stderr": _list(e)}
-        for name, p, e in zip(adf.centres, adf.p(), adf.stderr)], absent.get("adf"))
+    for name in ("adf", "second_adf"):
+        found = getattr(measured, name)
+        out.put(name, found and [
+            {"centre": centre, "theta_rad": _list(found.theta), "p": _list(p), "stderr": _list(e)}
+            for centre, p, e in zip(found.centres, found.p(), found.stderr)], absent.get(name))
     _together(out, measured)
     out.put("n_beads", measured.n_beads)
+    out.put("volume_nm3", measured.volume)
     out.put("n_frames", measured.n_frames)
     out.put("length_ps", measured.length)
     out.put("frame_interval_fs", 1e3 * measured.frame_interval)
@@ -292,6 +328,7 @@ def noise_floor(reference: Measurement) -> dict:
 
     compare("rdf", structure.rdf_l1, "rdf_l1")
     compare("adf", structure.adf_l1, "adf_l1")
+    compare("second_adf", structure.adf_l1, "second_adf_l1")
     compare("vacf", dynamics.vacf_rms, "vacf_rms")
     msd, found = reference.msd, reference.diffusion
     try:
@@ -310,41 +347,9 @@ def noise_floor(reference: Measurement) -> dict:
         out.put("diffusion_of_halves_cm2_per_s", None, str(why))
     for name in ("diffusion_cm2_per_s", "diffusion_stderr", "msd_nm2", "msd_stderr", "vacf",
                  "temperature_K", "friction_per_ps", "timestep_fs", "viscosity_mPa_s",
-                 "transverse_current", "displacement_correlation"):
+                 "stress_viscosity_mPa_s", "diffusion_box_correction_cm2_per_s", "transverse_current", "displacement_correlation"):
         out.put(name, None, _TWO_HALVES)
     return out.finish([])
-
-
-def judge(run: dict, reference: dict) -> dict[str, dict]:
-    """Hold the figures of a run, from `metrics`, against `TARGETS`.
-
-    Returns
-    -------
-    dict
-        For each target ``{"value": float or None, "target": float, "met": bool or None}``;
-        ``diffusion`` and ``msd`` are the largest relative deviation from all-atom, the latter at
-        the lags within `TARGET_LAGS` that both runs support, the first and last of which are
-        ``lags_ps``.
-    """
-    values = {name: run.get(name) for name in ("rdf_l1", "adf_l1", "vacf_rms")}
-    d, d_ref = run.get("diffusion_cm2_per_s"), reference.get("diffusion_cm2_per_s")
-    values["diffusion"] = None if d is None or d_ref is None else d / d_ref - 1
-    values["msd"], lags = worst_ratio(run)
-    out = {name: {"value": values[name], "target": target,
-                  "met": None if values[name] is None else abs(values[name]) <= target}
-           for name, target in TARGETS.items()}
-    out["msd"]["lags_ps"] = lags
-    return out
-
-
-def worst_ratio(run: dict) -> tuple[float | None, list[float] | None]:
-    """Largest relative deviation of ``msd_ratio`` from 1 within `TARGET_LAGS`, and the first and
-    last lag, ps, that it was looked for at."""
-    inside = [(lag, ratio - 1) for lag, ratio, _ in run.get("msd_ratio") or []
-              if TARGET_LAGS[0] - 1e-6 <= lag <= TARGET_LAGS[1] + 1e-6]
-    if not inside:
-        return None, None
-    return max((deviation for _, deviation in inside), key=abs), [inside[0][0], inside[-1][0]]
 
 
 _ITSELF = "this is the reference that the other runs are compared with"
@@ -404,6 +409,11 @@ def _together(out, measured):
     out.put("apparent_viscosity", found and [
         list(map(_plain, three)) for three in zip(found.k, found.values, found.stderr)],
         absent.get("apparent_viscosity"))
+    stress = measured.stress_viscosity
+    for name, figure in (("stress_viscosity_mPa_s", stress and stress.value),
+                         ("stress_viscosity_stderr", stress and stress.stderr),
+                         ("stress_integral", stress and _integral(stress))):
+        out.put(name, figure, absent.get("stress_viscosity"))
     rate, error = collective.damping(found) if found else (None, None)
     out.put("shear_damping_per_ps", rate, absent.get("apparent_viscosity"))
     out.put("shear_damping_stderr", error, absent.get("apparent_viscosity"))
@@ -441,6 +451,18 @@ def _together(out, measured):
          "stderr": _list(e)}
         for lag, curves, errors in zip(hove.lags, hove.own(), hove.own_stderr)
         for name, p, e in zip(hove.type_names, curves, errors)], absent.get("van_hove"))
+
+
+def _integral(stress):
+    """About `INTEGRAL_POINTS` points of a running integral, to where it ends."""
+    end = int(np.searchsorted(stress.lags, 2 * stress.cutoff * (1 + 1e-6)))
+    some = slice(0, end, -(-end // INTEGRAL_POINTS))
+    return _with_errors(stress.lags[some], stress.running()[some], stress.running_stderr[some])
+
+
+def _box(trajectory, start, stop):
+    """Mean box [3, 3], nm."""
+    return trajectory.boxes(slice(start, stop, max(-(-(stop - start) // 1000), 1))).mean(0)
 
 
 def _fit_range(reference, length, interval):

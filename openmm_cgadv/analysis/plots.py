@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from .metrics import TARGET_LAGS, TARGETS
+from .verdict import BARS, LONGEST_LAG, bar, msd_bar
 
 WIDTH = 7.4
 COLUMNS = 3
@@ -69,9 +69,10 @@ def rdf(reference: Series, others: list[Series]) -> str:
         return _svg(figure)
 
 
-def adf(reference: Series, others: list[Series]) -> str:
-    """P(theta) in the first shell of every centre type, with the difference from all-atom."""
-    curves = reference.metrics["adf"]
+def adf(reference: Series, others: list[Series], name: str = "adf") -> str:
+    """P(theta) in a shell of every centre type, with the difference from all-atom; `name` is that
+    of the curves in the metrics."""
+    curves = reference.metrics[name]
     with _style():
         figure, panels = _stacked(len(curves), 3, 3.8)
         for (top, bottom), curve in zip(panels, curves):
@@ -83,7 +84,7 @@ def adf(reference: Series, others: list[Series]) -> str:
             bottom.fill_between(degrees, -2 * error, 2 * error, color="#cccccc", lw=0)
             bottom.axhline(0, color=reference.color, lw=0.8)
             for run in others:
-                own = _same(run.metrics.get("adf"), "centre", curve["centre"])
+                own = _same(run.metrics.get(name), "centre", curve["centre"])
                 if own is None:
                     continue
                 q = _arrays(own, "p")[0]
@@ -102,20 +103,21 @@ def adf(reference: Series, others: list[Series]) -> str:
 
 
 def msd(reference: Series, others: list[Series]) -> str:
-    """Mean squared displacement over lag, both logarithmic, with the ratio to all-atom."""
+    """Mean squared displacement over lag, both logarithmic, with the ratio to all-atom and the bar of
+    every lag that has one."""
     with _style():
         figure, [(top, bottom)] = _stacked(1, 1.2, 5.0)
         lag, value = np.array(reference.metrics["msd_nm2"], float).T
         error = np.array(reference.metrics["msd_stderr"], float)[:, 1]
         top.plot(lag, value, color=reference.color, lw=3, marker="o", ms=6, label=reference.label)
-        tolerance = TARGETS["msd"]
-        inside = np.clip(TARGET_LAGS, lag[0], lag[-1])
-        bottom.fill_between(inside, 1 - tolerance, 1 + tolerance, color=BAND, lw=0,
-                            label=f"target ± {100 * tolerance:.0f} %")
+        inside = lag[lag <= LONGEST_LAG * (1 + 1e-9)]
+        allowed = np.array([msd_bar(t, reference.metrics) for t in inside])
+        bottom.fill_between(inside, 1 - allowed, 1 + allowed, color=BAND, lw=0, label="bar")
         bottom.fill_between(lag, 1 - error / value, 1 + error / value, color="#cccccc", lw=0,
                             label="all-atom, ± 1 standard error")
         bottom.axhline(1, color=reference.color, lw=0.8)
-        seen = [1 - 1.5 * tolerance, 1 + 1.5 * tolerance]
+        reach = 1.2 * max(allowed, default=BARS["msd"])
+        seen = [1 - reach, 1 + reach]
         for run in others:
             if not run.metrics.get("msd_nm2"):
                 continue
@@ -161,17 +163,22 @@ def vacf(reference: Series, others: list[Series]) -> str:
 
 
 def together(reference: Series, others: list[Series]) -> str:
-    """Collective motion: transverse current at the shortest wave vector, displacements that first
-    neighbours share along and across their separation, and the distinct van Hove function."""
+    """Collective motion: transverse current at the shortest wave vector, viscosity by wave vector
+    and from the stress, displacements that neighbours share along and across their separation, and
+    the distinct van Hove function."""
     runs = [reference, *others]
     panels = []
     if any(run.metrics.get("transverse_current") for run in runs):
         panels.append(_transverse_current)
+    if any(run.metrics.get("apparent_viscosity") for run in runs):
+        panels.append(_apparent_viscosity)
     if any(run.metrics.get("displacement_correlation") for run in runs):
         panels += [_shared("transverse", "across"),
                    _shared("longitudinal", "along")]
     if any(run.metrics.get("van_hove_distinct") for run in runs):
         panels.append(_van_hove)
+    if any(run.metrics.get("stress_integral") for run in runs):
+        panels.append(_stress_integral)
     with _style():
         columns = min(len(panels), 2)
         rows = -(-len(panels) // columns)
@@ -196,20 +203,42 @@ def _transverse_current(axis, runs):
     axis.set_title("transverse current, longest wave", loc="left")
 
 
+def _apparent_viscosity(axis, runs):
+    for run in runs:
+        if run.metrics.get("apparent_viscosity"):
+            k, eta, error = np.array(run.metrics["apparent_viscosity"], float).T
+            axis.errorbar(k, eta, error, color=run.color, ls=run.line, marker="o",
+                          ms=5 if run is runs[0] else 3, capsize=2, elinewidth=0.9,
+                          label=run.label)
+    axis.set(xlabel="wave vector k / nm⁻¹", ylabel="η(k) / mPa s", xlim=(0, None), ylim=(0, None))
+    axis.set_title("viscosity for shear waves", loc="left")
+
+
+def _stress_integral(axis, runs):
+    for run in runs:
+        if run.metrics.get("stress_integral"):
+            t, eta, error = np.array(run.metrics["stress_integral"], float).T
+            axis.plot(t, eta, color=run.color, ls=run.line, label=run.label)
+            axis.fill_between(t, eta - error, eta + error, color=run.color, lw=0, alpha=0.2)
+    axis.set(xlabel="time t / ps", ylabel="V/kT ∫₀ᵗ ⟨σσ⟩ / mPa s", xlim=(0, None), ylim=(0, None))
+    axis.set_title("viscosity from the stress", loc="left")
+
+
 def _shared(component, words):
     def draw(axis, runs):
         for run in runs:
             found = run.metrics.get("displacement_correlation")
-            if found:
-                t, value, error = np.array(found[component]["first_shell"], float).T
-                axis.errorbar(t, value, error, color=run.color, ls=run.line, marker="o",
-                              ms=5 if run is runs[0] else 3, capsize=2, elinewidth=0.9,
-                              label=run.label)
+            for shell, width in (("first_shell", 1.5), ("second_shell", 0.8)):
+                if found and shell in found[component]:
+                    t, value, error = np.array(found[component][shell], float).T
+                    axis.errorbar(t, value, error, color=run.color, ls=run.line, marker="o",
+                                  ms=(5 if run is runs[0] else 3) * width / 1.5, lw=width,
+                                  capsize=2, elinewidth=0.9)
         axis.axhline(0, color="#888888", lw=0.8)
         axis.set(xscale="log", xlabel="lag / ps", ylabel="⟨dᵢ dⱼ⟩ / (MSD/3)")
         axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.set_title(f"shared by first neighbours, {words}", loc="left")
+        axis.set_title(f"displacements shared by neighbours, {words}", loc="left")
     return draw
 
 
@@ -231,6 +260,24 @@ def _van_hove(axis, runs):
     axis.set_title(f"distinct van Hove function{pair}", loc="left")
 
 
+def _by_pair(curves, label, draw) -> str:
+    """One panel for every pair of types, drawn by ``draw(panel, curve)``."""
+    with _style():
+        columns = min(len(curves), COLUMNS)
+        rows = -(-len(curves) // columns)
+        figure = Figure(figsize=(WIDTH, 2.9 * rows))
+        panels = figure.subplots(rows, columns, squeeze=False).ravel()
+        for panel, curve in zip(panels, curves):
+            draw(panel, curve)
+            panel.set_title("–".join(curve.types), loc="left")
+            panel.set_xlabel("distance r / nm")
+        for panel in panels[len(curves):]:
+            panel.set_visible(False)
+        panels[0].set_ylabel(label)
+        panels[0].legend()
+        return _svg(figure)
+
+
 def potentials(curves) -> str:
     """Learned pair potentials, one panel for every pair of types.
 
@@ -238,38 +285,48 @@ def potentials(curves) -> str:
     ----------
     curves : sequence of report.PairPotential
     """
-    with _style():
-        columns = min(len(curves), COLUMNS)
-        rows = -(-len(curves) // columns)
-        figure = Figure(figsize=(WIDTH, 2.9 * rows))
-        panels = figure.subplots(rows, columns, squeeze=False).ravel()
-        for panel, curve in zip(panels, curves):
-            r = np.asarray(curve.r, float)
-            drawn = []
-            for values, color, line, label in ((curve.initial, INITIAL, "--", "initial"),
-                                               (curve.trained, TRAINED, "-", "trained")):
-                if values is not None:
-                    values = np.asarray(values, float)
-                    panel.plot(r, values, color=color, ls=line, label=label)
-                    drawn.append(values)
-            panel.axhline(0, color="#888888", lw=0.8)
-            floor = min(v.min() for v in drawn)
-            known = r >= curve.r_min if curve.r_min is not None else r > 0
-            outer = max(v[known & (r > np.quantile(r[known], 0.25))].max() for v in drawn)
-            height = max(2.5 * max(outer, 0), 2.0 * abs(floor), 0.5)
-            panel.set_ylim(floor - 0.15 * height, height)
-            left = min(r[v <= height][0] for v in drawn if (v <= height).any())
-            left = max(min(left, curve.r_min or left) - 0.03, r[0])
-            if curve.r_min is not None and curve.r_min > left:
-                panel.axvspan(left, curve.r_min, color="#f0f0f0", lw=0)
-            panel.set_xlim(left, r[-1])
-            panel.set_title("–".join(curve.types), loc="left")
-            panel.set_xlabel("distance r / nm")
-        for panel in panels[len(curves):]:
-            panel.set_visible(False)
-        panels[0].set_ylabel("u(r) / kJ mol⁻¹")
-        panels[0].legend()
-        return _svg(figure)
+    return _by_pair(curves, "u(r) / kJ mol⁻¹", _potential)
+
+
+def _potential(panel, curve):
+    r = np.asarray(curve.r, float)
+    drawn = []
+    for values, color, line, label in ((curve.initial, INITIAL, "--", "initial"),
+                                       (curve.trained, TRAINED, "-", "trained")):
+        if values is not None:
+            values = np.asarray(values, float)
+            panel.plot(r, values, color=color, ls=line, label=label)
+            drawn.append(values)
+    panel.axhline(0, color="#888888", lw=0.8)
+    floor = min(v.min() for v in drawn)
+    known = r >= curve.r_min if curve.r_min is not None else r > 0
+    outer = max(v[known & (r > np.quantile(r[known], 0.25))].max() for v in drawn)
+    height = max(2.5 * max(outer, 0), 2.0 * abs(floor), 0.5)
+    panel.set_ylim(floor - 0.15 * height, height)
+    left = min(r[v <= height][0] for v in drawn if (v <= height).any())
+    left = max(min(left, curve.r_min or left) - 0.03, r[0])
+    if curve.r_min is not None and curve.r_min > left:
+        panel.axvspan(left, curve.r_min, color="#f0f0f0", lw=0)
+    panel.set_xlim(left, r[-1])
+
+
+def pair_friction(curves) -> str:
+    """Friction between beads, one panel for every pair of types.
+
+    Parameters
+    ----------
+    curves : sequence of report.PairFrictionCurve
+    """
+    return _by_pair(curves, "friction / ps⁻¹", _friction)
+
+
+def _friction(panel, curve):
+    for pair, color, name in ((curve.initial, INITIAL, "initial"),
+                              (curve.trained, TRAINED, "trained")):
+        for values, line, direction in zip(pair, ("-", ":"), ("along", "across")):
+            panel.plot(curve.r, values, color=color, ls=line, label=f"{name}, {direction}")
+    panel.set_xlim(curve.r[0], curve.r[-1])
+    panel.set_ylim(bottom=0)
 
 
 def memory(kernels) -> str:
@@ -340,7 +397,7 @@ def training(panels: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]) -> str
 
 def validation(curves: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]], reference: dict,
                floor: dict) -> str:
-    """Figures measured in live OpenMM runs during training, with all-atom and the targets.
+    """Figures measured in live OpenMM runs during training, with all-atom and the bars.
 
     Parameters
     ----------
@@ -362,15 +419,20 @@ def validation(curves: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]], ref
             if known is not None:
                 axis.axhline(known * scale, color=REFERENCE, lw=1, label="all-atom")
                 if name == "diffusion_cm2_per_s":
-                    t = TARGETS["diffusion"]
+                    t = bar("diffusion", reference, floor)
                     axis.axhspan(known * scale * (1 - t), known * scale * (1 + t), color=BAND,
-                                 lw=0, label=f"target ± {100 * t:.0f} %")
-            if name in TARGETS:
-                axis.axhspan(0, TARGETS[name], color=BAND, lw=0, label="target")
-                axis.set_ylim(0)
-            if name in TARGETS and floor.get(name) is not None:
-                axis.axhline(floor[name], color="#777777", ls=":", lw=1.2,
-                             label="two halves of all-atom")
+                                 lw=0, label=f"bar ± {100 * t:.2g} %")
+            if name == "msd":
+                t = bar(name, reference, floor)
+                axis.axhline(0, color=REFERENCE, lw=1, label="all-atom")
+                axis.axhspan(-t, t, color=BAND, lw=0, label="bar")
+            elif name in BARS:
+                t = bar(name, reference, floor)
+                axis.axhspan(0, t, color=BAND, lw=0, label="bar")
+                axis.set_ylim(0, max(1.2 * t, axis.get_ylim()[1]))
+                if floor.get(name) is not None:
+                    axis.axhline(floor[name], color="#777777", ls=":", lw=1.2,
+                                 label="two halves of all-atom")
             axis.set_title(VALIDATION_TITLES.get(name, name), loc="left")
             axis.set_xlabel("iteration")
             axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -381,7 +443,43 @@ def validation(curves: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]], ref
         return _svg(figure)
 
 
+def cost(descents, titles: dict[str, str]) -> str:
+    """Deviations of live validation against the time that training took.
+
+    Parameters
+    ----------
+    descents : list of cost.Descent
+    titles : dict
+        Name of each figure.
+    """
+    with _style():
+        columns = min(len(descents), COLUMNS)
+        rows = -(-len(descents) // columns)
+        figure = Figure(figsize=(WIDTH, 2.5 * rows))
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axis, one in zip(axes, descents):
+            least = 0.05 * one.bar
+            axis.axhspan(least, one.bar, color=BAND, lw=0, label="bar")
+            shown = np.maximum(one.deviation, least)
+            low = np.minimum(one.error, shown - 0.9 * least)
+            axis.errorbar(one.seconds, shown, [low, one.error], color=TRAINED, marker="o", ms=3,
+                          capsize=2, elinewidth=0.9)
+            axis.set_yscale("log")
+            axis.set_ylim(least)
+            axis.set_xlim(0)
+            if one.met_after is not None:
+                axis.axvline(one.met_after, color="#777777", ls=":", lw=1.2, label="met from here on")
+            axis.set_title(titles[one.figure], loc="left")
+            axis.set_xlabel("time / s")
+            axis.xaxis.set_major_locator(MaxNLocator(4))
+        axes[0].legend(fontsize=7.5)
+        for axis in axes[len(descents):]:
+            axis.set_visible(False)
+        return _svg(figure)
+
+
 VALIDATION_TITLES = {
+    "msd": "MSD: largest relative deviation",
     "diffusion_cm2_per_s": "diffusion / 10⁻⁵ cm² s⁻¹", "rdf_l1": "g(r): relative difference",
     "adf_l1": "angles: difference", "vacf_rms": "VACF: rms difference",
     "temperature_K": "temperature / K",

@@ -9,18 +9,21 @@ import base64
 import csv
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from html import escape
 from pathlib import Path
 
 import numpy as np
 
-from . import plots
-from .metrics import TARGET_LAGS, TARGETS, judge, worst_ratio
+from . import cost, plots
+from .verdict import (BARS, GOOD, LONGEST_LAG, MISSED, OPEN, Finding, at_lags, bar,
+                      confidence_sentence, headline, msd_bar, standing, steadiness, worst_lag)
 
 SCHEMA_VERSION = 1
 LOG_POINTS = 1500
 TRAINING_PANELS = (
+    ("against the held-out part of the reference", ("held_out",)),
     ("losses", ("loss", "penalty")),
     ("margins: mean logit of real minus generated", ("margin",)),
     ("friction and memory / ps⁻¹", ("friction", "memory", "gamma", "alpha", "coupling", "rotation")),
@@ -28,6 +31,8 @@ TRAINING_PANELS = (
 )
 NOT_DRAWN = ("seconds", "seed", "rate")
 VALIDATION = "validation_"
+CURRENT_BAR = 0.06
+"""Of the normalised transverse current: how far off it may be."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,25 @@ class PairPotential:
     initial: np.ndarray | None
     trained: np.ndarray | None
     r_min: float | None = None
+
+
+@dataclass(frozen=True)
+class PairFrictionCurve:
+    """Friction between two bead types as a function of their distance.
+
+    Attributes
+    ----------
+    types : (str, str)
+    r : array [n]
+        nm.
+    initial, trained : array [2, n]
+        Of slow relative motion, along and across the pair, 1/ps.
+    """
+
+    types: tuple[str, str]
+    r: np.ndarray
+    initial: np.ndarray
+    trained: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -120,14 +144,20 @@ class ReportInput:
     comparison : list of Run
         Further runs to show beside: other time steps, other equations of motion.
     potentials : list of PairPotential
+    pair_friction : list of PairFrictionCurve
+        Of a model whose friction acts between pairs.
     memory : list of Memory
     training_log : path, optional
         CSV with a column ``iteration`` and named curves, with empty cells where a curve has no
         point. Columns ``validation_...`` are figures of live validation, named as in `metrics`
         (units may be left out: ``validation_diffusion``), with errors in ``..._stderr``.
     timings : Timings
-    verdict : list of str
-        Sentences for the top of the page, after those on the targets.
+    findings : list of Finding
+        Every figure of the trained model against its bar, in words; from `verdict.judgement`.
+    confidence : dict
+        From `verdict.confidence`.
+    outcome : dict
+        How training ended: ``sentence``, ``warnings`` and what else is known.
     provenance : dict
         What made this: versions, seeds, the experiment file. Dictionaries in it are flattened.
     reasons : dict
@@ -142,10 +172,13 @@ class ReportInput:
     noise_floor: dict = field(default_factory=dict)
     comparison: list[Run] = field(default_factory=list)
     potentials: list[PairPotential] = field(default_factory=list)
+    pair_friction: list[PairFrictionCurve] = field(default_factory=list)
     memory: list[Memory] = field(default_factory=list)
     training_log: Path | None = None
     timings: Timings = field(default_factory=Timings)
-    verdict: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    confidence: dict = field(default_factory=dict)
+    outcome: dict = field(default_factory=dict)
     provenance: dict = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
 
@@ -170,7 +203,7 @@ def write_report(directory, data: ReportInput) -> Path:
     directory = Path(directory)
     log = read_training_log(data.training_log) if data.training_log else {}
     directory.mkdir(parents=True, exist_ok=True)
-    numbers = json.dumps(_programs_view(data), indent=1, allow_nan=False)
+    numbers = json.dumps(_programs_view(data, log), indent=1, allow_nan=False)
     (directory / "metrics.json").write_text(numbers + "\n", encoding="utf-8")
     page = directory / "index.html"
     page.write_text(_page(data, log), encoding="utf-8")
@@ -215,7 +248,7 @@ def read_training_log(path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
             for name, points in curves.items() if points}
 
 
-def _programs_view(data):
+def _programs_view(data, log):
     """The content of metrics.json."""
     timings = data.timings
     missing = {}
@@ -237,7 +270,12 @@ def _programs_view(data):
         "labels": {name: run.label for name, run in (("reference", data.reference),
                                                      ("initial", data.initial),
                                                      ("trained", data.trained)) if run},
-        "targets": judge(data.trained.metrics, data.reference.metrics) if data.trained else None,
+        "targets": _targets(data),
+        "verdict": {"headline": headline(data.findings), "findings": [asdict(f) for f in data.findings]}
+        if data.findings else None,
+        "confidence": data.confidence or None,
+        "training": data.outcome or None,
+        "cost": cost.summary(cost.descents(log, data.reference.metrics, data.noise_floor or {})),
         "provenance": data.provenance,
     }
     out["reasons"] = {name: data.reasons.get(name, _ABSENT[name]) for name, value in out.items()
@@ -245,11 +283,23 @@ def _programs_view(data):
     return out
 
 
+def _targets(data):
+    """The findings on the figures of `BARS`, by figure."""
+    out = {one.figure: {"value": one.found, "target": one.bar, "met": {GOOD: True, MISSED: False}.get(one.state)}
+           for one in data.findings if one.figure in BARS}
+    if "msd" in out:
+        lags = list(at_lags(data.trained.metrics, data.reference.metrics))
+        out["msd"]["lags_ps"] = [lags[0], lags[-1]] if lags else None
+    return out or None
+
+
 _ABSENT = {
     "initial": "the initial model was not run",
     "trained": "there is no trained model yet",
     "noise_floor": "the noise floor was not measured",
-    "targets": "there is no trained model yet",
+    "targets": "no model was held against its bars",
+    "verdict": "no model was held against its bars",
+    "confidence": "there is no trained model yet",
     "potentials": "no potential was given",
     "memory": "no friction was given",
     "training": "there is no training log",
@@ -300,53 +350,77 @@ def _lead(data):
     return text
 
 
-_TARGET_NAMES = {
+_NAMES = {
     "rdf_l1": "Pair distribution", "adf_l1": "Angles in the first shell",
     "diffusion": "Diffusion coefficient", "msd": "Displacement (MSD)",
     "vacf_rms": "Velocity correlation",
 }
 
+_MARKS = {GOOD: "✓", MISSED: "✗", OPEN: "?"}
+
 
 def _verdict(data):
     lines = []
-    if data.trained:
-        results = judge(data.trained.metrics, data.reference.metrics)
-        met = [r["met"] for r in results.values()]
-        if all(met):
-            head = f"{data.trained.label}: all {len(met)} targets met."
-        else:
-            head = (f"{data.trained.label}: {sum(m is True for m in met)} of {len(met)} targets "
-                    "met.")
-        lines.append(f"<p class=headline>{escape(head)}</p>")
-        items = []
-        for name, result in results.items():
-            label, target = _TARGET_NAMES[name], _share(result["target"], name)
-            if result["met"] is None:
-                why = _why(data.trained.metrics, {"diffusion": "diffusion_cm2_per_s",
-                                                  "msd": "msd_ratio"}.get(name, name))
-                items.append(f'<li class=open><b>{label}</b> <span>not measured: '
-                             f"{escape(why)}</span></li>")
-                continue
-            signed = name in ("diffusion", "msd")
-            value, limit = _share(result["value"], name, signed), "±" if signed else "≤"
-            kind, mark = ("met", "✓") if result["met"] else ("missed", "✗")
-            where = f" from {_range(result['lags_ps'])}" if name == "msd" else ""
-            items.append(f"<li class={kind}><b>{mark} {label}</b> <span>{value}{where} "
-                         f"(target {limit}\u202f{target})</span></li>")
-        lines.append(f"<ul class=targets>{''.join(items)}</ul>")
+    if data.findings:
+        lines += [f"<p class=headline>{escape(headline(data.findings))}</p>", _tiles(data)]
     else:
-        lines.append(_missing(data, "trained"))
-    lines += [f"<p>{escape(sentence)}</p>" for sentence in data.verdict]
+        lines.append(_missing(data, "verdict" if data.trained else "trained"))
+    lines += _in_words(data)
+    lines += _equation_of_motion(data)
     for run in (data.reference, data.initial, data.trained, *data.comparison):
         for note in (run.metrics.get("notes") or []) if run else []:
             lines.append(f"<p class=note><b>{escape(run.label)}.</b> {escape(note)}</p>")
     return "\n".join(lines)
 
 
+def _tiles(data):
+    """A tile for every finding on a figure of `BARS`."""
+    tiles = []
+    for finding in data.findings:
+        if finding.figure not in BARS:
+            continue
+        at = at_lags(data.trained.metrics, data.reference.metrics)
+        told = "not known" if finding.found is None else _against_bar(finding, at)
+        tiles.append(f"<li class={finding.state}><b>{_MARKS[finding.state]} {_NAMES[finding.figure]}</b> "
+                     f"<span>{told}</span></li>")
+    return f"<ul class=figures>{''.join(tiles)}</ul>"
+
+
+def _against_bar(one, at):
+    """What a standing has found, and its bar; of displacements with the lag, of those `at` which they stand."""
+    signed, figure = one.figure in ("diffusion", "msd"), one.figure
+    where = f" at {_lag(worst_lag(at))}" if figure == "msd" else ""
+    limit = f"{'±' if signed else '≤'}\u202f{_share(one.bar, figure)}"
+    return f"{_share(one.found, figure, signed)}{where} (bar {limit})"
+
+
+def _in_words(data):
+    """Findings, confidence and the end of training, as paragraphs."""
+    out = []
+    if data.findings:
+        told = [f for f in data.findings if f.state != GOOD]
+        fine = [f for f in data.findings if f.state == GOOD]
+        if told:
+            items = "".join(f"<li class={f.state}>{escape(f.sentence)}</li>" for f in told)
+            out.append(f"<ul class=findings>{items}</ul>")
+        if fine:
+            items = "".join(f"<li class=good>{escape(f.sentence)}</li>" for f in fine)
+            out.append(f"<details><summary>What is good enough ({len(fine)})</summary>"
+                       f"<ul class=findings>{items}</ul></details>")
+    sure = confidence_sentence(data.confidence)
+    out += [f"<p>{escape(sentence)}</p>" for sentence in [sure] if sentence]
+    if data.outcome.get("sentence"):
+        sentence = data.outcome["sentence"]
+        out.append(f"<p>Training: {escape(sentence)}.</p>")
+    out += [f"<p class=note><b>Training.</b> {escape(warning)}</p>"
+            for warning in data.outcome.get("warnings", [])]
+    return out
+
+
 def _table(data):
     runs = [run for run in (data.reference, data.initial, data.trained) if run]
     runs += data.comparison
-    judged = {run.label: judge(run.metrics, data.reference.metrics) for run in runs[1:]}
+    m_ref = data.reference.metrics
     footnotes: list[str] = []
 
     def cell(value, m=None, name=None):
@@ -364,62 +438,70 @@ def _table(data):
         below = "" if spread is None else f"<small>± {spread * scale:.{digits}f}</small>"
         return f"{value * scale:.{digits}f}{tick}{below}"
 
-    def mark(run, name):
-        met = judged.get(run.label, {}).get(name, {}).get("met")
-        return "" if met is None else (' <span class="tick met">✓</span>' if met else
-                                       ' <span class="tick missed">✗</span>')
+    def tick(one):
+        return "" if one.found is None else (
+            f' <span class="tick {one.state}">{_MARKS[one.state]}</span>')
 
     rows = []
 
-    def row(title, hint, contents, floor, target=""):
-        rows.append(f"<tr><th scope=row>{title}<small>{hint}</small></th><td>{target}</td>"
+    def row(title, hint, contents, floor, allowed=""):
+        rows.append(f"<tr><th scope=row>{title}<small>{hint}</small></th><td>{allowed}</td>"
                     + "".join(f"<td>{c}</td>" for c in contents) + f"<td>{floor}</td></tr>")
 
     floor = data.noise_floor or {"reasons": {}}
     if not data.noise_floor:
         why = data.reasons.get("noise_floor", _ABSENT["noise_floor"])
-        floor = {"reasons": dict.fromkeys(("rdf_l1", "adf_l1", "vacf_rms", "msd_ratio",
-                                           "diffusion_of_halves_cm2_per_s"), why)}
+        floor = {"reasons": dict.fromkeys(("rdf_l1", "adf_l1", "second_adf_l1", "vacf_rms",
+                                           "msd_ratio", "diffusion_of_halves_cm2_per_s"), why)}
     distances = (("rdf_l1", "g(r)", "area of the difference, %", 100, 2),
                  ("adf_l1", "P(θ)", "area of the difference, %", 100, 2),
-                 ("vacf_rms", "VACF", "rms difference, 0–1 ps", 1, 4))
+                 ("second_adf_l1", "P(θ), second shell", "area of the difference, %", 100, 2),
+                 ("vacf_rms", "VACF", "rms difference, 0–2 ps", 1, 4))
     for name, title, hint, scale, digits in distances:
         contents = ["<span class=none>0</span>"]
-        contents += [cell(with_error(run.metrics, name, f"{name}_stderr", scale, digits,
-                                     mark(run, name)), run.metrics, name) for run in runs[1:]]
+        for run in runs[1:]:
+            mark = tick(standing(name, run.metrics, m_ref, floor)) if name in BARS else ""
+            contents.append(cell(with_error(run.metrics, name, f"{name}_stderr", scale, digits, mark),
+                                 run.metrics, name))
         low = floor.get(name)
         row(title, hint, contents,
             cell(None if low is None else f"{low * scale:.{digits}f}", floor, name),
-            f"≤ {TARGETS[name] * scale:g}")
+            f"≤ {bar(name, m_ref, floor) * scale:.{digits}f}" if name in BARS else "")
 
-    def deviations(m, tick=""):
-        worst, lags = worst_ratio(m)
-        if worst is None:
+    def furthest(m, mark=""):
+        at = at_lags(m, m_ref)
+        if not at:
             return None
-        short = lags[1] < TARGET_LAGS[1] - 1e-6
-        return f"{_signed(worst)}{tick}" + (f"<small>to {lags[1]:g} ps</small>" if short else "")
+        lag = worst_lag(at)
+        return f"{_signed(at[lag].found)}{mark}<small>at {_lag(lag)}</small>"
 
-    row("MSD", f"largest deviation, {_range(TARGET_LAGS)}, %",
+    bars = [100 * msd_bar(lag, m_ref) for lag, _ in m_ref.get("msd_nm2") or []
+            if lag <= LONGEST_LAG * (1 + 1e-9)] or [100 * BARS["msd"]]
+    widest = f" to {max(bars):.2g}" if max(bars) > 1.05 * min(bars) else ""
+    row("MSD", "largest deviation by the bar of its lag, %",
         ["<span class=none>0</span>"] + [
-            cell(deviations(run.metrics, mark(run, "msd")), run.metrics, "msd_ratio")
-            for run in runs[1:]],
-        cell(deviations(floor), floor, "msd_ratio"), f"± {100 * TARGETS['msd']:g}")
+            cell(furthest(run.metrics, tick(standing("msd", run.metrics, m_ref, floor))), run.metrics,
+                 "msd_ratio") for run in runs[1:]],
+        cell(furthest(floor), floor, "msd_ratio"), f"± {min(bars):.2g}{widest}")
     halves = floor.get("diffusion_of_halves_cm2_per_s")
     row("Diffusion", "10⁻⁵ cm² s⁻¹",
         [cell(with_error(run.metrics, "diffusion_cm2_per_s", "diffusion_stderr", 1e5, 2),
               run.metrics, "diffusion_cm2_per_s") for run in runs],
         cell(halves and f"{1e5 * halves[0]:.2f}, {1e5 * halves[1]:.2f}", floor,
              "diffusion_of_halves_cm2_per_s"))
-    relative = [judged[run.label]["diffusion"]["value"] for run in runs[1:]]
+    relative = [standing("diffusion", run.metrics, m_ref, floor) for run in runs[1:]]
     row("", "deviation from all-atom, %",
         ["<span class=none>0</span>"] + [
-            cell(None if d is None else _signed(d), run.metrics, "diffusion_cm2_per_s")
-            + mark(run, "diffusion") for run, d in zip(runs[1:], relative)],
+            cell(None if one.found is None else _signed(one.found), run.metrics, "diffusion_cm2_per_s")
+            + tick(one) for run, one in zip(runs[1:], relative)],
         cell(halves and _signed(halves[1] / halves[0] - 1), floor,
-             "diffusion_of_halves_cm2_per_s"), f"± {100 * TARGETS['diffusion']:g}")
-    row("Viscosity", "mPa s, of shear, for long waves",
-        [cell(with_error(run.metrics, "viscosity_mPa_s", "viscosity_stderr", 1, 2), run.metrics,
-              "viscosity_mPa_s") for run in runs], "")
+             "diffusion_of_halves_cm2_per_s"), f"± {100 * bar('diffusion', m_ref, floor):.2g}")
+    for name, hint in (("viscosity", "mPa s, from shear waves, for long ones"),
+                       ("stress_viscosity", "mPa s, from the stress; of no flow where "
+                        "friction acts on single beads")):
+        row("Viscosity" if name == "viscosity" else "", hint,
+            [cell(with_error(run.metrics, f"{name}_mPa_s", f"{name}_stderr", 1, 2), run.metrics,
+                  f"{name}_mPa_s") for run in runs], "")
     row("Temperature", "K, from velocities",
         [cell(with_error(run.metrics, "temperature_K", "temperature_stderr", 1, 1), run.metrics,
               "temperature_K") for run in runs], "")
@@ -430,10 +512,12 @@ def _table(data):
                           for run in runs], "")
     heads = "".join(f"<th scope=col>{escape(run.label)}</th>" for run in runs)
     notes = "".join(f"<li>{escape(why[:1].upper() + why[1:])}.</li>" for why in footnotes)
-    return (f"<div class=wide><table><thead><tr><th></th><th scope=col>Target</th>{heads}"
+    return (f"<div class=wide><table><thead><tr><th></th><th scope=col>Bar</th>{heads}"
             f"<th scope=col>Noise floor</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
             f"</div>\n{f'<ol class=footnotes>{notes}</ol>' if notes else ''}\n"
-            "<p class=caption>± is one standard error, from ten blocks of each run. The noise "
+            "<p class=caption>± is one standard error, from ten blocks of each run. A bar is what a good "
+            "model may deviate by, or what the statistical error of all-atom leaves open if that is more; "
+            "✓ is within it, ✗ beyond it, ? beyond it by less than two standard errors of the run. The noise "
             "floor compares the second half of the all-atom run with the first: a model that "
             "differs no more than that can't be told from all-atom by this reference.</p>\n"
             f"<details><summary>How the figures are defined</summary>{_DEFINITIONS}</details>")
@@ -446,9 +530,13 @@ def _structure(data, reference, others):
              "subtracting all-atom (grey: ± 2 standard errors of all-atom). Dotted: end of the "
              "first shell."),
             ("adf", plots.adf, "Angle at a bead between two neighbours of its first shell, and "
-             "below it the difference from all-atom (grey: ± 2 standard errors of all-atom).")):
+             "below it the difference from all-atom (grey: ± 2 standard errors of all-atom)."),
+            ("second_adf", partial(plots.adf, name="second_adf"), "The same for two neighbours of "
+             "the second shell, which begins at the first minimum of the all-atom g(r) and ends at "
+             "its second.")):
         if not reference.metrics.get(name):
-            out.append(_none(f"No {'pair distribution' if name == 'rdf' else 'angles'}",
+            out.append(_none("No " + {"rdf": "pair distribution", "adf": "angles",
+                                      "second_adf": "angles in the second shell"}[name],
                              _why(reference.metrics, name)))
             continue
         out.append(_figure(draw(reference, others), words + " " + _distances(
@@ -464,11 +552,9 @@ def _motion(data, reference, others):
                  "of the all-atom run at most, and below it the ratio to all-atom; error bars are "
                  "one standard error of the ratio. A slope of 2 at the left is free flight, of 1 "
                  "at the right diffusion. ")
-        worst = [(run.label, *worst_ratio(run.metrics))
-                 for run in (data.initial, data.trained, *data.comparison) if run]
-        words += _sentence("Largest deviation", [
-            f"{label} {_signed(value)}\u202f% ({_range(lags)})" for label, value, lags in worst
-            if value is not None])
+        found = [(run.label, at_lags(run.metrics, reference.metrics)) for run in _others(data)]
+        words += _sentence("Largest deviation by the bar of its lag", [
+            f"{label} {_against_bar(at[worst_lag(at)], at)}" for label, at in found if at])
         out.append(_figure(plots.msd(reference, others), words))
     else:
         out.append(_none("No displacements", _why(reference.metrics, "msd_nm2")))
@@ -486,6 +572,7 @@ def _motion(data, reference, others):
     else:
         out.append(_none("No collective motion",
                          _why(reference.metrics, "displacement_correlation")))
+    out.append(_size_of_the_box(data))
     return "\n".join(out)
 
 
@@ -494,33 +581,132 @@ def _collective_words(data):
     costs."""
     m = data.reference.metrics
     words = ("Collective motion. The transverse mass current of the longest shear wave that fits "
-             "the box; displacements that first neighbours share across and along their "
-             "separation, 0 if they move by themselves and 1 if they move as one (error bars: one "
-             "standard error); where other beads are a while after a bead was at the origin, 1 "
-             "once its place is forgotten. ")
+             "the box, and the viscosity that it and shorter ones meet; displacements that "
+             "neighbours share across and along their separation at the start, 0 if they move by "
+             "themselves and 1 if they move as one (error bars: one standard error; thin lines: "
+             "the second shell); where other beads are a while after a bead was at the origin, 1 "
+             "once its place is forgotten; the running integral of the stress correlation, which "
+             "ends at the viscosity where momentum is conserved. ")
     apparent = m.get("apparent_viscosity")
     if not apparent:
         return words + f"No viscosity: {_why(m, 'apparent_viscosity')}."
     k, value, error = apparent[0]
-    runs = [run for run in (data.initial, data.trained, *data.comparison)
-            if run and run.metrics.get("apparent_viscosity")]
+    runs = [run for run in _others(data) if run.metrics.get("apparent_viscosity")]
     found = [f"{data.reference.label} {value:.2f} ± {error:.2f} mPa\u202fs"]
     found += ["{} {:.2f} ± {:.2f}".format(run.label, *run.metrics["apparent_viscosity"][0][1:])
               for run in runs]
     words += _sentence(f"Viscosity for a shear wave of {2 * math.pi / k:.3g} nm", found)
-    damped = []
-    for run in runs:
-        _, eta, spread = run.metrics["apparent_viscosity"][0]
-        rate, doubt = run.metrics["shear_damping_per_ps"], run.metrics["shear_damping_stderr"]
-        no_limit = run.metrics["viscosity_mPa_s"] is None and rate > 4 * doubt
-        if no_limit and eta - value > 4 * math.hypot(spread, error):
-            damped.append(f"{run.label} at {rate:.3g} ± {doubt:.2g} ps⁻¹")
+    damped = ["{} at {:.3g} ± {:.2g} ps⁻¹".format(run.label, *damping) for run in runs
+              if (damping := damped_shear(run.metrics, m))]
     if damped:
         words += (" Friction on single beads damps shear waves of any length "
                   f"({'; '.join(damped)}): beads may diffuse as they should, but neighbours don't "
                   "move together, flow is not that of the liquid, and the viscosity grows with "
                   "the box.")
     return words
+
+
+def damped_shear(m: dict, reference: dict) -> tuple[float, float] | None:
+    """Rate at which friction on single beads damps shear waves in a run, with its standard error
+    (1/ps), or None where it does not, beyond doubt, or where nothing is known of it."""
+    if not m.get("apparent_viscosity") or not reference.get("apparent_viscosity"):
+        return None
+    _, eta, spread = m["apparent_viscosity"][0]
+    _, value, error = reference["apparent_viscosity"][0]
+    rate, doubt = m["shear_damping_per_ps"], m["shear_damping_stderr"]
+    no_limit = m["viscosity_mPa_s"] is None and rate > 4 * doubt
+    return (rate, doubt) if no_limit and eta - value > 4 * math.hypot(spread, error) else None
+
+
+def transverse_error(m: dict, reference: dict) -> tuple[float, float, float] | None:
+    """Lag (ps) at which the transverse current of a run is furthest from that of the reference, and
+    both values; None if it is nowhere off by more than `CURRENT_BAR` and its error bars."""
+    names = ("transverse_current", "transverse_current_stderr")
+    if not all(run.get(name) for run in (m, reference) for name in names):
+        return None
+    (lags, c), (_, e), (their_lags, d), (_, f) = (np.array(run[name], float).T
+                                                 for run in (m, reference) for name in names)
+    n = min(len(lags), len(their_lags))
+    if not np.allclose(lags[:n], their_lags[:n]):
+        return None
+    gap = np.abs(c[:n] - d[:n])
+    worst = int(np.argmax(gap))
+    if gap[worst] <= max(CURRENT_BAR, 4 * math.hypot(e[worst], f[worst])):
+        return None
+    return float(lags[worst]), float(c[worst]), float(d[worst])
+
+
+CAUSES = {
+    "single": "The equation of motion is the cause: friction on single beads does not conserve "
+              "momentum, and no training can mend that. Friction between neighbours (equation: "
+              "pair) does.",
+    "pair": "Momentum is conserved, so it is the range, the size or the memory of the friction "
+            "between neighbours that is not right yet.",
+    "unknown": "Whether momentum is conserved could not be told from so short a run.",
+}
+
+
+def _equation_of_motion(data):
+    """What says that the equation of motion is the cause, where collective motion is wrong and a
+    bead's own motion is right."""
+    m = data.reference.metrics
+    found: dict[str, list[str]] = {}
+    for run in (data.trained, *data.comparison):
+        if run is None:
+            continue
+        off = transverse_error(run.metrics, m)
+        if off is None or any(standing(name, run.metrics, m, data.noise_floor).state != GOOD
+                              for name in ("msd", "vacf_rms")):
+            continue
+        cause = ("single" if damped_shear(run.metrics, m) else
+                 "pair" if run.metrics.get("apparent_viscosity") else "unknown")
+        found.setdefault(cause, []).append(
+            f"{run.label} {off[1]:.2f} instead of {off[2]:.2f} at {off[0]:.2g} ps")
+    return [f"<p class=note>Each bead moves as it should, but beads don't move together as they "
+            f"should: transverse current of the longest wave, {escape('; '.join(runs))}. "
+            f"{escape(CAUSES[cause])}</p>" for cause, runs in found.items()]
+
+
+def _size_of_the_box(data):
+    """What hydrodynamics says of the diffusion in boxes of other sizes."""
+    m = data.reference.metrics
+    gain, error = (m.get(f"diffusion_box_correction_{name}") for name in ("cm2_per_s", "stderr"))
+    d, spread = m.get("diffusion_cm2_per_s"), m.get("diffusion_stderr")
+    edge = m["volume_nm3"] ** (1 / 3)
+    if d is None or gain is None:
+        name = "diffusion_cm2_per_s" if d is None else "diffusion_box_correction_cm2_per_s"
+        return _none("Diffusion in an infinite box is not known", _why(m, name))
+    words = (f"Diffusion depends on the size of a periodic box where momentum is conserved. With "
+             f"the viscosity of all-atom, {m['viscosity_mPa_s']:.2f} mPa\u202fs, it is "
+             f"{_d(d + gain, math.hypot(spread or 0, error))} in an infinite box, against "
+             f"{_d(d, spread)} in this one of {edge:.3g} nm (Yeh and Hummer, 2004).")
+    for run in _others(data):
+        box = (run.metrics.get("volume_nm3") or m["volume_nm3"]) ** (1 / 3)
+        if abs(box / edge - 1) > 0.02:
+            there = d + gain * (1 - edge / box)
+            words += (f" In the box of {run.label}, {box:.3g} nm, all-atom is expected at "
+                      f"{_d(there, math.hypot(spread or 0, error * (1 - edge / box)))}.")
+    single = [run.label for run in _others(data) if damped_shear(run.metrics, m)]
+    own = [(run, run.metrics["diffusion_box_correction_cm2_per_s"]) for run in _others(data)
+           if run.metrics.get("diffusion_box_correction_cm2_per_s") and
+           run.metrics.get("diffusion_cm2_per_s")]
+    if own:
+        words += " " + _sentence("By their own viscosity, in an infinite box", [
+            f"{run.label} {_d(run.metrics['diffusion_cm2_per_s'] + more, None)}"
+            for run, more in own])
+    if single:
+        words += (f" With friction on single beads ({', '.join(single)}) there is no such effect: "
+                  "diffusion is the same in a box of any size, that of the box trained in.")
+    return f"<p>{escape(words)}</p>"
+
+
+def _d(value, error):
+    beside = "" if error is None else f" ± {1e5 * error:.2f}"
+    return f"{1e5 * value:.2f}{beside} · 10⁻⁵ cm²/s"
+
+
+def _others(data):
+    return [run for run in (data.initial, data.trained, *data.comparison) if run]
 
 
 def _model(data):
@@ -534,6 +720,10 @@ def _model(data):
             + " A three-body term, where the model has one, comes on top of it.")))
     else:
         out.append(_missing(data, "potentials"))
+    if data.pair_friction:
+        out.append(_figure(plots.pair_friction(data.pair_friction), (
+            "Friction between two beads against slow relative motion, along their separation and "
+            "across it, before and after training.")))
     if data.memory:
         frictions = _sentence("Effective friction", [
             f"{m.label} {m.effective:.3g} ps⁻¹" + (
@@ -559,6 +749,13 @@ def _training(data, log):
             "points should lie in the green bands and have stopped moving.")))
     else:
         out.append(_missing(data, "validation"))
+    found = cost.descents(log, data.reference.metrics, data.noise_floor or {})
+    if found:
+        names = {figure: name.lower() for figure, name in _NAMES.items()}
+        out.append(_figure(plots.cost(found, _NAMES), (
+            "What accuracy costs: deviations of live validation from all-atom against the wall-clock "
+            "time of training, and the bars. " + cost.sentence(found, names))))
+    out += [f"<p>{escape(line)}</p>" for line in steadiness(data.outcome)]
     if panels:
         out.append(_figure(plots.training(panels), (
             "Losses and parameters over training. Adversarial losses need not fall; margins near "
@@ -574,7 +771,7 @@ def _sort_curves(log):
         name = column.replace("/", "_")
         if name.startswith(VALIDATION):
             figure = name[len(VALIDATION):]
-            if not figure.endswith("_stderr"):
+            if not figure.endswith(("_stderr", "_deviation")):
                 errors = dict(zip(*log.get(f"{column}_stderr", ((), ()))))
                 figure = {"diffusion": "diffusion_cm2_per_s",
                           "temperature": "temperature_K"}.get(figure, figure)
@@ -638,16 +835,17 @@ def _flatten(value, prefix=""):
 
 
 def _distances(data, name, write, what="Difference from all-atom"):
-    """Sentence with one distance of every run, its target and its noise floor."""
+    """Sentence with one distance of every run, its bar and its noise floor."""
     found = [f"{run.label} {write(run.metrics[name])}"
              for run in (data.initial, data.trained, *data.comparison)
              if run and run.metrics.get(name) is not None]
     if not found:
         return ""
-    limits = [f"target {write(TARGETS[name])}"]
-    if (data.noise_floor or {}).get(name) is not None:
+    limits = [f"bar {write(bar(name, data.reference.metrics, data.noise_floor))}"] if name in BARS else []
+    if data.noise_floor.get(name) is not None:
         limits.append(f"two halves of all-atom {write(data.noise_floor[name])}")
-    return _sentence(what[:1].upper() + what[1:], found)[:-1] + f" ({', '.join(limits)})."
+    beside = f" ({', '.join(limits)})" if limits else ""
+    return _sentence(what[:1].upper() + what[1:], found)[:-1] + f"{beside}."
 
 
 def _sentence(what, parts):
@@ -662,8 +860,8 @@ def _share(value, name, signed=False):
     return f"{text}\u202f%"
 
 
-def _range(lags):
-    return " to ".join(f"{1e3 * t:g} fs" if t < 1 else f"{t:g} ps" for t in lags)
+def _lag(t):
+    return f"{1e3 * t:g} fs" if t < 1 else f"{t:g} ps"
 
 
 def _signed(value):
@@ -715,7 +913,8 @@ _DEFINITIONS = """
 <dt>g(r)</dt><dd>Σ|g − g<sub>AA</sub>| / Σ g<sub>AA</sub> over distances below 1 nm or half the
 box, whichever is smaller, in bins of 0.005 nm.</dd>
 <dt>P(θ)</dt><dd>∫|P − P<sub>AA</sub>| dθ. P is the distribution of the angle at a bead between
-two neighbours closer than the first minimum of the all-atom g(r), of integral 1 over radians.</dd>
+two neighbours closer than the first minimum of the all-atom g(r), or between its first minimum and
+its second for the second shell, of integral 1 over radians.</dd>
 <dt>MSD</dt><dd>Mean squared displacement over beads and time origins, drift of the centre of mass
 included, up to a fifth of each run.</dd>
 <dt>Diffusion</dt><dd>A sixth of the slope of the MSD over the same range of lags in every run
@@ -724,7 +923,8 @@ included, up to a fifth of each run.</dd>
 time 0; the same for all runs, as stored velocities are not.</dd>
 <dt>Viscosity</dt><dd>η(k) = ρ / (k² ∫C dt) from the normalised autocorrelation C of the transverse
 mass current, at wave vectors up to twice the shortest of the box, extrapolated to k = 0 as
-η/(1 + a k²).</dd>
+η/(1 + a k²). From the stress: ∫⟨P<sub>xy</sub>(0) P<sub>xy</sub>(t)⟩ dt / (V k<sub>B</sub>T),
+averaged over all directions of shear.</dd>
 <dt>Shared displacements</dt><dd>Mean product of the displacements of two neighbours, along or across
 their separation at the start, over a third of the MSD. The first shell ends at the first minimum
 of the all-atom g(r).</dd>
@@ -745,12 +945,14 @@ h2{font-size:1.25rem;margin:2.8rem 0 .9rem;padding-top:.9rem;border-top:1px soli
 nav{font-size:.9rem;display:flex;flex-wrap:wrap;gap:.3rem 1.1rem}
 a{color:#0067b1;text-decoration:none}a:hover{text-decoration:underline}
 .headline{font-size:1.15rem;font-weight:600;margin:.2rem 0 .8rem}
-ul.targets{list-style:none;padding:0;margin:0 0 1rem;display:grid;gap:.5rem;
+ul.figures{list-style:none;padding:0;margin:0 0 1rem;display:grid;gap:.5rem;
  grid-template-columns:repeat(auto-fill,minmax(250px,1fr))}
-ul.targets li{border-left:4px solid #999;background:#f7f7f7;padding:.5rem .8rem;font-size:.92rem}
-ul.targets b{display:block}ul.targets span{color:#555}
-ul.targets li.met{border-color:#2a8a4a}ul.targets li.met b{color:#1f6e3a}
-ul.targets li.missed{border-color:#c23b22}ul.targets li.missed b{color:#a53019}
+ul.figures li{border-left:4px solid #999;background:#f7f7f7;padding:.5rem .8rem;font-size:.92rem}
+ul.figures b{display:block}ul.figures span{color:#555}
+ul.figures li.good{border-color:#2a8a4a}ul.figures li.good b{color:#1f6e3a}
+ul.figures li.missed{border-color:#c23b22}ul.figures li.missed b{color:#a53019}
+ul.findings{padding-left:1.2rem;font-size:.95rem}ul.findings li{margin:.35rem 0}
+ul.findings li.missed{color:#a53019}
 .note,.absent{background:#fff8e5;border-left:4px solid #e0b000;padding:.55rem .8rem;
  font-size:.93rem;margin:.8rem 0}
 .absent{background:#f5f5f5;border-color:#bbb;color:#555}
@@ -763,7 +965,7 @@ tbody th small{display:block;font-weight:400;color:#777;white-space:normal;line-
 td{text-align:right;white-space:nowrap}td small{display:block;color:#888}
 .none{color:#aaa}
 sup{font-size:.7em;color:#666}
-.tick{font-weight:700}.tick.met{color:#2a8a4a}.tick.missed{color:#c23b22}
+.tick{font-weight:700}.tick.good{color:#2a8a4a}.tick.missed{color:#c23b22}.tick.open{color:#8a6d00}
 ol.footnotes{font-size:.82rem;color:#666;margin:.7rem 0;padding-left:1.4rem}
 figure{margin:1.2rem 0 2rem}figure img{width:100%;height:auto;display:block}
 figcaption,.caption{font-size:.9rem;color:#555;margin-top:.4rem}

@@ -1,4 +1,4 @@
-"""Structure of a bead liquid: pair distribution g(r) and the angles within the first shell."""
+"""Structure of a bead liquid: pair distribution g(r) and the angles between neighbours of a shell."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -13,6 +13,8 @@ R_MAX = 1.0
 BIN_WIDTH = 0.005
 ANGLE_BINS = 90
 MAX_FRAMES = 1500
+SECOND_SHELL_FRAMES = 300
+"""Of angles between neighbours of the second shell, of which a bead has many."""
 DISTANCES = 200_000_000
 DISTANCES_A_FRAME = 5_000_000
 READ_BYTES = 1 << 23
@@ -61,7 +63,7 @@ class Rdf:
 
 @dataclass(frozen=True)
 class Adf:
-    """Distribution of the angle at a bead between two neighbours of its first shell.
+    """Distribution of the angle at a bead between two neighbours of one shell.
 
     Attributes
     ----------
@@ -275,9 +277,10 @@ def _where_there_is_one(curves, find):
     return radii
 
 
-def adf(trajectory, radii: dict[tuple[str, str], float], *, start: int = 0,
+def adf(trajectory, radii: dict[tuple[str, str], float],
+        inner: dict[tuple[str, str], float] | None = None, *, start: int = 0,
         stop: int | None = None, max_frames: int = MAX_FRAMES) -> Adf:
-    """Distribution of the angle at a bead between two neighbours within its first shell.
+    """Distribution of the angle at a bead between two neighbours within one shell.
 
     Parameters
     ----------
@@ -285,6 +288,8 @@ def adf(trajectory, radii: dict[tuple[str, str], float], *, start: int = 0,
     radii : dict
         ``{(name, name): radius in nm}``; beads of two types closer than this are neighbours. Pairs
         of types that are not listed have none.
+    inner : dict, optional
+        Where the shell begins, likewise; at the bead itself by default.
     start, stop, max_frames : int
         As in `rdf`.
 
@@ -297,12 +302,9 @@ def adf(trajectory, radii: dict[tuple[str, str], float], *, start: int = 0,
     frames = _frames(trajectory, start, stop, max_frames)
     widest = max(radii.values())
     if widest > min(half_width(b) for b in _boxes(trajectory, frames)):
-        raise Unmeasurable(f"a first shell of {widest:.3f} nm is above half the box")
+        raise Unmeasurable(f"a shell of {widest:.3f} nm is above half the box")
     kind = np.asarray(trajectory.types)[order]
-    limits = np.zeros((len(trajectory.type_names),) * 2, dtype=np.float32)
-    for (a, b), radius in radii.items():
-        i, j = trajectory.type_names.index(a), trajectory.type_names.index(b)
-        limits[i, j] = limits[j, i] = radius**2
+    ends, starts = (_squares(trajectory.type_names, some) for some in (radii, inner or {}))
     present = np.unique(kind)
     edges = np.linspace(0, np.pi, ANGLE_BINS + 1)
     block = block_numbers(len(frames))
@@ -311,7 +313,7 @@ def adf(trajectory, radii: dict[tuple[str, str], float], *, start: int = 0,
         rows = centres(len(order), k)
         r2, sides = squared_distances(x[rows], x, box)
         r2[np.arange(len(rows)), rows] = np.inf
-        near = r2 < (limits[0, 0] if limits.size == 1 else limits[kind[rows]][:, kind])
+        near = (r2 < ends(kind[rows], kind)) & (r2 >= starts(kind[rows], kind))
         i, j = np.nonzero(near)
         unit = np.stack([s[i, j] for s in sides], -1).astype(float)
         unit /= np.linalg.norm(unit, axis=1, keepdims=True)
@@ -328,8 +330,20 @@ def adf(trajectory, radii: dict[tuple[str, str], float], *, start: int = 0,
         counts[block[k]] += np.bincount(centre * ANGLE_BINS + bins,
                                         minlength=counts[0].size).reshape(counts[0].shape)
     if not counts.any():
-        raise Unmeasurable(f"no bead has two neighbours within {widest:.3f} nm")
+        raise Unmeasurable("no bead has two neighbours "
+                           f"{'within' if inner is None else 'in its second shell, within'} "
+                           f"{widest:.3f} nm")
     return Adf(edges, tuple(trajectory.type_names[t] for t in present), counts)
+
+
+def _squares(names, radii):
+    """Function of types [n] and [N] that gives the squares of radii, nm^2, 0 where there is none:
+    [n, N], or a number if there is one type."""
+    limits = np.zeros((len(names),) * 2, dtype=np.float32)
+    for (a, b), radius in radii.items():
+        i, j = names.index(a), names.index(b)
+        limits[i, j] = limits[j, i] = radius**2
+    return lambda some, others: limits[0, 0] if limits.size == 1 else limits[some][:, others]
 
 
 def rdf_l1(curves: Rdf, reference: Rdf, blocks=slice(None), reference_blocks=slice(None)) -> float:

@@ -14,17 +14,19 @@ from ..potentials import PotentialSpec
 from ..trajectory import BeadTrajectory
 from .boltzmann_inversion import boltzmann_inversion
 from .force_matching import force_matching
+from .pair_residuals import PairResiduals
 from .ranges import potential_spec
 
 
 @dataclass(frozen=True)
 class InitialFit:
-    """A fitted potential, its standard errors and how well it fits."""
+    """A fitted potential, its standard errors, how well it fits, and what the forces left over tell of friction."""
 
     spec: PotentialSpec
     theta: np.ndarray
     stderr: np.ndarray
     report: dict = field(default_factory=dict)
+    residuals: PairResiduals | None = None
 
     def save(self, directory: Path) -> None:
         """Write ``fit.json`` into a directory, whole or not at all."""
@@ -34,6 +36,7 @@ class InitialFit:
             "theta": self.theta.tolist(),
             "stderr": self.stderr.tolist(),
             "report": self.report,
+            "residuals": self.residuals and self.residuals.to_dict(),
         }
         part = directory / "fit.json.part"
         part.write_text(json.dumps(content, indent=1))
@@ -52,7 +55,8 @@ class InitialFit:
         try:
             content = json.loads(path.read_text())
             spec = PotentialSpec.from_dict(content["potential"])
-            return cls(spec, np.array(content["theta"]), np.array(content["stderr"]), content["report"])
+            residuals = content.get("residuals") and PairResiduals.from_dict(content["residuals"])
+            return cls(spec, np.array(content["theta"]), np.array(content["stderr"]), content["report"], residuals)
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: found no complete fit ({error}), expected one written by `cgadv fit`") from error
 
@@ -78,4 +82,5 @@ def fit_initial(trajectory: BeadTrajectory, settings: config.Potential) -> Initi
     cutoffs = {"cutoff": spec.pair.r_cut}
     if spec.three_body:
         cutoffs["three_body_cutoff"] = spec.three_body.r_cut
-    return InitialFit(spec, theta, stderr, report | cutoffs)
+    residuals = PairResiduals.measure(trajectory, spec, theta) if trajectory.has_forces else None
+    return InitialFit(spec, theta, stderr, report | cutoffs, residuals)

@@ -21,6 +21,9 @@ NEIGHBORS = 47
 THREE_BODY_NEIGHBORS = 8
 """The same of the three-body energy: that of water within 0.40 nm."""
 
+FRICTION_NEIGHBORS = 11
+"""The same of the friction between pairs: that of water within 0.44 nm."""
+
 CORE_DEPTH = 0.02
 """Depth below r_min at which the repulsive core has reached CORE_ENERGY (nm)."""
 
@@ -88,8 +91,7 @@ def potential_spec(trajectory: BeadTrajectory, settings: config.Potential) -> Po
     ValueError
         If a pair of types never comes inside the cutoff, or a cutoff is too long.
     """
-    heights = 1.0 / np.linalg.norm(np.linalg.inv(trajectory.boxes(sample_frames(trajectory, 100))), axis=1)
-    half = 0.5 * float(heights.min())
+    half = _half_height(trajectory)
     cutoff, inner = settings.cutoff_nm, settings.three_body_cutoff_nm
     if cutoff is not None and cutoff > half:
         raise ValueError(
@@ -124,3 +126,59 @@ def potential_spec(trajectory: BeadTrajectory, settings: config.Potential) -> Po
         )
     pair = PairSpec(r_min, cutoff, settings.pair_functions, (core,) * len(r_min))
     return PotentialSpec(tuple(names), pair, three_body)
+
+
+def friction_range(trajectory: BeadTrajectory, cutoff: float | None) -> tuple[tuple[float, ...], float]:
+    """Start, for each pair of types, and end of the splines of a friction between pairs (nm).
+
+    Parameters
+    ----------
+    trajectory : BeadTrajectory
+    cutoff : float or None
+        Range of the friction (nm); found from the number of neighbours if None.
+
+    Raises
+    ------
+    ValueError
+        If the cutoff is longer than half the box, or a pair of types never comes inside it.
+    """
+    half = _half_height(trajectory)
+    if cutoff is not None and cutoff > half:
+        raise ValueError(
+            f"dynamics.friction_cutoff_nm: found {cutoff:g}, expected at most {half:.3f}, half the box of the reference"
+        )
+    distances, per_bead = _near(trajectory, cutoff or half)
+    if cutoff is None:
+        cutoff = neighbor_radius(np.sort(np.concatenate(distances)), per_bead, FRICTION_NEIGHBORS, half)
+    found = [d[d < cutoff] for d in distances]
+    fewest = min(len(d) for d in found)
+    if fewest < 100:
+        raise ValueError(
+            f"dynamics.friction_cutoff_nm: found {fewest} pairs of two bead types inside {cutoff:g} nm in 60 frames, "
+            "expected 100 to learn their friction"
+        )
+    return tuple(float(np.quantile(d, max(RAREST_PAIRS, 5 / len(d)))) for d in found), cutoff
+
+
+def neighbor_range(trajectory: BeadTrajectory) -> tuple[float, float]:
+    """Distances of the neighbours of a bead: the shortest that occurs, and that within which there are as many as
+    friction between pairs has by default (nm)."""
+    half = _half_height(trajectory)
+    distances, per_bead = _near(trajectory, half)
+    every = np.sort(np.concatenate(distances))
+    r_cut = neighbor_radius(every, per_bead, FRICTION_NEIGHBORS, half)
+    found = every[every < r_cut]
+    return float(np.quantile(found, max(RAREST_PAIRS, 5 / len(found)))), r_cut
+
+
+def _half_height(trajectory: BeadTrajectory) -> float:
+    """Half the smallest height of the box (nm)."""
+    heights = 1.0 / np.linalg.norm(np.linalg.inv(trajectory.boxes(sample_frames(trajectory, 100))), axis=1)
+    return 0.5 * float(heights.min())
+
+
+def _near(trajectory: BeadTrajectory, cutoff: float) -> tuple[list[np.ndarray], int]:
+    """Distances of all pairs inside a cutoff in some frames, by pair of types (nm), and beads times frames."""
+    frames = sample_frames(trajectory, 60)
+    distances, _ = pair_distances(trajectory, cutoff, frames)
+    return distances, trajectory.n_beads * len(range(frames.start, frames.stop, frames.step))

@@ -17,6 +17,13 @@ RARE = 0.01
 much. They are those of contacts that hardly occur, such as large beads as near as only small ones come, and a step
 by their own deviation would give such a contact, when it occurs, an energy that no core holds against."""
 
+NATURAL_RATE = 0.1
+"""Part of the way to the minimum, as its quadratic approximation has it, that a step goes."""
+
+LARGEST_GRADIENT = 3.0
+"""Longest gradient that a step follows (standard deviations of the reference). Far from the minimum the approximation
+does not hold, and a step stays below 0.3 kT."""
+
 
 class RelativeEntropy:
     r"""The gradient of the relative entropy, and the coordinates in which one step size serves all parameters.
@@ -32,12 +39,16 @@ class RelativeEntropy:
     spec : PotentialSpec
     n_frames : int
         Frames to average over.
+    stop : int, optional
+        The frame before which they are.
     """
 
-    def __init__(self, trajectory: BeadTrajectory, spec: PotentialSpec, n_frames: int = 1000):
+    def __init__(
+        self, trajectory: BeadTrajectory, spec: PotentialSpec, n_frames: int = 1000, stop: int | None = None
+    ):
         self.spec = spec
         self.types = torch.from_numpy(trajectory.types)
-        frames = sample_frames(trajectory, n_frames)
+        frames = sample_frames(trajectory, n_frames, stop=stop)
         rows = basis(
             torch.from_numpy(trajectory.positions(frames)), torch.from_numpy(trajectory.boxes(frames)), self.types, spec
         )
@@ -61,3 +72,25 @@ class RelativeEntropy:
     def gradient(self, positions: Tensor, boxes: Tensor) -> Tensor:
         """kT dS/dφ [P] from configurations [F, N, 3] of the model's own ensemble."""
         return self.whitening.T @ (self.mean - basis(positions, boxes, self.types, self.spec).mean(0))
+
+    @torch.no_grad()
+    def descend(self, phi: Tensor, gradient: Tensor, kT: float, rate: float = 1.0) -> None:
+        """Step along the natural gradient, in place.
+
+        The second derivative of the relative entropy is β² times the covariance of the basis functions, so that of
+        ``kT S`` in whitened coordinates is β: ``φ ← φ − η kT g`` goes the same part η of the way in all directions, however
+        far it is. A step of fixed length would take longer the farther the start.
+
+        Parameters
+        ----------
+        phi : Tensor [P]
+            Whitened coordinates (kJ/mol).
+        gradient : Tensor [P]
+            From :meth:`gradient`.
+        kT : float
+            (kJ/mol)
+        rate : float
+            Factor of the step.
+        """
+        bounded = min(1.0, LARGEST_GRADIENT / float(gradient.norm().clamp_min(1e-12)))
+        phi -= rate * NATURAL_RATE * kT * bounded * gradient

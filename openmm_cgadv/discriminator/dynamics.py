@@ -26,6 +26,37 @@ def perceptron(inputs: int, hidden: int, outputs: int) -> torch.nn.Sequential:
     )
 
 
+def lengths(vectors: Tensor) -> Tensor:
+    """Lengths [...] of vectors [..., 3], with a gradient everywhere."""
+    return (vectors.square().sum(-1) + 1e-6).sqrt()
+
+
+def pair_products(vectors: Tensor) -> Tensor:
+    """Scalar products [W, n (n + 1) / 2] of all pairs of vectors [W, n, 3], of each with itself among them."""
+    row, column = torch.triu_indices(vectors.shape[1], vectors.shape[1])
+    return (vectors @ vectors.mT)[:, row, column]
+
+
+class IncrementProducts(torch.nn.Module):
+    """Scalar products of all pairs of increments of a window, in units of what chance makes of them.
+
+    Increments of mean square 1 that are normal and independent have products of variance 2/3 with themselves and 1/3 with
+    each other.
+    """
+
+    def __init__(self, tokens: int):
+        super().__init__()
+        row, column = torch.triu_indices(tokens, tokens)
+        same = (row == column).to(torch.get_default_dtype())
+        self.number = len(row)
+        self.register_buffer("mean", same)
+        self.register_buffer("factor", ((1 + same) / 3).rsqrt())
+
+    def forward(self, increments: Tensor) -> Tensor:
+        """[W, lags, 3] -> [W, lags (lags + 1) / 2]"""
+        return (pair_products(increments) - self.mean) * self.factor
+
+
 class TimeAttention(torch.nn.Module):
     """Attention among the frames of a window, with invariant scores and equivariant values.
 
@@ -59,7 +90,63 @@ class TimeAttention(torch.nn.Module):
         return self.out(self.join(weights @ value))
 
 
-class DynamicsDiscriminator(torch.nn.Module):
+class LagsDiscriminator(torch.nn.Module):
+    """One logit for every lag of a bead's window, of scalars and vectors that each lag is described by.
+
+    To every logit the products of all increments of the bead are added, each with a weight. Where motion is nearly normal,
+    as at long lags, and the model nearly right, the logarithm of the likelihood ratio is linear in them; without this term
+    the rest has to find deviations of a few per cent in its own noise, and leaves them.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Number of bead types and of lags.
+    inputs : (int, int)
+        Scalars and vectors of each lag.
+    scalars, vectors, heads : int
+        Width of the tokens, and heads of the attention; both widths are multiples of the heads.
+    attention : bool
+        Without it every lag is judged alone.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int], inputs: tuple[int, int], scalars: int = 24, vectors: int = 8, heads: int = 2,
+        attention: bool = True,
+    ):  # fmt: skip
+        super().__init__()
+        if scalars % heads or vectors % heads:
+            raise ValueError(f"discriminator: found {scalars} scalars, {vectors} vectors, expected multiples of {heads} heads")
+        (n_types, tokens), (numbers, arrows) = shape, inputs
+        self.vectors = vectors
+        self.norms = torch.nn.Linear(numbers, scalars)
+        self.kind = torch.nn.Embedding(n_types, scalars)
+        self.lag = torch.nn.Parameter(0.1 * torch.randn(tokens, scalars))
+        self.embed = o3.Linear(f"{arrows}x1o", f"{vectors}x1o")
+        self.gate = torch.nn.Parameter(torch.ones(tokens, vectors, 1))
+        self.invariants = Invariants(arrows, vectors)
+        self.embed_invariants = perceptron(vectors, scalars, scalars)
+        self.attention = TimeAttention(tokens, scalars, vectors, heads) if attention else None
+        self.invariants_after = Invariants(vectors, vectors)
+        self.update = perceptron(scalars + vectors, scalars, scalars)
+        self.logit = perceptron(scalars, scalars, 1)
+        self.products = IncrementProducts(tokens)
+        self.weights = torch.nn.Linear(self.products.number, tokens)
+        torch.nn.init.zeros_(self.weights.weight)
+
+    def judge(self, numbers: Tensor, arrows: Tensor, increments: Tensor, types: Tensor) -> Tensor:
+        """Logits [W, lags], positive for all-atom, of scalars [W, lags, S] and vectors [W, lags, 3 V] of beads and of their
+        increments [W, lags, 3], whose mean square is 1."""
+        scalars = self.norms(numbers) + self.lag + self.kind(types)[:, None] + self.embed_invariants(self.invariants(arrows))
+        vectors = (self.embed(arrows).unflatten(-1, (self.vectors, 3)) * self.gate).flatten(-2)
+        if self.attention is not None:
+            change = self.attention(torch.cat([scalars, vectors], -1))
+            scalars = scalars + change[..., : scalars.shape[-1]]
+            vectors = vectors + change[..., scalars.shape[-1] :]
+        scalars = scalars + self.update(torch.cat([scalars, self.invariants_after(vectors)], -1))
+        return self.logit(scalars)[..., 0] + self.weights(self.products(increments))
+
+
+class DynamicsDiscriminator(LagsDiscriminator):
     """One logit for every lag of a bead's window.
 
     Each lag is a token with two vectors: the displacement since the frame before and the displacement since
@@ -67,43 +154,17 @@ class DynamicsDiscriminator(torch.nn.Module):
     displacements are differences; rotation and reflection act on the vectors and leave the logits; beads
     are judged one by one, so their order does not matter.
 
-    Further vectors of the neighbourhood can be given to every token (``extra_vectors``). With friction on each
-    bead by itself they must not be: a generator that cannot move neighbours together would bend its
-    friction instead.
-
     Parameters
     ----------
     scale : Tensor [n_types, lags, 2]
         Root mean square of the increment and of the displacement at each lag, for each bead type (nm).
-    scalars, vectors, heads : int
-        Width of the tokens, and heads of the attention; both widths are multiples of the heads.
-    attention : bool
-        Without it every lag is judged alone.
-    extra_vectors : int
-        Number of further vectors a token.
+    options
+        Widths, heads and attention of :class:`LagsDiscriminator`.
     """
 
-    def __init__(
-        self, scale: Tensor, scalars: int = 24, vectors: int = 8, heads: int = 2, attention: bool = True,
-        extra_vectors: int = 0,
-    ):  # fmt: skip
-        super().__init__()
-        if scalars % heads or vectors % heads:
-            raise ValueError(f"discriminator: found {scalars} scalars, {vectors} vectors, expected multiples of {heads} heads")
-        (n_types, tokens, _), inputs = scale.shape, 2 + extra_vectors
-        self.vectors, self.extra_vectors = vectors, extra_vectors
+    def __init__(self, scale: Tensor, **options):
+        super().__init__(scale.shape[:2], (2, 2), **options)
         self.register_buffer("scale", scale.to(torch.get_default_dtype()))
-        self.norms = torch.nn.Linear(inputs, scalars)
-        self.kind = torch.nn.Embedding(n_types, scalars)
-        self.lag = torch.nn.Parameter(0.1 * torch.randn(tokens, scalars))
-        self.embed = o3.Linear(f"{inputs}x1o", f"{vectors}x1o")
-        self.gate = torch.nn.Parameter(torch.ones(tokens, vectors, 1))
-        self.invariants = Invariants(inputs, vectors)
-        self.embed_invariants = perceptron(vectors, scalars, scalars)
-        self.attention = TimeAttention(tokens, scalars, vectors, heads) if attention else None
-        self.invariants_after = Invariants(vectors, vectors)
-        self.update = perceptron(scalars + vectors, scalars, scalars)
-        self.logit = perceptron(scalars, scalars, 1)
 
     def tokens(self, frames: Tensor, types: Tensor) -> Tensor:
         """Scaled increments and displacements [W, lags, 2, 3] of windows [W, lags + 1, 3] (nm) of beads."""
@@ -112,14 +173,5 @@ class DynamicsDiscriminator(torch.nn.Module):
         return torch.stack([increment, displacement], 2).to(self.scale.dtype) / self.scale[types, :, :, None]
 
     def forward(self, tokens: Tensor, types: Tensor) -> Tensor:
-        """Logits [W, lags], positive for all-atom, of tokens [W, lags, 2 + extra_vectors, 3] of beads."""
-        flat = tokens.flatten(-2)
-        lengths = (tokens.square().sum(-1) + 1e-6).sqrt()
-        scalars = self.norms(lengths) + self.lag + self.kind(types)[:, None] + self.embed_invariants(self.invariants(flat))
-        vectors = (self.embed(flat).unflatten(-1, (self.vectors, 3)) * self.gate).flatten(-2)
-        if self.attention is not None:
-            change = self.attention(torch.cat([scalars, vectors], -1))
-            scalars = scalars + change[..., : scalars.shape[-1]]
-            vectors = vectors + change[..., scalars.shape[-1] :]
-        scalars = scalars + self.update(torch.cat([scalars, self.invariants_after(vectors)], -1))
-        return self.logit(scalars)[..., 0]
+        """Logits [W, lags], positive for all-atom, of tokens [W, lags, 2, 3] of beads."""
+        return self.judge(lengths(tokens), tokens.flatten(-2), tokens[:, :, 0], types)

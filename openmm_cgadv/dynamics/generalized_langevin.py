@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -35,24 +37,27 @@ class GeneralizedLangevin(torch.nn.Module):
         Number of bead types.
     n_auxiliary : int
         Number K of auxiliary variables a degree of freedom; without any this is Langevin dynamics.
-    friction : float
-        Effective friction ∫K dt to start from (1/ps).
+    friction : float or sequence of float
+        Effective friction ∫K dt to start from, of all bead types or of each (1/ps).
     floor : float
         Lowest rate of an auxiliary variable (1/ps). Memory slower than a training window cannot be seen in
         it, and is ruled out this way.
+    rates : (float, float)
+        Slowest and fastest rate of auxiliary variables above the floor to start from (1/ps).
     """
 
-    def __init__(self, n_types: int, n_auxiliary: int, friction: float, floor: float = 0.0):
+    def __init__(self, n_types: int, n_auxiliary: int, friction, floor: float = 0.0, rates=(3.0, 40.0)):
         super().__init__()
         k = n_auxiliary
         self.floor = float(floor)
+        total = torch.as_tensor(friction, dtype=torch.float64).broadcast_to([n_types])
         # Half of the friction without memory, half spread evenly over rates from slow to fast.
-        instant = friction if k == 0 else 0.5 * friction
-        rates = torch.logspace(0.5, 1.6, k, dtype=torch.float64) if k != 1 else torch.tensor([8.0], dtype=torch.float64)
-        couplings = (0.5 * friction / max(k, 1) * (rates + self.floor)).sqrt()
-        self.log_friction = torch.nn.Parameter(torch.full([n_types], instant, dtype=torch.float64).log())
-        self.log_rates = torch.nn.Parameter(rates.log().repeat(n_types, 1))
-        self.log_couplings = torch.nn.Parameter(couplings.log().repeat(n_types, 1))
+        instant = total if k == 0 else 0.5 * total
+        spread = initial_rates(k, rates)
+        couplings = (0.5 * total[:, None] / max(k, 1) * (spread + self.floor)).sqrt()
+        self.log_friction = torch.nn.Parameter(instant.log())
+        self.log_rates = torch.nn.Parameter(spread.log().repeat(n_types, 1))
+        self.log_couplings = torch.nn.Parameter(couplings.log())
         self.rotations = torch.nn.Parameter(torch.zeros([n_types, k * (k - 1) // 2], dtype=torch.float64))
 
     @property
@@ -80,6 +85,17 @@ class GeneralizedLangevin(torch.nn.Module):
     def effective_friction(self) -> Tensor:
         """∫K dt [n_types] (1/ps), what a slow probe feels."""
         return effective_friction(self.drift())
+
+    def running_friction(self, times: Tensor) -> Tensor:
+        """∫K dt up to some times (ps) [n_types, T] (1/ps); see :func:`running_friction`."""
+        return running_friction(self.drift(), times)
+
+
+def initial_rates(number: int, span: tuple[float, float]) -> Tensor:
+    """Rates [number] from the slowest to the fastest, evenly spaced in their logarithm; one alone is in the middle."""
+    low, high = (math.log(rate) for rate in span)
+    ends = (low, high) if number != 1 else (0.5 * (low + high),) * 2
+    return torch.linspace(*ends, number, dtype=torch.float64).exp()
 
 
 class Langevin(GeneralizedLangevin):
@@ -131,3 +147,27 @@ def memory_kernel(drift: Tensor, times: Tensor) -> Tensor:
     c = drift[:, 0, 1:]
     decay = torch.matrix_exp(-drift[:, None, 1:, 1:] * times[None, :, None, None])
     return torch.einsum("ak,atkl,al->at", c, decay, c)
+
+
+def running_friction(drift: Tensor, times: Tensor) -> Tensor:
+    """``γ_0 + ∫_0^t K(s) ds = γ_0 + cᵀ (1 − exp(−(α + w) t)) (α + w)⁻¹ c``: what a probe that moves with a
+    period of t feels.
+
+    Parameters
+    ----------
+    drift : Tensor [n_types, K + 1, K + 1]
+        (1/ps)
+    times : Tensor [T]
+        (ps)
+
+    Returns
+    -------
+    Tensor [n_types, T]
+        (1/ps)
+    """
+    c = drift[:, 0, 1:]
+    hidden = drift[:, None, 1:, 1:]
+    one = torch.eye(hidden.shape[-1], dtype=drift.dtype)
+    lost = one - torch.matrix_exp(-hidden * times[None, :, None, None])
+    integral = torch.einsum("ak,atkl,al->at", c, lost @ torch.linalg.inv(hidden), c)
+    return drift[:, 0, :1] + integral

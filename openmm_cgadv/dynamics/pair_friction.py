@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..potentials.splines import spline_weights
+from .generalized_langevin import initial_rates
 
 
 class PairFriction(torch.nn.Module):
@@ -40,6 +46,9 @@ class PairFriction(torch.nn.Module):
     w_kl        ``10 rotations``                1/ps
     ==========  ==============================  ==================
 
+    The parameters of ``splines`` are ``shapes``, in units of ``unit``, which is about the size of the coefficients at
+    the start.
+
     Functions are cubic B-splines that vanish to second order at the cutoff
     (:func:`openmm_cgadv.potentials.splines.spline_weights`). Pairs of types a ≤ b are in the order of
     ``torch.triu_indices``.
@@ -62,6 +71,8 @@ class PairFriction(torch.nn.Module):
     floor : float
         Lowest rate of an auxiliary variable (1/ps). Memory slower than a training window cannot be seen in
         it, and is ruled out this way.
+    rates : (float, float)
+        Slowest and fastest rate of auxiliary variables above the floor to start from (1/ps).
 
     Raises
     ------
@@ -70,7 +81,7 @@ class PairFriction(torch.nn.Module):
     """
 
     def __init__(self, n_types: int, n_auxiliary: int, friction: float, r_min=0.24, r_cut: float = 0.44,
-                 n_basis: int = 8, floor: float = 0.0):  # fmt: skip
+                 n_basis: int = 8, floor: float = 0.0, rates=(3.0, 40.0)):  # fmt: skip
         super().__init__()
         k, pairs = n_auxiliary, n_types * (n_types + 1) // 2
         starts = [float(r_min)] * pairs if isinstance(r_min, (int, float)) else [float(r) for r in r_min]
@@ -81,14 +92,15 @@ class PairFriction(torch.nn.Module):
         self.floor = float(floor)
         self.r_cut = float(r_cut)
         self.register_buffer("r_min", torch.tensor(starts, dtype=torch.float64))
-        rates = torch.logspace(0.5, 1.6, k, dtype=torch.float64) if k != 1 else torch.tensor([8.0], dtype=torch.float64)
+        spread = initial_rates(k, rates)
         instant = friction if k == 0 else 0.5 * friction
-        slow = 0.5 * friction / max(k, 1) * (rates + self.floor)
-        amplitudes = torch.cat([torch.tensor([instant], dtype=torch.float64), slow]).sqrt()
+        slow = torch.full([k], 0.5 * friction / max(k, 1), dtype=torch.float64)
+        amplitudes = torch.cat([torch.tensor([instant], dtype=torch.float64), slow * (spread + self.floor)]).sqrt()
         # Spline c is centred at knot c − 1: this is a straight line from 1 at r_min down to 0 at r_cut.
         line = 1.0 - (torch.arange(n_basis, dtype=torch.float64) - 1.0) / n_basis
-        self.splines = torch.nn.Parameter((amplitudes[:, None, None] * line).repeat(pairs, 1, 2, 1))
-        self.log_rates = torch.nn.Parameter(rates.log().repeat(pairs, 1))
+        self.register_buffer("unit", amplitudes[:, None, None].expand(pairs, -1, 2, n_basis).clone())
+        self.shapes = torch.nn.Parameter(line.repeat(pairs, k + 1, 2, 1))
+        self.log_rates = torch.nn.Parameter(spread.log().repeat(pairs, 1))
         self.rotations = torch.nn.Parameter(torch.zeros([pairs, k * (k - 1) // 2], dtype=torch.float64))
 
     @property
@@ -99,6 +111,11 @@ class PairFriction(torch.nn.Module):
     def n_auxiliary(self) -> int:
         return self.log_rates.shape[1]
 
+    @property
+    def splines(self) -> Tensor:
+        """Coefficients of the functions [n_type_pairs, K + 1, 2, n_basis] (ps^(−1/2), then 1/ps)."""
+        return self.unit * self.shapes
+
     def memory(self) -> Tensor:
         """The matrices A [n_type_pairs, K, K] (1/ps)."""
         k = self.n_auxiliary
@@ -107,16 +124,127 @@ class PairFriction(torch.nn.Module):
         upper[:, row, column] = 10.0 * self.rotations
         return torch.diag_embed(self.floor + self.log_rates.exp()) + upper - upper.mT
 
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """``splines``, the matrices A and ``r_min``."""
+        return self.splines, self.memory(), self.r_min
+
     def functions(self, r: Tensor) -> Tensor:
         """f_k∥ and f_k⊥ [n_type_pairs, K + 1, 2, R] at distances [R] (nm)."""
-        pairs = torch.arange(len(self.r_min)).repeat_interleave(len(r))
-        f = radial_functions(self.splines, pairs, self.r_min, self.r_cut, r.repeat(len(self.r_min)))
-        return f.unflatten(0, [len(self.r_min), len(r)]).movedim(1, -1)
+        return functions_at(self.splines, self.r_min, self.r_cut, r)
 
     def friction(self, r: Tensor) -> Tensor:
         """Friction of slow relative motion, ``f_0² + fᵀ A⁻¹ f``, along and across [n_type_pairs, 2, R] (1/ps)."""
-        f = self.functions(r)
-        return f[:, 0] ** 2 + torch.einsum("pkdr,pkl,pldr->pdr", f[:, 1:], torch.linalg.inv(self.memory()), f[:, 1:])
+        return slow_friction(*self.tensors(), self.r_cut, r)
+
+    def export(self) -> PairFrictionParameters:
+        """The present parameters, for a model."""
+        splines, memory = self.splines.detach().numpy(), self.memory().detach().numpy()
+        return PairFrictionParameters(tuple(self.r_min.tolist()), self.r_cut, splines, memory)
+
+
+@dataclass(frozen=True, eq=False)
+class PairFrictionParameters:
+    """The parameters of a :class:`PairFriction` in numbers, to keep and to run with.
+
+    Attributes
+    ----------
+    r_min : tuple of float
+        Start of the splines, one for each pair of bead types (nm).
+    r_cut : float
+        Range of the friction (nm).
+    splines : ndarray [n_type_pairs, K + 1, 2, n_basis]
+        Coefficients of f_k along and across; f_0 in ps^(−1/2), the others in 1/ps.
+    memory : ndarray [n_type_pairs, K, K]
+        Matrices A, rates plus an antisymmetric matrix (1/ps).
+
+    Raises
+    ------
+    ValueError
+        Shapes do not match each other, a range is empty, or a matrix is not of that form.
+    """
+
+    r_min: tuple[float, ...]
+    r_cut: float
+    splines: np.ndarray
+    memory: np.ndarray
+
+    def __post_init__(self):
+        object.__setattr__(self, "r_min", tuple(float(r) for r in self.r_min))
+        object.__setattr__(self, "r_cut", float(self.r_cut))
+        for name in ("splines", "memory"):
+            object.__setattr__(self, name, np.array(getattr(self, name), dtype=np.float64))
+        pairs = len(self.r_min)
+        if pairs == 0 or self.n_types * (self.n_types + 1) != 2 * pairs:
+            raise ValueError(f"r_min: found {pairs} numbers, expected one for each pair of bead types: 1, 3, 6, …")
+        if not 0 <= min(self.r_min) <= max(self.r_min) < self.r_cut < math.inf:
+            raise ValueError(f"r_min: found {self.r_min} nm, expected numbers from 0 to the range of {self.r_cut} nm")
+        k = self.n_auxiliary
+        if self.memory.shape != (pairs, k, k):
+            raise ValueError(f"memory: found shape {self.memory.shape}, expected ({pairs}, K, K)")
+        shape = self.splines.shape
+        if len(shape) != 4 or shape[:3] != (pairs, k + 1, 2) or shape[3] == 0:
+            raise ValueError(f"splines: found shape {shape}, expected ({pairs}, {k + 1}, 2, n_basis)")
+        for name in ("splines", "memory"):
+            if not np.isfinite(getattr(self, name)).all():
+                raise ValueError(f"{name}: found a value that is not finite, expected numbers")
+        rates = np.diagonal(self.memory, axis1=1, axis2=2)
+        if (rates <= 0).any():
+            raise ValueError(f"memory: found a rate of {rates.min():g}/ps, expected more than 0")
+        symmetric = self.memory + self.memory.swapaxes(1, 2) - 2.0 * rates[:, :, None] * np.eye(k)
+        if (abs(symmetric) > 1e-9 * abs(self.memory).max(initial=0.0)).any():
+            raise ValueError("memory: found a coupling with a symmetric part, expected rates and antisymmetric couplings")
+
+    @property
+    def n_types(self) -> int:
+        return int((2 * len(self.r_min)) ** 0.5)
+
+    @property
+    def n_auxiliary(self) -> int:
+        return self.memory.shape[-1] if self.memory.ndim else 0
+
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """As :meth:`PairFriction.tensors` gives them."""
+        return torch.tensor(self.splines), torch.tensor(self.memory), torch.tensor(self.r_min, dtype=torch.float64)
+
+    def functions(self, r: np.ndarray) -> np.ndarray:
+        """See :meth:`PairFriction.functions`: [n_type_pairs, K + 1, 2, R] at distances [R] (nm)."""
+        splines, _, r_min = self.tensors()
+        return functions_at(splines, r_min, self.r_cut, torch.as_tensor(r, dtype=torch.float64)).numpy()
+
+    def friction(self, r: np.ndarray) -> np.ndarray:
+        """See :meth:`PairFriction.friction`: [n_type_pairs, 2, R] (1/ps) at distances [R] (nm)."""
+        splines, memory, r_min = self.tensors()
+        return slow_friction(splines, memory, r_min, self.r_cut, torch.as_tensor(r, dtype=torch.float64)).numpy()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The parameters as plain JSON types."""
+        return {
+            "r_min": list(self.r_min),
+            "r_cut": self.r_cut,
+            "splines": self.splines.tolist(),
+            "memory": self.memory.tolist(),
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> PairFrictionParameters:
+        """What :meth:`to_dict` made."""
+        splines = np.array(data["splines"], dtype=np.float64)
+        shape = (len(splines), splines.shape[1] - 1, splines.shape[1] - 1)
+        memory = np.array(data["memory"], dtype=np.float64).reshape(shape)
+        return cls(data["r_min"], data["r_cut"], splines, memory)
+
+
+def functions_at(splines: Tensor, r_min: Tensor, r_cut: float, r: Tensor) -> Tensor:
+    """See :meth:`PairFriction.functions`."""
+    pairs = torch.arange(len(r_min)).repeat_interleave(len(r))
+    f = radial_functions(splines, pairs, r_min, r_cut, r.repeat(len(r_min)))
+    return f.unflatten(0, [len(r_min), len(r)]).movedim(1, -1)
+
+
+def slow_friction(splines: Tensor, memory: Tensor, r_min: Tensor, r_cut: float, r: Tensor) -> Tensor:
+    """See :meth:`PairFriction.friction`."""
+    f = functions_at(splines, r_min, r_cut, r)
+    return f[:, 0] ** 2 + torch.einsum("pkdr,pkl,pldr->pdr", f[:, 1:], torch.linalg.inv(memory), f[:, 1:])
 
 
 def radial_functions(splines: Tensor, kinds: Tensor, r_min: Tensor, r_cut: float, r: Tensor) -> Tensor:

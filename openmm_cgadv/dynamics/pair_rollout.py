@@ -45,7 +45,7 @@ from .. import kernels
 from ..potentials import Potential, PotentialSpec
 from ..potentials.neighbors import minimum_image, neighbor_pairs
 from ..potentials.pair import type_pairs
-from .pair_friction import PairFriction, radial_functions
+from .pair_friction import PairFriction, PairFrictionParameters, radial_functions
 from .pair_noise import pair_noise
 from .rollout import check_step, energy_and_forces
 
@@ -64,7 +64,7 @@ def pair_rollout(
     masses: Tensor,
     spec: PotentialSpec,
     theta: Tensor,
-    friction: PairFriction,
+    friction: PairFriction | PairFrictionParameters,
     kT: float,
     dt: float,
     frames: list[int],
@@ -89,7 +89,7 @@ def pair_rollout(
         Bead types and masses (dalton).
     spec, theta
         The potential.
-    friction : PairFriction
+    friction : PairFriction or PairFrictionParameters
     kT : float
         (kJ/mol)
     dt : float
@@ -124,10 +124,11 @@ def pair_rollout(
         raise ValueError("pair_rollout: expected either a seed or a noise function")
     if friction.n_types != spec.n_types:
         raise ValueError(f"friction: found {friction.n_types} bead types, expected the potential's {spec.n_types}")
+    splines, memory, r_min = friction.tensors()
     if noise is None and kernels.available() and friction.n_auxiliary <= kernels.MAX_PAIR_EXTRA:
         return kernels.pair_rollout(
-            positions, velocities, boxes, types, masses, kT, dt, frames, theta, spec, friction.splines,
-            friction.memory(), friction.r_min, friction.r_cut, seed, forget, tolerance,
+            positions, velocities, boxes, types, masses, kT, dt, frames, theta, spec, splines, memory, r_min,
+            friction.r_cut, seed, forget, tolerance,
         )  # fmt: skip
     if noise is None:
 
@@ -135,8 +136,8 @@ def pair_rollout(
             return pair_noise(seed, replica, *address)
 
     return _PairRollout.apply(
-        positions, velocities, theta, friction.splines, friction.memory(), boxes, types, masses, spec,
-        friction.r_min, friction.r_cut, kT, dt, frames, forget, tolerance, noise,
+        positions, velocities, theta, splines, memory, boxes, types, masses, spec, r_min, friction.r_cut, kT, dt,
+        frames, forget, tolerance, noise,
     )  # fmt: skip
 
 

@@ -16,6 +16,9 @@ integrator.xml     the integrator at the model's time step, which needs OpenMM a
 forcefield.xml     for `openmm.app.ForceField`
 =================  =================================================================================
 
+Pair friction is in model.json alone, and only the plugin can integrate it: such a bundle has a
+README.txt that says so, no drift and no integrator.xml.
+
 Loading reads `model.json` and `parameters.npz` and executes nothing.
 """
 
@@ -31,15 +34,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
+from ..dynamics import Neighborhood, PairFrictionParameters
 from ..potentials import PotentialSpec
 from ..units import plain
 
 if TYPE_CHECKING:
     import openmm
-    import torch
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2 brought pair friction. A bundle without it is written as version 1, for packages of before."""
 MODEL, PARAMETERS, POTENTIAL = "model.json", "parameters.npz", "potential.pt"
 TOPOLOGY, SYSTEM, INTEGRATOR, FORCE_FIELD = (
     "topology.pdb",
@@ -49,6 +54,9 @@ TOPOLOGY, SYSTEM, INTEGRATOR, FORCE_FIELD = (
 )
 FILES = (MODEL, PARAMETERS, POTENTIAL, TOPOLOGY, SYSTEM, INTEGRATOR, FORCE_FIELD)
 PLUGIN_FILES = ("system_plugin.xml", "integrator_plugin.xml")
+README = "README.txt"
+ARRAYS = ("theta", "masses", "drift", "types", "positions", "box")
+"""What is in parameters.npz; `drift` is not there with pair friction."""
 UNITS = {
     "length": "nm",
     "time": "ps",
@@ -56,7 +64,8 @@ UNITS = {
     "mass": "dalton",
     "temperature": "kelvin",
 }
-EQUATIONS = ("langevin", "generalized_langevin")
+PAIR = "pair"
+EQUATIONS = ("langevin", "generalized_langevin", PAIR)
 
 
 class BundleError(ValueError):
@@ -80,9 +89,9 @@ class Model:
     timestep : float
         Time step it was trained with (ps).
     equation : str
-        ``"langevin"`` or ``"generalized_langevin"``.
-    drift : ndarray [n_types, K + 1, K + 1]
-        Matrices A of friction and memory (1/ps); K = 0 without memory.
+        ``"langevin"``, ``"generalized_langevin"`` or ``"pair"``.
+    drift : ndarray [n_types, K + 1, K + 1] or None
+        Matrices A of friction and memory (1/ps); K = 0 without memory. None with ``"pair"``.
     types : ndarray [N] of int
         Bead types of the configuration.
     positions : ndarray [N, 3]
@@ -93,6 +102,8 @@ class Model:
         Where it comes from: reference, settings, versions.
     metrics : dict
         What training measured.
+    pair_friction : PairFrictionParameters or None
+        Friction between pairs of beads, with ``"pair"`` and only then.
     """
 
     spec: PotentialSpec
@@ -101,33 +112,52 @@ class Model:
     temperature: float
     timestep: float
     equation: str
-    drift: np.ndarray
+    drift: np.ndarray | None
     types: np.ndarray
     positions: np.ndarray
     box: np.ndarray
     provenance: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    pair_friction: PairFrictionParameters | None = None
 
     def __post_init__(self):
-        for name in ("theta", "masses", "drift", "positions", "box"):
+        if self.equation not in EQUATIONS:
+            raise ValueError(
+                f"equation: found {self.equation!r}, expected one of {', '.join(EQUATIONS)}"
+            )
+        pair = self.equation == PAIR
+        for name, wanted in (("drift", not pair), ("pair_friction", pair)):
+            if (getattr(self, name) is not None) != wanted:
+                raise ValueError(
+                    f"{name}: found {'none' if wanted else 'one'} with the equation "
+                    f"{self.equation!r}, expected {'one' if wanted else 'none'}"
+                )
+        for name in ("theta", "masses", "positions", "box") + (() if pair else ("drift",)):
             value = np.array(_numpy(getattr(self, name)), dtype=np.float64)
             object.__setattr__(self, name, value)
             if not np.isfinite(value).all():
                 raise ValueError(f"{name}: found a value that is not finite, expected numbers")
         object.__setattr__(self, "types", np.array(_numpy(self.types), dtype=np.int64))
         n, beads = self.spec.n_types, len(self.types)
-        size = self.drift.shape[-1] if self.drift.ndim == 3 else 0
-        for name, expected in (
-            ("theta", (self.spec.n_parameters,)),
-            ("masses", (n,)),
-            ("drift", (n, max(size, 1), max(size, 1))),
-            ("types", (beads,)),
-            ("positions", (beads, 3)),
-            ("box", (3, 3)),
-        ):
+        expected = {
+            "theta": (self.spec.n_parameters,),
+            "masses": (n,),
+            "types": (beads,),
+            "positions": (beads, 3),
+            "box": (3, 3),
+        }
+        size = 1
+        if not pair:
+            size = max(self.drift.shape[-1], 1) if self.drift.ndim == 3 else 1
+            expected["drift"] = (n, size, size)
+        for name, shape in expected.items():
             found = getattr(self, name).shape
-            if found != expected:
-                raise ValueError(f"{name}: found shape {found}, expected {expected}")
+            if found != shape:
+                raise ValueError(f"{name}: found shape {found}, expected {shape}")
+        if pair and self.pair_friction.n_types != n:
+            raise ValueError(
+                f"pair_friction: found {self.pair_friction.n_types} bead types, expected {n}"
+            )
         if beads and not 0 <= self.types.min() <= self.types.max() < n:
             raise ValueError(f"types: found {self.types.max()}, expected numbers below {n}")
         for name in ("temperature", "timestep"):
@@ -137,10 +167,6 @@ class Model:
                 raise ValueError(f"{name}: found {value}, expected more than 0")
         if (self.masses <= 0).any():
             raise ValueError(f"masses: found {self.masses.min()}, expected more than 0")
-        if self.equation not in EQUATIONS:
-            raise ValueError(
-                f"equation: found {self.equation!r}, expected one of {', '.join(EQUATIONS)}"
-            )
         if self.equation == "langevin" and size > 1:
             raise ValueError(f"drift: found {size - 1} auxiliary variables, expected none")
 
@@ -151,8 +177,24 @@ class Model:
 
     @property
     def friction(self) -> np.ndarray:
-        """Effective friction 1/(A⁻¹)_00 of each bead type [n_types] (1/ps)."""
+        """Effective friction 1/(A⁻¹)_00 of each bead type [n_types] (1/ps).
+
+        With pair friction, which is a function of distance (:meth:`PairFrictionParameters.friction`),
+        that of a bead among the neighbours of the configuration, if they move independently of it.
+        """
+        if self.pair_friction is not None:
+            pair = self.pair_friction.friction(self.neighborhood.r.numpy())
+            return self.neighborhood.mean(torch.from_numpy(pair)).numpy()
         return 1.0 / np.linalg.inv(self.drift)[:, 0, 0]
+
+    @cached_property
+    def neighborhood(self) -> Neighborhood:
+        """The neighbours in the configuration, within the range of pair friction."""
+        frames, boxes, types, masses = (
+            torch.as_tensor(value)
+            for value in (self.positions[None], self.box[None], self.types, self.masses[self.types])
+        )
+        return Neighborhood.measure(frames, boxes, types, masses, self.pair_friction.r_cut)
 
     @cached_property
     def topology(self) -> openmm.app.Topology:
@@ -174,8 +216,6 @@ class Model:
         types : ndarray [N] of int, optional
             Bead types; those of the configuration by default.
         """
-        import torch
-
         from ..potentials import Potential
 
         types = self.types if types is None else types
@@ -189,6 +229,9 @@ class Model:
         plain: bool = False,
     ) -> openmm.System:
         """An OpenMM System in which the beads of a topology move.
+
+        With pair friction it has a CMMotionRemover as well: friction between beads keeps their
+        total momentum, which velocities drawn at random begin with.
 
         Parameters
         ----------
@@ -230,7 +273,9 @@ class Model:
 
         A LangevinMiddleIntegrator where one friction without memory acts on all beads. Else the
         GeneralizedLangevinIntegrator of this package's OpenMM plugin or, where that does not load
-        or OpenMM has a platform for GPUs, on which it could not run, a CustomIntegrator. Its
+        or OpenMM has a platform for GPUs, on which it could not run, a CustomIntegrator. Friction
+        between pairs of beads needs the plugin's PairFrictionIntegrator, whatever computes the
+        energy; it runs on the platforms Reference and CPU. The integrator's
         parameters are those of continuous time, so other time steps are possible as long as the
         potential is not too stiff for them.
 
@@ -248,11 +293,11 @@ class Model:
         Raises
         ------
         ImportError
-            The plugin is asked for and does not load; the message says why.
+            The plugin is asked for, or needed, and does not load; the message says why.
         """
         from openmm import unit
 
-        from .integrators import create_integrator
+        from .integrators import model_integrator
         from .system import bead_types
 
         timestep = self.timestep if timestep is None else plain(timestep, unit.picosecond)
@@ -260,7 +305,7 @@ class Model:
         if not timestep > 0:
             raise ValueError(f"timestep: found {timestep} ps, expected more than 0")
         types = self.types if topology is None else bead_types(topology, self.type_names)
-        return create_integrator(self.drift, types, temperature, timestep, seed, backend)
+        return model_integrator(self, types, temperature, timestep, seed, backend)
 
     def update_context(self, context: openmm.Context) -> None:
         """Put the parameters of this model into a running Context.
@@ -288,7 +333,8 @@ class Model:
         ValueError
             The System has no force from this package, or one of other bead types or another
             potential; friction is negative; the integrator has another number of auxiliary
-            variables, or one friction where the bead types of the model differ in theirs. Nothing
+            variables, or one friction where the bead types of the model differ in theirs, or
+            friction of pairs where the model's is of single beads, or the other way round. Nothing
             has changed then.
         """
         from .system import update_context
@@ -320,7 +366,6 @@ def save_bundle(model: Model, path: str | os.PathLike) -> Path:
         There is something at `path` that is not a bundle.
     """
     import openmm
-    import torch
     from openmm import app
 
     from . import plugin
@@ -335,19 +380,13 @@ def save_bundle(model: Model, path: str | os.PathLike) -> Path:
     scratch = path.parent / f".{path.name}.{os.getpid()}"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
+    pair = model.pair_friction is not None
     try:
         (scratch / MODEL).write_text(
             json.dumps(_description(model), indent=2, allow_nan=False) + "\n"
         )
-        np.savez(
-            scratch / PARAMETERS,
-            theta=model.theta,
-            masses=model.masses,
-            drift=model.drift,
-            types=model.types,
-            positions=model.positions,
-            box=model.box,
-        )
+        arrays = {name: getattr(model, name) for name in ARRAYS if name != "drift" or not pair}
+        np.savez(scratch / PARAMETERS, **arrays)
         torch.jit.script(model.potential()).save(str(scratch / POTENTIAL))
         with open(scratch / TOPOLOGY, "w") as file:
             app.PDBFile.writeFile(model.topology, model.positions * openmm.unit.nanometer, file)
@@ -355,8 +394,11 @@ def save_bundle(model: Model, path: str | os.PathLike) -> Path:
         for force in native_forces(model.spec, model.theta, model.types):
             system.addForce(force)
         (scratch / SYSTEM).write_text(openmm.XmlSerializer.serialize(system))
-        integrator = model.create_integrator(backend="openmm")
-        (scratch / INTEGRATOR).write_text(openmm.XmlSerializer.serialize(integrator))
+        if pair:
+            (scratch / README).write_text(_readme())
+        else:
+            integrator = model.create_integrator(backend="openmm")
+            (scratch / INTEGRATOR).write_text(openmm.XmlSerializer.serialize(integrator))
         if plugin.why_not() is None:
             system = model.create_system(backend="plugin")
             integrator = model.create_integrator(backend="plugin")
@@ -389,8 +431,7 @@ def load(path: str | os.PathLike) -> Model:
     path = Path(path)
     if not path.is_dir():
         raise BundleError(f"{path}: found no such folder, expected a bundle")
-    missing = [name for name in FILES if not (path / name).is_file()]
-    if MODEL in missing:
+    if not (path / MODEL).is_file():
         raise BundleError(f"{path}: found no {MODEL}, expected a bundle")
     try:
         description = json.loads((path / MODEL).read_text())
@@ -399,12 +440,18 @@ def load(path: str | os.PathLike) -> Model:
         raise BundleError(
             f"{path / MODEL}: found no schema_version, expected the description of a bundle"
         ) from error
-    if version != SCHEMA_VERSION:
+    if version not in range(1, SCHEMA_VERSION + 1):
         newer = isinstance(version, int) and version > SCHEMA_VERSION
         raise BundleError(
-            f"{path / MODEL}: found schema_version {version}, expected {SCHEMA_VERSION}"
+            f"{path / MODEL}: found schema_version {version}, expected 1 to {SCHEMA_VERSION}"
             + ("; install a newer openmm_cgadv" if newer else "")
         )
+    pair = description.get("equation") == PAIR
+    missing = [
+        name
+        for name in FILES
+        if not (path / name).is_file() and not (pair and name == INTEGRATOR)
+    ]
     if missing:
         raise BundleError(f"{path}: found no {missing[0]}, expected all files of a bundle")
     try:
@@ -422,10 +469,10 @@ def load(path: str | os.PathLike) -> Model:
             equation=description["equation"],
             provenance=description["provenance"],
             metrics=description["metrics"],
-            **{
-                name: arrays[name]
-                for name in ("theta", "masses", "drift", "types", "positions", "box")
-            },
+            pair_friction=(
+                PairFrictionParameters.from_dict(description["pair_friction"]) if pair else None
+            ),
+            **{name: None if pair and name == "drift" else arrays[name] for name in ARRAYS},
         )
     except KeyError as error:
         raise BundleError(f"{path}: found no {error.args[0]!r}, expected it in a bundle") from error
@@ -435,9 +482,22 @@ def load(path: str | os.PathLike) -> Model:
 
 def _description(model: Model) -> dict:
     from .. import __version__
+    from .integrators import NEEDS_PLUGIN
 
+    pair = model.pair_friction
+    if pair is None:
+        dynamics = {
+            "auxiliary_variables": model.drift.shape[-1] - 1,
+            "drift": model.drift.tolist(),
+        }
+    else:
+        dynamics = {
+            "needs": NEEDS_PLUGIN,
+            "auxiliary_variables": pair.n_auxiliary,
+            "pair_friction": pair.to_dict(),
+        }
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": 1 if pair is None else SCHEMA_VERSION,
         "written_by": f"openmm_cgadv {__version__}",
         "units": UNITS,
         "bead_types": [
@@ -449,12 +509,26 @@ def _description(model: Model) -> dict:
         "temperature_K": model.temperature,
         "timestep_ps": model.timestep,
         "equation": model.equation,
-        "auxiliary_variables": model.drift.shape[-1] - 1,
-        "drift": model.drift.tolist(),
+        **dynamics,
         "potential": model.spec.to_dict(),
         "provenance": _jsonable(model.provenance),
         "metrics": _jsonable(model.metrics),
     }
+
+
+def _readme() -> str:
+    from .integrators import NEEDS_PLUGIN
+
+    return (
+        "This bundle of openmm_cgadv needs openmm_cgadv, with its OpenMM plugin, to run:\n"
+        f"{NEEDS_PLUGIN}.\n\n"
+        "    import openmm_cgadv\n"
+        '    model = openmm_cgadv.load("this folder")\n'
+        "    system, integrator = model.create_system(), model.create_integrator()\n\n"
+        "Or `import openmm_cgadv`, then read system_plugin.xml and integrator_plugin.xml by\n"
+        "openmm.XmlSerializer. system.xml and potential.pt hold the potential alone and need no\n"
+        "plugin: with another integrator they have the right structure and other dynamics.\n"
+    )
 
 
 def _replace(scratch: Path, path: Path) -> None:

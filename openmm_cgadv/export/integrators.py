@@ -1,8 +1,9 @@
-"""OpenMM integrators for the learned friction: LangevinMiddle, and memory by the plugin or a CustomIntegrator."""
+"""OpenMM integrators for the learned friction: LangevinMiddle, memory by the plugin or a CustomIntegrator, pairs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import openmm
@@ -13,8 +14,39 @@ from .. import openmm_plugin
 from ..dynamics import propagator
 from ..units import KB
 
+if TYPE_CHECKING:
+    from .bundle import Model
+
 GPU_PLATFORMS = {"CUDA", "HIP", "OpenCL"}
 BACKENDS = ("openmm", "plugin")
+NEEDS_PLUGIN = (
+    "the friction of this model acts between pairs of beads, which only the OpenMM plugin of openmm_cgadv can "
+    "integrate, on the platforms Reference and CPU"
+)
+
+
+def model_integrator(
+    model: Model,
+    types: np.ndarray,
+    temperature: float,
+    timestep: float,
+    seed: int | None = None,
+    backend: str | None = None,
+) -> openmm.Integrator:
+    """See :meth:`openmm_cgadv.Model.create_integrator`."""
+    if model.pair_friction is None:
+        return create_integrator(model.drift, types, temperature, timestep, seed, backend)
+    _check_backend(backend)
+    if backend == "openmm":
+        raise ValueError(f"backend: found 'openmm', expected 'plugin': {NEEDS_PLUGIN}")
+    check_plugin()
+    return openmm_plugin.create_pair_integrator(model.pair_friction, types, temperature, timestep, seed or 0)
+
+
+def check_plugin() -> None:
+    """Raise an ImportError, in one sentence, where friction between pairs can't be integrated."""
+    if (reason := openmm_plugin.why_not()) is not None:
+        raise ImportError(f"{NEEDS_PLUGIN}: {reason}")
 
 
 def create_integrator(
@@ -25,15 +57,19 @@ def create_integrator(
     seed: int | None = None,
     backend: str | None = None,
 ) -> openmm.Integrator:
-    """See :meth:`openmm_cgadv.Model.create_integrator`."""
-    if backend is not None and backend not in BACKENDS:
-        raise ValueError(f"backend: found {backend!r}, expected one of {', '.join(BACKENDS)}")
+    """The integrator of friction on single beads, with matrices A [n_types, K + 1, K + 1] (1/ps)."""
+    _check_backend(backend)
     friction = drift[np.unique(types), 0, 0]
     if backend != "plugin" and drift.shape[-1] == 1 and np.ptp(friction) == 0:
         return langevin_integrator(float(friction[0]), temperature, timestep, seed)
     if backend == "plugin" or (backend is None and _plugin_runs_everywhere()):
         return openmm_plugin.create_integrator(drift, types, temperature, timestep, seed or 0)
     return memory_integrator(drift, types, temperature, timestep, seed)
+
+
+def _check_backend(backend: str | None) -> None:
+    if backend is not None and backend not in BACKENDS:
+        raise ValueError(f"backend: found {backend!r}, expected one of {', '.join(BACKENDS)}")
 
 
 def _plugin_runs_everywhere() -> bool:
@@ -170,24 +206,19 @@ def memory_integrator(
     return integrator
 
 
-def integrator_update(
-    integrator: openmm.Integrator, drift: np.ndarray, types: np.ndarray, temperature: float
-) -> Callable[[], None]:
+def integrator_update(integrator: openmm.Integrator, model: Model, types: np.ndarray) -> Callable[[], None]:
     """What gives new friction, memory and temperature to an integrator that this module made.
 
     The integrator may be in a Context or not. Of a CompoundIntegrator all integrators are updated.
     Those that this module does not make are left alone, and so is a LangevinMiddleIntegrator where
-    the new model has memory. Auxiliary variables keep their values.
+    the new model has memory or friction of pairs. Auxiliary variables keep their values.
 
     Parameters
     ----------
     integrator : openmm.Integrator
-    drift : ndarray [n_types, K + 1, K + 1]
-        Matrices A (1/ps).
+    model : Model
     types : ndarray [N] of int
         Bead types.
-    temperature : float
-        That of the model (K).
 
     Returns
     -------
@@ -198,19 +229,47 @@ def integrator_update(
     ------
     ValueError
         Friction is negative; an integrator has another number of auxiliary variables, or one
-        friction where bead types differ in theirs.
+        friction where bead types differ in theirs, or friction of pairs where the model's is of
+        single beads, or the other way round.
     """
-    drift = np.asarray(drift, dtype=np.float64)
+    if isinstance(integrator, openmm.CompoundIntegrator):
+        parts = (integrator.getIntegrator(k) for k in range(integrator.getNumIntegrators()))
+        updates = [integrator_update(part, model, types) for part in parts]
+    elif model.pair_friction is None:
+        updates = _single_updates(integrator, model.drift, types, model.temperature)
+    else:
+        updates = _pair_updates(integrator, model.pair_friction, model.temperature)
+
+    def apply():
+        for update in updates:
+            update()
+
+    return apply
+
+
+def _pair_updates(integrator, friction, temperature: float) -> list[Callable[[], None]]:
+    if openmm_plugin.is_integrator(integrator) or "kicked" in _per_dof_names(integrator):
+        raise ValueError(
+            "integrator: found one with friction of single beads, expected that of a model with friction between "
+            "pairs of beads (model.create_integrator)"
+        )
+    if not openmm_plugin.is_pair_integrator(integrator):
+        return []
+    found = openmm_plugin.read_pair_integrator(integrator)["friction"]
+    _check_auxiliary(found.n_auxiliary, friction.n_auxiliary)
+    return [
+        lambda: openmm_plugin.set_friction(integrator, friction),
+        lambda: openmm_plugin.set_temperature(integrator, temperature),
+    ]
+
+
+def _single_updates(integrator, drift: np.ndarray, types: np.ndarray, temperature: float) -> list[Callable[[], None]]:
     size = drift.shape[-1]
     friction = drift[np.unique(types), 0, 0]
     if friction.min() < 0:
         raise ValueError(f"drift: found a friction of {friction.min():g}/ps, expected 0 or more")
     updates = []
-    if isinstance(integrator, openmm.CompoundIntegrator):
-        for k in range(integrator.getNumIntegrators()):
-            part = integrator.getIntegrator(k)
-            updates.append(integrator_update(part, drift, types, temperature))
-    elif isinstance(integrator, openmm.LangevinMiddleIntegrator) and size == 1:
+    if isinstance(integrator, openmm.LangevinMiddleIntegrator) and size == 1:
         if np.ptp(friction) > 0:
             raise ValueError(
                 "integrator: found a LangevinMiddleIntegrator, which has one friction, expected "
@@ -229,12 +288,12 @@ def integrator_update(
         _check_auxiliary(found["drift"].shape[-1] - 1, size - 1)
         updates.append(lambda: openmm_plugin.set_drift(integrator, drift))
         updates.append(lambda: openmm_plugin.set_temperature(integrator, temperature))
-
-    def apply():
-        for update in updates:
-            update()
-
-    return apply
+    elif openmm_plugin.is_pair_integrator(integrator):
+        raise ValueError(
+            "integrator: found a PairFrictionIntegrator, expected that of a model with friction of single beads "
+            "(model.create_integrator)"
+        )
+    return updates
 
 
 def _per_dof_names(integrator: openmm.Integrator) -> list[str]:

@@ -123,6 +123,9 @@ def create_system(
     system = bare_system(model, topology)
     types = bead_types(topology, model.type_names)
     system.addForce(BACKENDS[backend].create_force(model.spec, model.theta, types, plain))
+    if model.pair_friction is not None:
+        # Nothing else stops a momentum that velocities begin with.
+        system.addForce(openmm.CMMotionRemover())
     return system
 
 
@@ -151,9 +154,7 @@ def update_context(model: Model, context: openmm.Context) -> None:
             f"{model.spec.n_parameters} parameters and bead types {', '.join(model.type_names)}"
         )
     # All that is refused is refused here, before anything changes.
-    update_integrator = integrator_update(
-        context.getIntegrator(), model.drift, types, model.temperature
-    )
+    update_integrator = integrator_update(context.getIntegrator(), model, types)
     backend.update(context, force, model.theta)
     update_integrator()
 

@@ -11,7 +11,7 @@ from .splines import spline_weights
 KCAL = 4.184
 
 
-def _spline_fit(function, r_min: float, r_max: float, n: int) -> np.ndarray:
+def spline_fit(function, r_min: float, r_max: float, n: int) -> np.ndarray:
     """Coefficients of the splines closest to a function that vanishes with its derivatives at ``r_max``."""
     r = r_min + (r_max - r_min) * (np.arange(8 * n) + 0.5) / (8 * n)
     first, weights = spline_weights(torch.from_numpy(r), torch.full([len(r)], r_min, dtype=torch.float64), r_max, n)
@@ -58,8 +58,8 @@ def stillinger_weber(
     def radial(r):
         return np.exp(gamma * sigma / (r - r_cut))
 
-    theta_pair = _spline_fit(pair, r_min, r_cut, n_basis)
-    g = _spline_fit(radial, r_min, r_cut, n_basis)
+    theta_pair = spline_fit(pair, r_min, r_cut, n_basis)
+    g = spline_fit(radial, r_min, r_cut, n_basis)
     # (cos θ − c)² = P_0 (1/3 + c²) − 2 c P_1 + 2/3 P_2; the sum over ordered pairs counts every triplet twice.
     angular = 0.5 * strength * epsilon * np.array([1 / 3 + cos_theta**2, -2 * cos_theta, 2 / 3])
     spec = PotentialSpec(

@@ -13,6 +13,8 @@ from ..trajectory import BeadWriter
 from ..units import plain
 from .arguments import is_finished
 from .atoms import check_atoms, count_frames, load_topology, read_frames
+from .mean_box import CONSTANT, LARGEST, fluctuation, stretch_to_mean_box
+from .rounding import rounding, rounding_step
 
 LARGEST_STEP = 0.15
 """Largest rms displacement of beads between frames, as a fraction of the box's smallest width: of
@@ -20,6 +22,8 @@ Gaussian displacements, fewer than one in 10^8 then leaves the nearest image."""
 OVERLAP = 0.15
 """Distance (nm) below which two beads overlap, and OVERLAPPING is the fraction of the beads that may."""
 OVERLAPPING = 0.01
+UNWRAPPED = 2.0
+"""Extent of all beads, in boxes, that whole molecules around a wrapped box don't reach."""
 JUMP = 5.0
 """Displacement from one file to the next, against that from frame to frame, that no motion is."""
 
@@ -31,10 +35,9 @@ def read_trajectory(path, *, topology, files, frame_interval, temperature, selec
     The files are read one after another as one trajectory, chunk by chunk, so memory stays flat.
     Molecules may be wrapped into the box or broken at its boundary, and boxes may be triclinic:
     each bead is made whole by the image of its atoms nearest to its first atom, then followed
-    through the boundary by the image nearest to its last position. Where the box changes from frame
-    to frame (constant pressure), the same box vectors' multiples lead to the image in each frame's
-    own box, so displacements hold the scaling of the barostat too; for dynamics, prefer a
-    trajectory at constant volume.
+    through the boundary by the image nearest to its last position. The drift
+    of their common centre of mass is taken out. Where the box changes from frame to frame (constant
+    pressure), frames are stretched to the mean box (`mean_box`). Rounded coordinates are recognized (`rounding`), and ``provenance["rounding"]`` says how far beads are off.
 
     Velocities and forces are read from TRR, velocities from MDTraj's HDF5; MDTraj reads them from
     no other format. A frame with the time of the one before it (or, in formats without times, the
@@ -70,7 +73,8 @@ def read_trajectory(path, *, topology, files, frame_interval, temperature, selec
     ValueError
         A file is missing, damaged, or doesn't belong to the topology; a frame has no box, holds a
         value that is not finite, or doesn't follow the one before it in time; the beads move too
-        far between frames to be followed; or `path` was made with other arguments.
+        far between frames to be followed; the box changes too much, or changes and the coordinates
+        are unwrapped; or `path` was made with other arguments.
     OSError
         The file can't be written, a full disk among the reasons.
     """
@@ -111,8 +115,8 @@ def read_trajectory(path, *, topology, files, frame_interval, temperature, selec
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(f"{path}.partial")
     partial.unlink(missing_ok=True)
-    order, unwrapper, writer = _Order(interval), _Unwrapper(), None
-    done = 0
+    order, unwrapper, writer = _Order(interval), _Unwrapper(mapping.masses), None
+    done, boxes = 0, []
     for file in files:
         for frames in read_frames(file, atoms):
             beads = _map(mapping, frames, file)
@@ -125,20 +129,51 @@ def read_trajectory(path, *, topology, files, frame_interval, temperature, selec
             if writer is None:
                 _check_overlap(file, beads["positions"][0], beads["box"][0])
                 fields = beads.keys()
+                step = rounding_step(frames.positions)
+                about = {"arguments": arguments}
+                if step is not None:
+                    about["rounding"] = rounding(step, mapping, unwrapper.rms)
                 writer = BeadWriter(partial, mapping.masses, mapping.types, mapping.type_names,
-                                    temperature, interval, {"arguments": arguments},
+                                    temperature, interval, about,
                                     velocities="velocities" in fields, forces="forces" in fields)
             elif beads.keys() != fields:
                 raise ValueError(f"{file} holds {', '.join(beads)}, but {files[0]} holds "
                                  f"{', '.join(fields)}")
+            elif rounding_step(frames.positions) != step:
+                raise ValueError(f"{file}: the coordinates from frame {frames.first} on are not "
+                                 f"rounded as those of {files[0]} are, expected files of one kind")
             writer.append(**beads)
+            boxes.append(beads["box"])
             if progress is not None:
                 progress(done, total)
     if writer.n_frames < 2:
         raise ValueError(f"{files[0]} holds a single frame, expected a trajectory")
+    boxes = np.concatenate(boxes)
+    changes = fluctuation(boxes)
+    if changes > CONSTANT:
+        _check_changing_box(files[0], changes, unwrapper.spread)
+        writer.close()
+        stretched = Path(f"{path}.stretched")
+        stretched.unlink(missing_ok=True)
+        stretch_to_mean_box(partial, stretched, boxes, {"box_fluctuation": changes})
+        partial.unlink()
+        os.replace(stretched, path)
+        return path
     writer.finish()
     os.replace(partial, path)
     return path
+
+
+def _check_changing_box(file, changes, spread):
+    """Raise ValueError if beads can't be followed, or mean little, in a box that changes so much."""
+    if changes > LARGEST:
+        raise ValueError(f"{file}: the box changes by {100 * changes:.2g} % (standard deviation), "
+                         f"expected at most {100 * LARGEST:g} %: leave out the equilibration, or run "
+                         "at constant volume")
+    if spread > UNWRAPPED:
+        raise ValueError(f"{file}: the coordinates are unwrapped, over {spread:.1f} boxes, and the "
+                         "box changes, so that it can't be told what is motion and what is the "
+                         "barostat: expected coordinates wrapped into the box")
 
 
 def _map(mapping, frames, file):
@@ -224,12 +259,23 @@ class _Order:
 
 
 class _Unwrapper:
-    """Follows beads through the periodic boundary, over the joins of files."""
+    """Follows beads through the periodic boundary, over the joins of files.
 
-    def __init__(self):
+    Their centre of mass stays where it was at first.
+    """
+
+    def __init__(self, masses):
+        self.spread = 0.0
+        self._share = masses / masses.sum() if len(masses) > 1 else np.zeros(1)
+        self._start = None
         self._file = self._fraction = None
         self._image = 0
         self._squares = self._moves = 0
+
+    @property
+    def rms(self) -> float:
+        """Root mean square displacement from frame to frame, nm."""
+        return float(np.sqrt(self._squares / max(self._moves, 1)))
 
     def follow(self, file, beads, box) -> np.ndarray:
         """Positions [T, N, 3], nm, that go on from those of the frames before.
@@ -251,7 +297,11 @@ class _Unwrapper:
         self._file = file
         image = self._image - np.cumsum(turns, axis=0)
         self._image, self._fraction = image[-1], fraction[-1]
-        return (fraction + image) @ box
+        self.spread = max(self.spread, float(np.ptp(fraction, axis=1).max()))
+        unwrapped = fraction + image
+        center = np.einsum("tnc,n->tc", unwrapped, self._share)[:, None]
+        self._start = center[0] if self._start is None else self._start
+        return (unwrapped - (center - self._start)) @ box
 
     def _check(self, file, squares, width):
         rms = np.sqrt(squares.mean())
@@ -260,7 +310,7 @@ class _Unwrapper:
                              f"far to be followed in a box {width:.3g} nm wide: frames closer in "
                              "time are needed")
         if self._file not in (None, file) and self._moves:
-            usual = np.sqrt(self._squares / self._moves)
+            usual = self.rms
             if np.sqrt(squares[0]) > JUMP * usual:
                 raise ValueError(f"{file} does not continue {self._file}: beads move by "
                                  f"{np.sqrt(squares[0]):.2g} nm (rms) from one to the other, but "

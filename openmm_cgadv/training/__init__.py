@@ -1,5 +1,9 @@
 """Adversarial training of the potential, the friction and the memory."""
 
-from .adversarial import AdversarialTraining, TrainedParameters, TrainingDiverged, train
+from .adversarial import AdversarialTraining
+from .loop import TrainingDiverged, train
+from .parameters import TrainedPairParameters, TrainedParameters, from_arrays
 
-__all__ = ["AdversarialTraining", "TrainedParameters", "TrainingDiverged", "train"]
+__all__ = [
+    "AdversarialTraining", "TrainedPairParameters", "TrainedParameters", "TrainingDiverged", "from_arrays", "train",
+]  # fmt: skip

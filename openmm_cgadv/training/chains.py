@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -20,33 +22,24 @@ class Chains:
         Gives the starting frames.
     number : int
         Number of chains.
-    masses : Tensor [N]
-        (dalton)
-    kT : float
-        (kJ/mol)
-    n_auxiliary : int
-        Auxiliary variables a degree of freedom.
+    state : callable
+        Draws velocities, and what else beads carry with them, from equilibrium [N, C, 3] (nm/ps).
     generator : torch.Generator
     """
 
     def __init__(
-        self, reference: ReferenceWindows, number: int, masses: Tensor, kT: float, n_auxiliary: int,
+        self, reference: ReferenceWindows, number: int, state: Callable[[torch.Generator], Tensor],
         generator: torch.Generator,
     ):  # fmt: skip
         self.reference = reference
-        self.thermal = (kT / masses).sqrt()[:, None, None]
-        n = len(masses)
-        self.positions = torch.zeros([number, n, 3], dtype=torch.float64)
-        self.state = torch.zeros([number, n, n_auxiliary + 1, 3], dtype=torch.float64)
-        self.boxes = torch.zeros([number, 3, 3], dtype=torch.float64)
-        for chain in range(number):
-            self.start(chain, generator)
+        self.draw = state
+        starts = [(*reference.frame(generator), state(generator)) for _ in range(number)]
+        self.positions, self.boxes, self.state = (torch.stack(parts) for parts in zip(*starts))
 
     def start(self, chain: int, generator: torch.Generator) -> None:
-        """Start a chain from an all-atom frame with velocities from the Maxwell–Boltzmann distribution."""
+        """Start a chain again from an all-atom frame."""
         self.positions[chain], self.boxes[chain] = self.reference.frame(generator)
-        noise = torch.randn(self.state[chain].shape, generator=generator, dtype=torch.float64)
-        self.state[chain] = self.thermal * noise
+        self.state[chain] = self.draw(generator)
 
     def take(self, chosen: list[int], generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Positions, states and boxes of the chosen chains, some of them started again."""

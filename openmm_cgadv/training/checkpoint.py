@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-SCHEMA = 1
+SCHEMA = 2
 KEEP = 2
 
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <sstream>
 #include <stdexcept>
+#include <string>
 
 #include "simd.hpp"
 
@@ -19,11 +20,11 @@ CGADV_INLINE void raise_to(double& largest, double value) {
   if (value > largest || value != value) largest = value;
 }
 
-// Throws what is told of step t of `steps` in which beads moved by h (before + after). Velocities
-// and forces are [3,n]; `beads` are the names of their places, or null for the places themselves.
-[[noreturn]] inline void explain_explosion(int64_t t, int64_t steps, int64_t replica, int64_t n,
-                                           double h, const double* before, const double* after,
-                                           const double* force, const int32_t* beads) {
+// What is told of a step in which beads moved by h (before + after). Velocities and forces are
+// [3,n]; `beads` are the names of their places, or null for the places themselves.
+inline std::string describe_explosion(int64_t n, double h, const double* before,
+                                      const double* after, const double* force,
+                                      const int32_t* beads) {
   double worst = -1, largest = 0;
   int64_t bead = 0;
   for (int64_t i = 0; i < n; ++i) {
@@ -37,10 +38,18 @@ CGADV_INLINE void raise_to(double& largest, double value) {
     if (!(d2 <= worst) && !std::isnan(worst)) worst = d2, bead = i;
   }
   std::ostringstream text;
-  text << "rollout exploded at step " << t + 1 << " of " << steps << " in replica " << replica
-       << ": bead " << (beads ? beads[bead] : bead) << " moved " << std::sqrt(worst)
+  text << "bead " << (beads ? beads[bead] : bead) << " moved " << std::sqrt(worst)
        << " nm, largest force " << std::sqrt(largest) << " kJ/mol/nm";
-  throw std::runtime_error(text.str());
+  return text.str();
+}
+
+// Throws it for step t of `steps` of a rollout.
+[[noreturn]] inline void explain_explosion(int64_t t, int64_t steps, int64_t replica, int64_t n,
+                                           double h, const double* before, const double* after,
+                                           const double* force, const int32_t* beads) {
+  throw std::runtime_error("rollout exploded at step " + std::to_string(t + 1) + " of " +
+                           std::to_string(steps) + " in replica " + std::to_string(replica) + ": " +
+                           describe_explosion(n, h, before, after, force, beads));
 }
 
 }  // namespace CGADV_ISA

@@ -342,6 +342,10 @@ struct PairStep {
 class PairFriction {
  public:
   int threads = 1;
+  bool with_moment = false;
+  // Of steps with_moment: sum of r_a p_b over pairs, r = x_i - x_j and p the momentum that friction
+  // and noise gave to i.
+  double moment[9] = {};
 
   PairFriction(const PairTables& tables, int64_t n, const int64_t* types, const double* masses,
                double skin)
@@ -371,13 +375,15 @@ class PairFriction {
     solver_.parts = int(std::max<int64_t>(1, std::min<int64_t>(threads, n / 512)));
 #endif
     const int parts = solver_.parts;
+    if (with_moment) moments_.assign(parts, Moment()), change_ = solver_.v;
     pairs::with_extra(tables_->shape.extra, [&](auto extra) {
       constexpr int K = decltype(extra)::value;
       solver_.add_up(solver_.force, [&](int part, double* force) {
         for (int k = 0; k < int(kinds_.size()); ++k)
-          advance<K, false>(t, noise, k, {kinds_[k].i.size(), part, parts}, force, nullptr);
+          advance<K, false>(t, noise, k, {kinds_[k].i.size(), part, parts}, force, nullptr, part);
       });
       solver_.solve(tables_->shape.tolerance);
+      if (with_moment) add_moments();
 #pragma omp parallel for num_threads(parts) schedule(static, 1) if (parts > 1)
       for (int part = 0; part < parts; ++part)
         for (int k = 0; k < int(kinds_.size()); ++k)
@@ -385,6 +391,45 @@ class PairFriction {
     });
     for (int64_t i = 0; i < n; ++i)
       for (int c = 0; c < 3; ++c) at(i, c) = 2 * solver_.v[4 * i + c] - at(i, c);
+  }
+
+  // Pairs [.,2] that were in range in the last step, in order, and their auxiliary variables
+  // [.,3 K].
+  void read(std::vector<int32_t>& beads, std::vector<double>& auxiliary) const {
+    struct Slot {
+      int32_t i, j, slot;
+      int kind;
+    };
+    std::vector<Slot> slots;
+    for (int k = 0; k < int(kinds_.size()); ++k)
+      for (std::size_t s = 0; s < kinds_[k].i.size(); ++s)
+        if (kinds_[k].i[s] != kinds_[k].j[s])
+          slots.push_back({kinds_[k].i[s], kinds_[k].j[s], int32_t(s), k});
+    std::sort(slots.begin(), slots.end(), [](const Slot& a, const Slot& b) {
+      return a.i != b.i ? a.i < b.i : a.j < b.j;
+    });
+    beads.clear(), auxiliary.clear();
+    for (const Slot& s : slots) {
+      beads.push_back(s.i), beads.push_back(s.j);
+      for (int c = 0; c < 3 * extra(); ++c)
+        auxiliary.push_back(sigma(kinds_[s.kind], s.slot)[c * W]);
+    }
+  }
+
+  // What comes next depends on these pairs i < j and auxiliary variables, and on nothing before.
+  void write(int64_t pairs, const int32_t* beads, const double* auxiliary) {
+    list_.forget();
+    for (Kind& kind : kinds_) kind = Kind();
+    for (int64_t p = 0; p < pairs; ++p) {
+      const int32_t i = beads[2 * p], j = beads[2 * p + 1];
+      Kind& kind = kinds_[tables_->shape.kind(types_[i], types_[j])];
+      if (kind.free.empty()) grow(kind, W);
+      const int32_t slot = kind.free.back();
+      kind.free.pop_back();
+      kind.i[slot] = i, kind.j[slot] = j;
+      for (int c = 0; c < 3 * extra(); ++c)
+        sigma(kind, slot)[c * W] = auxiliary[p * 3 * extra() + c];
+    }
   }
 
   // The same where the velocities' mean over the step is known; what the adjoint wants is kept.
@@ -404,7 +449,7 @@ class PairFriction {
         to.i = kinds_[k].i, to.j = kinds_[k].j, to.before = kinds_[k].before;
         to.mean.resize(kinds_[k].sigma.size());
         advance<decltype(extra)::value, true>(t, noise, k, {to.i.size(), 0, 1}, nullptr,
-                                              to.mean.data());
+                                              to.mean.data(), 0);
       }
     });
   }
@@ -434,9 +479,24 @@ class PairFriction {
   int64_t builds_ = 0;
   std::vector<int32_t> come_, fresh_;
 
+  // Of half of a step's momentum, which is twice what the solver's equations have.
+  struct Moment {
+    Total<double> sums[9];
+    // d from i to j, g on i.
+    CGADV_INLINE void add(const V* d, const V* g) {
+      for (int a = 0; a < 3; ++a)
+        for (int b = 0; b < 3; ++b) sums[3 * a + b].add(-d[a] * g[b]);
+    }
+  };
+  std::vector<Moment> moments_;  // by part
+  Array<double> change_;         // of the solver's v from start to solution
+
   int extra() const { return tables_->shape.extra; }
   double* sigma(Kind& kind, int32_t slot) const {
-    return &kind.sigma[std::size_t(slot / W) * 3 * extra() * W + slot % W];
+    return kind.sigma.data() + std::size_t(slot / W) * 3 * extra() * W + slot % W;
+  }
+  const double* sigma(const Kind& kind, int32_t slot) const {
+    return kind.sigma.data() + std::size_t(slot / W) * 3 * extra() * W + slot % W;
   }
 
   // Gives the slots to the pairs that are in range now.
@@ -542,12 +602,17 @@ class PairFriction {
       const double root = std::sqrt(2 / (solver_.inverse_mass(i) + solver_.inverse_mass(j)));
       double* const mass = &kind.mass[std::size_t(slot / W) * 2 * W + slot % W];
       mass[0] = root, mass[W] = 1 / root;
-      if (carried < 0)
-        fresh_.push_back(slot);
-      else
-        for (int c = 0; c < 3 * extra(); ++c)
-          sigma(kind, slot)[c * W] = sigma(old_[number], carried)[c * W];
+      if (carried < 0) fresh_.push_back(slot);
     }
+    // Only under a new list is anything carried, and then all slots are new. Theirs is the order in
+    // memory.
+    if (fresh_.size() < come_.size())
+      for (int32_t slot = 0; slot < int32_t(kind.i.size()); ++slot)
+        if (const int32_t carried = kind.before[slot]; carried >= 0) {
+          const double* const from = sigma(old_[number], carried);
+          double* const to = sigma(kind, slot);
+          for (int c = 0; c < 3 * extra(); ++c) to[c * W] = from[c * W];
+        }
     for (std::size_t start = 0; start < fresh_.size(); start += NOISE_LANES) {
       const int m = int(std::min<std::size_t>(NOISE_LANES, fresh_.size() - start));
       int32_t i[NOISE_LANES], j[NOISE_LANES];
@@ -568,7 +633,7 @@ class PairFriction {
   // sigma, with the velocities' mean known.
   template <int K, bool REPLAY>
   void advance(int64_t t, const PairNoise& noise, int number, pairs::Solver::Share share,
-               double* force, double* kept) {
+               double* force, double* kept, int part) {
     Kind& kind = kinds_[number];
     const PairFrictionShape& s = tables_->shape;
     const PackBox<double> box(box_);
@@ -622,6 +687,12 @@ class PairFriction {
         double* const geometry = solver_.kinds[number].geometry.data();
         at.drag(response, h, geometry + (start + k) * pairs::Solver::FIELDS, u, push);
         pairs::scatter(force, i, j, push);
+        if (with_moment) {
+          const V r = at.inverse > V{} ? broadcast(1.0) / at.inverse : V{};
+          V d[3];
+          for (int c = 0; c < 3; ++c) d[c] = r * at.unit[c];
+          moments_[part].add(d, push);
+        }
         for (int a = 0; a < K; ++a) {
           double* const to = kind.response.data() + (start + k) * 2 * K + 2 * a * W;
           store<double>(to, response[a][1] * s.dt);
@@ -631,6 +702,33 @@ class PairFriction {
         }
       }
     }
+  }
+
+  // What a pair hands over was counted with the drag of the velocities that the solver began with:
+  // the rest is the drag of their change.
+  void add_moments() {
+    const int parts = solver_.parts;
+    const PackBox<double> box(box_);
+    for (std::size_t k = 0; k < change_.size(); ++k) change_[k] = solver_.v[k] - change_[k];
+#pragma omp parallel for num_threads(parts) schedule(static, 1) if (parts > 1)
+    for (int part = 0; part < parts; ++part)
+      for (const pairs::Solver::Kind& kind : solver_.kinds) {
+        const pairs::Solver::Share share(kind.i->size(), part, parts);
+        const double* g = kind.geometry.data() + share.from * pairs::Solver::FIELDS;
+        for (std::size_t k = share.from; k < share.to; k += W, g += pairs::Solver::FIELDS * W) {
+          const int32_t *i = kind.i->data() + k, *j = kind.j->data() + k;
+          V d[3], u[3], unit[3], push[3];
+          pairs::difference(x_.data(), j, i, d);
+          box.nearest(d[0], d[1], d[2], [](V v) { return v; });
+          pairs::difference(change_.data(), i, j, u);
+          for (int c = 0; c < 3; ++c) unit[c] = load(g + c * W);
+          const V across = load(g + 3 * W), along = load(g + 4 * W) * pairs::dot(unit, u);
+          for (int c = 0; c < 3; ++c) push[c] = -(across * u[c] + along * unit[c]);
+          moments_[part].add(d, push);
+        }
+      }
+    for (const Moment& of_part : moments_)
+      for (int k = 0; k < 9; ++k) moment[k] += 2 * of_part.sums[k].value();
   }
 
   template <int K>

@@ -1,6 +1,5 @@
-// Trajectories of one replica with pairwise friction, and their adjoint.
+// Trajectories of one replica with pairwise friction (pair_step.hpp), and their adjoint.
 //
-//   v += dt F(x)/m;  x += dt/2 v;  friction of pairs at x;  x += dt/2 v.
 // As in rollout.hpp the adjoint forgets the feedback part, by halves: after the friction, and after
 // the forces.
 //
@@ -11,8 +10,7 @@
 // for no fewer than the square root of their number.
 #pragma once
 
-#include "explosion.hpp"
-#include "pair_friction.hpp"
+#include "pair_step.hpp"
 #include "potential.hpp"
 
 namespace cgadv {
@@ -45,7 +43,7 @@ class PairRollout {
   void forward(const double* positions, const double* velocities, double* frames,
                double* final_positions, double* final_velocities, double* kept) {
     const int64_t n = shape_.n, steps = shape_.steps();
-    const double dt = friction_.shape.dt, h = 0.5 * dt;
+    const double dt = friction_.shape.dt;
     std::vector<double> x(3 * n), v(3 * n), before(3 * n);
     PairFriction friction(friction_, n, types_, masses_, SKIN);
     friction.threads = evaluator_.threads;
@@ -60,28 +58,11 @@ class PairRollout {
       evaluator_.set_positions(n, {x.data(), 1, n}, types_, box_);
       evaluator_.template run<false, false>(tables_);
       evaluator_.forces(force_.data());
-      double largest = 0;
-      for (int c = 0; c < 3; ++c)
-        for (int64_t i = 0; i < n; ++i) {
-          double& w = v[c * n + i];
-          w += dt / masses_[i] * force_[c * n + i];
-          x[c * n + i] += h * w;
-          const double moved = std::abs(dt * w);
-          raise_to(largest, moved);
-        }
-      before = v;
-      if (largest <= EXPLODED) {
-        if (kept) kept = std::copy(x.begin(), x.end(), kept);
-        friction.step(t, noise_, {x.data(), 1, n}, box_, v.data(), 1, n);
-        for (int64_t i = 0; i < 3 * n; ++i) {
-          x[i] += h * v[i];
-          const double moved = h * std::abs(before[i] + v[i]);
-          raise_to(largest, moved);
-        }
-      }
-      if (!(largest <= EXPLODED))
-        explain_explosion(t, steps, replica_, n, h, before.data(), v.data(), force_.data(),
+      if (!pair_step(friction, t, noise_, box_, dt, n, masses_, force_.data(), x.data(), v.data(),
+                     before.data(), kept))
+        explain_explosion(t, steps, replica_, n, 0.5 * dt, before.data(), v.data(), force_.data(),
                           nullptr);
+      if (kept) kept += 3 * n;
     }
     give(x.data(), final_positions);
     give(v.data(), final_velocities);

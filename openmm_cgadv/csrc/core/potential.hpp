@@ -31,6 +31,8 @@ class Evaluator {
   Neighbors list;
   Moments moments;    // what runs with THETA add to
   double energy = 0;  // of the last plain run
+  bool with_virial = false;
+  double virial[9];   // of the last plain run with_virial: -sum d_a dU/dd_b over distances d
   int threads = 1;
 
   Evaluator(const Spec& spec, double skin)
@@ -73,8 +75,10 @@ class Evaluator {
         triplets<DUAL, THETA>(tables, parts_[t], start, std::min(start + 1024, end));
     }
     energy = 0;
+    std::fill(virial, virial + 9, 0.0);
     for (int t = 0; t < n_parts; ++t) {
       energy += parts_[t].energy;
+      for (int k = 0; k < 9; ++k) virial[k] -= parts_[t].virial[k].value();
       if (!THETA) continue;
       for (std::size_t k = 0; k < moments.pair.size(); ++k)
         moments.pair[k] += double(parts_[t].pair[k]);
@@ -110,6 +114,7 @@ class Evaluator {
   struct Part {
     Array<T> gradient;        // [4 place + axis]
     double energy = 0;
+    Total<T> virial[9];       // its negative
     Array<T> pair;            // conjugate to Tables::pair
     Array<V> angular;         // conjugate to Tables::angular
     // Of the three-body term: neighbours by bead, beads in their order of work, slots.
@@ -119,6 +124,7 @@ class Evaluator {
     void clear(int n, bool theta, const Moments& moments) {
       gradient.assign(4 * n, 0);
       energy = 0;
+      std::fill(virial, virial + 9, Total<T>{});
       if (!theta) return;
       pair.assign(moments.pair.size(), 0);
       angular.assign(moments.angular.size(), V{});
@@ -224,8 +230,13 @@ class Evaluator {
         V c[4];
         coefficients(records, TYPES ? nullptr : columns, tables.rows, row, c);
         const S slope = ((t * (c[3] * T(3)) + c[2] * T(2)) * t + c[1]) * inverse_width * inverse;
-        for (int a = 0; a < 3; ++a) at.d[a] = slope * at.d[a];
         const Mask<T> listed = lane < broadcast_mask(at.listed);
+        if (!DUAL && with_virial)
+          for (int a = 0; a < 3; ++a)
+            for (int b = 0; b < 3; ++b)
+              part.virial[3 * a + b].add(
+                  listed ? K::value(at.d[a]) * K::value(slope * at.d[b]) : zero);
+        for (int a = 0; a < 3; ++a) at.d[a] = slope * at.d[a];
         if (!DUAL) {
           const V tv = K::value(t);
           const V u = ((c[3] * tv + c[2]) * tv + c[1]) * tv + c[0];
@@ -569,6 +580,13 @@ class Evaluator {
           const S gc = along * u[c] + (across[c] - radial * u[c]) * *slots.inverse(j);
           out[c] = K::result(gc);
           own[c] -= out[c];
+        }
+        if (!DUAL && with_virial) {
+          const V inverse = K::value(*slots.inverse(j)),
+                  r = inverse > V{} ? broadcast<T>(1) / inverse : V{};
+          for (int b = 0; b < 3; ++b)
+            for (int c = 0; c < 3; ++c)
+              part.virial[3 * b + c].add(r * K::value(u[b]) * out[c]);
         }
         add4(gradient, slots.neighbours + j * W, out);
       }

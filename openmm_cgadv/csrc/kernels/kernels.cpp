@@ -147,6 +147,21 @@ void hvp_in(const PotentialArgs& a, const SystemArgs& s, const double* direction
   });
 }
 
+template <class T>
+void virial_in(const PotentialArgs& a, const SystemArgs& s, double* virial) {
+  const Spec spec = unpack(a);
+  check_types(spec, s.n, s.types);
+  const Tables<T> tables(spec, a.theta);
+  Evaluator<T> e(spec, SKIN);
+  e.threads = std::max(1, s.threads);
+  e.with_virial = true;
+  for (int64_t b = 0; b < s.replicas; ++b) {
+    e.set_positions(s.n, {s.positions + b * 3 * s.n, 3, 1}, s.types, Box(s.boxes + 9 * b));
+    e.template run<false, false>(tables);
+    virial = std::copy(e.virial, e.virial + 9, virial);
+  }
+}
+
 void basis_forces(const PotentialArgs& a, const SystemArgs& s, double* forces) {
   Spec spec = unpack(a);
   check_types(spec, s.n, s.types);
@@ -222,9 +237,9 @@ void rollout_backward_in(const PotentialArgs& a, const SystemArgs& s, const Roll
   }
 }
 
-PairFrictionShape friction_of(const Spec& spec, const PairRolloutArgs& r) {
+PairFrictionShape friction_of(int n_types, const PairFrictionArgs& r) {
   PairFrictionShape shape;
-  shape.n_types = spec.n_types, shape.extra = int(r.extra), shape.n_basis = int(r.n_basis);
+  shape.n_types = n_types, shape.extra = int(r.extra), shape.n_basis = int(r.n_basis);
   shape.r_cut = r.r_cut, shape.r_min = r.r_min, shape.splines = r.splines;
   shape.memory = r.memory, shape.kT = r.kT, shape.dt = r.dt, shape.tolerance = r.tolerance;
   return shape;
@@ -244,7 +259,7 @@ void pair_rollout_in(const PotentialArgs& a, const SystemArgs& s, const PairRoll
   const Spec spec = unpack(a);
   check_types(spec, s.n, s.types);
   const Tables<T> tables(spec, a.theta);
-  const PairTables friction(friction_of(spec, r));
+  const PairTables friction(friction_of(spec.n_types, r));
   const PairRolloutShape shape = pair_shape_of(s, r);
   const int64_t n3 = 3 * s.n, steps = shape.steps();
   each_replica(s, [&](int64_t b, int threads) {
@@ -265,7 +280,7 @@ void pair_rollout_backward_in(const PotentialArgs& a, const SystemArgs& s,
   const Spec spec = unpack(a);
   check_types(spec, s.n, s.types);
   const Tables<T> tables(spec, a.theta);
-  const PairFrictionShape f = friction_of(spec, r);
+  const PairFrictionShape f = friction_of(spec.n_types, r);
   const PairTables friction(f);
   const PairRolloutShape shape = pair_shape_of(s, r);
   const int64_t n3 = 3 * s.n, steps = shape.steps(), P = spec.n_parameters(),
@@ -298,6 +313,7 @@ void pair_rollout_backward_in(const PotentialArgs& a, const SystemArgs& s,
   }
 CGADV_EITHER_PRECISION(value)
 CGADV_EITHER_PRECISION(hvp)
+CGADV_EITHER_PRECISION(virial)
 CGADV_EITHER_PRECISION(rollout)
 CGADV_EITHER_PRECISION(rollout_backward)
 CGADV_EITHER_PRECISION(pair_rollout)
@@ -337,6 +353,91 @@ void pair_noise(int64_t seed, int64_t replica, int64_t step, int64_t pairs, cons
   }
 }
 
+class PairMoverIn final : public PairMover {
+ public:
+  PairMoverIn(int64_t n, const int32_t* places, int64_t n_types, const int64_t* types,
+              const double* masses, const PairFrictionArgs& args)
+      : places_(places, places + n), n_types_(int(n_types)), types_(types, types + n),
+        masses_(masses, masses + n), x_(3 * n), v_(3 * n), f_(3 * n), before_(3 * n) {
+    configure(args);
+  }
+  void configure(const PairFrictionArgs& args) override {
+    std::vector<int32_t> beads;
+    std::vector<double> auxiliary;
+    if (now_) read(beads, auxiliary);
+    auto next = std::make_unique<Now>(*this, args);
+    if (now_) {
+      next->friction.with_moment = now_->friction.with_moment;
+      std::copy(now_->friction.moment, now_->friction.moment + 9, next->friction.moment);
+    }
+    now_ = std::move(next);
+    write(beads, auxiliary);
+  }
+  void step(int64_t seed, int64_t step, const double* box, int threads, double* positions,
+            double* velocities, const double* forces) override {
+    const int64_t n = int64_t(places_.size());
+    for (int c = 0; c < 3; ++c)
+      for (int64_t i = 0; i < n; ++i) {
+        const int64_t from = 3 * int64_t(places_[i]) + c, to = c * n + i;
+        x_[to] = positions[from], v_[to] = velocities[from], f_[to] = forces[from];
+      }
+    now_->friction.threads = threads;
+    const double dt = now_->tables.shape.dt;
+    if (!pair_step(now_->friction, step, PairNoise(seed, 0), Box(box), dt, n, masses_.data(),
+                   f_.data(), x_.data(), v_.data(), before_.data(), nullptr))
+      throw std::runtime_error(describe_explosion(n, 0.5 * dt, before_.data(), v_.data(),
+                                                  f_.data(), places_.data()));
+    for (int c = 0; c < 3; ++c)
+      for (int64_t i = 0; i < n; ++i) {
+        const int64_t to = 3 * int64_t(places_[i]) + c, from = c * n + i;
+        positions[to] = x_[from], velocities[to] = v_[from];
+      }
+  }
+  void read(std::vector<int32_t>& beads, std::vector<double>& auxiliary) const override {
+    now_->friction.read(beads, auxiliary);
+  }
+  void take_moment(double* sums) override {
+    double* const moment = now_->friction.moment;
+    std::copy(moment, moment + 9, sums);
+    std::fill(moment, moment + 9, 0.0);
+    now_->friction.with_moment = true;
+  }
+  void write(const std::vector<int32_t>& beads, const std::vector<double>& auxiliary) override {
+    now_->friction.write(int64_t(beads.size()) / 2, beads.data(), auxiliary.data());
+  }
+
+ private:
+  // The friction, with a copy of its parameters.
+  struct Now {
+    std::vector<double> r_min, splines, memory;
+    PairTables tables;
+    PairFriction friction;
+    Now(const PairMoverIn& of, PairFrictionArgs args)
+        : r_min(args.r_min, args.r_min + kinds(of.n_types_)),
+          splines(args.splines,
+                  args.splines + kinds(of.n_types_) * 2 * (args.extra + 1) * args.n_basis),
+          memory(args.memory, args.memory + kinds(of.n_types_) * args.extra * args.extra),
+          tables(friction_of(of.n_types_, (args.r_min = r_min.data(), args.splines = splines.data(),
+                                           args.memory = memory.data(), args))),
+          friction(tables, int64_t(of.places_.size()), of.types_.data(), of.masses_.data(), SKIN) {
+    }
+    static int64_t kinds(int64_t n_types) { return n_types * (n_types + 1) / 2; }
+  };
+
+  // A new list costs as much as several looks at its pairs.
+  static constexpr double SKIN = 0.16;
+  std::vector<int32_t> places_;
+  int n_types_;
+  std::vector<int64_t> types_;
+  std::vector<double> masses_, x_, v_, f_, before_;  // the latter [3,n]
+  std::unique_ptr<Now> now_;
+};
+
+PairMover* pair_mover(int64_t n, const int32_t* places, int64_t n_types, const int64_t* types,
+                      const double* masses, const PairFrictionArgs& args) {
+  return new PairMoverIn(n, places, n_types, types, masses, args);
+}
+
 #define CGADV_STRING(x) CGADV_STRING_(x)
 #define CGADV_STRING_(x) #x
 
@@ -355,6 +456,9 @@ const KernelTable table = {
     [](Follower* f) { delete f; },
     [](const PotentialArgs& a, const SystemArgs& s, const double* d, double* p, double* t) {
       hvp<const SystemArgs&>(a, s, d, p, t);
+    },
+    [](const PotentialArgs& a, const SystemArgs& s, double* v) {
+      virial<const SystemArgs&>(a, s, v);
     },
     basis_forces,
     [](const PotentialArgs& a, const SystemArgs& s, const RolloutArgs& r, const double* state,
@@ -382,6 +486,7 @@ const KernelTable table = {
                                                                        gx, gv, gt, gs, gm);
     },
     pair_noise,
+    pair_mover,
 };
 
 }  // namespace

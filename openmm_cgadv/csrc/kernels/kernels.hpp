@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 namespace cgadv {
 
@@ -34,16 +35,20 @@ struct RolloutArgs {
   int64_t seed;
 };
 
-struct PairRolloutArgs {
-  const double* masses;  // [n]
+struct PairFrictionArgs {
   int64_t extra, n_basis;
   double r_cut;
   const double* r_min;    // [n_kinds], pairs of types
   const double* splines;  // [n_kinds,K+1,2,n_basis]
   const double* memory;   // [n_kinds,K,K]
+  double kT, dt, tolerance;
+};
+
+struct PairRolloutArgs : PairFrictionArgs {
+  const double* masses;  // [n]
   const int64_t* frames;
   int64_t n_frames;
-  double kT, dt, tolerance, forget;
+  double forget;
   int64_t seed;
 };
 
@@ -63,6 +68,26 @@ struct LangevinArgs {
 };
 
 class Follower;
+
+// Beads that move with pairwise friction and that somebody else keeps, with the auxiliary variables
+// of their pairs. Beads are numbered as they were given.
+class PairMover {
+ public:
+  virtual ~PairMover() = default;
+  // The friction from now on; the auxiliary variables stay.
+  virtual void configure(const PairFrictionArgs&) = 0;
+  // A step, with the noise of replica 0; positions, velocities and forces [.,3]. After an error
+  // positions and velocities are what they were.
+  virtual void step(int64_t seed, int64_t step, const double* box, int threads, double* positions,
+                    double* velocities, const double* forces) = 0;
+  // Pairs i < j [.,2] in range, in order, and their auxiliary variables [.,3 K].
+  virtual void read(std::vector<int32_t>& beads, std::vector<double>& auxiliary) const = 0;
+  // Sum of r_a p_b over pairs and the steps since the last call, r = x_i - x_j and p the momentum
+  // that friction and noise gave to i; [3,3]. The first call begins to count.
+  virtual void take_moment(double* sums) = 0;
+  // What comes next depends on these alone, to the last bit.
+  virtual void write(const std::vector<int32_t>& beads, const std::vector<double>& auxiliary) = 0;
+};
 
 struct KernelTable {
   const char* name;
@@ -84,6 +109,8 @@ struct KernelTable {
   // direction [B,n,3] -> Hessian times direction [B,n,3], d(gradient . direction)/dtheta [B,P].
   void (*hvp)(const PotentialArgs&, const SystemArgs&, const double* direction, double* product,
               double* d_theta);
+  // Of frames of one trajectory: sum over distances d of -d_a dU/dd_b, virial [B,3,3].
+  void (*virial)(const PotentialArgs&, const SystemArgs&, double* virial);
   // Forces of each parameter's basis function [P,n,3] for one system.
   void (*basis_forces)(const PotentialArgs&, const SystemArgs&, double* forces);
   void (*rollout)(const PotentialArgs&, const SystemArgs&, const RolloutArgs&, const double* state,
@@ -112,6 +139,9 @@ struct KernelTable {
   // Of pairs of beads [2,pairs]: [pairs,components].
   void (*pair_noise)(int64_t seed, int64_t replica, int64_t step, int64_t pairs,
                      const int64_t* beads, bool fresh, int64_t components, double* out);
+  // places [n] of the beads in arrays [.,3], types and masses [n].
+  PairMover* (*pair_mover)(int64_t n, const int32_t* places, int64_t n_types, const int64_t* types,
+                           const double* masses, const PairFrictionArgs&);
 };
 
 }  // namespace cgadv

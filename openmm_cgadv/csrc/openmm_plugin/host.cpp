@@ -1,63 +1,24 @@
 #include "host.hpp"
 
-#include <algorithm>
-#include <cmath>
 #include <cstdint>
-#include <istream>
 #include <limits>
 #include <map>
-#include <numeric>
-#include <ostream>
 
 #include "../core/propagator.hpp"
 #include "force.hpp"
+#include "host_data.hpp"
 #include "integrator.hpp"
+#include "numbers.hpp"
 #include "openmm/OpenMMException.h"
-#include "openmm/Platform.h"
 #include "openmm/System.h"
 #include "openmm/internal/OSRngSeed.h"
+#include "openmm/serialization/SerializationNode.h"
+#include "pair_host.hpp"
+#include "pair_integrator.hpp"
 
 using namespace OpenMM;
 
 namespace cgadv {
-
-namespace {
-
-constexpr double KB = 0.00831446261815324;  // kJ/mol/K, as in openmm_cgadv/units.py
-
-ReferencePlatform::PlatformData& data_of(ContextImpl& context) {
-  return *static_cast<ReferencePlatform::PlatformData*>(context.getPlatformData());
-}
-
-double* numbers_of(std::vector<Vec3>& vectors) {
-  static_assert(sizeof(Vec3) == 3 * sizeof(double), "OpenMM's vectors must be three doubles");
-  return vectors.empty() ? nullptr : &vectors[0][0];
-}
-
-bool is_reference(const Platform& platform) { return platform.getName() == "Reference"; }
-
-int threads_of(ContextImpl& context) {
-  const Platform& platform = context.getPlatform();
-  if (is_reference(platform)) return 1;
-  return std::max(1, std::stoi(platform.getPropertyValue(context.getOwner(), "Threads")));
-}
-
-template <class T>
-void write(std::ostream& stream, const T* values, std::size_t count) {
-  stream.write(reinterpret_cast<const char*>(values), std::streamsize(count * sizeof(T)));
-}
-
-template <class T>
-void read(std::istream& stream, T* values, std::size_t count) {
-  if (!stream.read(reinterpret_cast<char*>(values), std::streamsize(count * sizeof(T))))
-    throw OpenMMException("loadCheckpoint: the checkpoint ends before its integrator does");
-}
-
-bool finite(const std::vector<double>& values) {
-  return std::all_of(values.begin(), values.end(), [](double x) { return std::isfinite(x); });
-}
-
-}  // namespace
 
 void HostCalcCGPotentialForceKernel::initialize(ContextImpl& context,
                                                 const CGPotentialForce& force) {
@@ -82,8 +43,6 @@ void HostCalcCGPotentialForceKernel::initialize(ContextImpl& context,
 
 double HostCalcCGPotentialForceKernel::execute(ContextImpl& context, bool, bool) {
   auto& data = data_of(context);
-  double box[9];
-  for (int k = 0; k < 9; ++k) box[k] = data.periodicBoxVectors[k / 3][k % 3];
   const double scale = context.getParameter(CGPotentialForce::Scale());
   double* positions = numbers_of(*data.positions);
   double* forces = numbers_of(*data.forces);
@@ -98,7 +57,8 @@ double HostCalcCGPotentialForceKernel::execute(ContextImpl& context, bool, bool)
   try {
     if (!keeps_list_) cgadv::kernels().forget(follower_.get());
     energy = cgadv::kernels().evaluate(follower_.get(), theta_.data(),
-                                       subset ? positions_.data() : positions, box, threads_,
+                                       subset ? positions_.data() : positions,
+                                       box_of(data).data(), threads_,
                                        scale, subset ? forces_.data() : forces);
   } catch (const std::exception& error) {
     throw OpenMMException(std::string("CGPotentialForce: ") + error.what());
@@ -118,7 +78,8 @@ void HostCalcCGPotentialForceKernel::copyParametersToContext(ContextImpl&,
 void HostCalcCGPotentialForceKernel::forget() { cgadv::kernels().forget(follower_.get()); }
 
 void HostIntegrateGeneralizedLangevinStepKernel::initialize(
-    ContextImpl& context, const GeneralizedLangevinIntegrator& integrator) {
+    ContextImpl& context, const BeadIntegrator& base) {
+  const auto& integrator = static_cast<const GeneralizedLangevinIntegrator&>(base);
   const System& system = context.getSystem();
   particles_ = system.getNumParticles();
   threads_ = threads_of(context);
@@ -148,7 +109,8 @@ void HostIntegrateGeneralizedLangevinStepKernel::start() {
 }
 
 void HostIntegrateGeneralizedLangevinStepKernel::execute(
-    ContextImpl& context, const GeneralizedLangevinIntegrator& integrator) {
+    ContextImpl& context, const BeadIntegrator& base) {
+  const auto& integrator = static_cast<const GeneralizedLangevinIntegrator&>(base);
   auto& data = data_of(context);
   if (revision_ != integrator.revision() || dt_ != integrator.getStepSize()) {
     try {
@@ -174,11 +136,7 @@ void HostIntegrateGeneralizedLangevinStepKernel::execute(
 }
 
 double HostIntegrateGeneralizedLangevinStepKernel::computeKineticEnergy(ContextImpl& context) {
-  const std::vector<Vec3>& v = *data_of(context).velocities;
-  double twice = 0;
-  for (std::size_t i = 0; i < beads_.size(); ++i)
-    twice += masses_[i] * v[beads_[i]].dot(v[beads_[i]]);
-  return 0.5 * twice;
+  return 0.5 * twice_kinetic(*data_of(context).velocities, beads_, masses_);
 }
 
 void HostIntegrateGeneralizedLangevinStepKernel::createCheckpoint(std::ostream& stream) const {
@@ -206,7 +164,22 @@ void HostIntegrateGeneralizedLangevinStepKernel::loadCheckpoint(std::istream& st
   z_ = std::move(z);
 }
 
-std::vector<double> HostIntegrateGeneralizedLangevinStepKernel::getAuxiliary() const {
+void HostIntegrateGeneralizedLangevinStepKernel::serialize(SerializationNode& node) const {
+  node.setStringProperty("auxiliary", text(auxiliary()));
+}
+
+void HostIntegrateGeneralizedLangevinStepKernel::deserialize(const SerializationNode& node) {
+  if (!node.hasProperty("auxiliary"))
+    throw OpenMMException("GeneralizedLangevinIntegrator: found parameters of another integrator "
+                          "in the State, expected its own");
+  if (node.getIntProperty("version") != 1)
+    throw OpenMMException("GeneralizedLangevinIntegrator: found auxiliary variables of version " +
+                          node.getStringProperty("version") + " in the State, expected 1");
+  set_auxiliary(doubles(node.getStringProperty("auxiliary")));
+}
+
+// z (nm/ps) of all particles [particle][k][axis]; empty before the first step.
+std::vector<double> HostIntegrateGeneralizedLangevinStepKernel::auxiliary() const {
   if (z_.empty()) return {};
   const int64_t n = int64_t(beads_.size()), C = 3 * extra_;
   std::vector<double> z(particles_ * C, 0.0);
@@ -215,7 +188,8 @@ std::vector<double> HostIntegrateGeneralizedLangevinStepKernel::getAuxiliary() c
   return z;
 }
 
-void HostIntegrateGeneralizedLangevinStepKernel::setAuxiliary(const std::vector<double>& z) {
+void HostIntegrateGeneralizedLangevinStepKernel::set_auxiliary(
+    const std::vector<double>& z) {
   const int64_t n = int64_t(beads_.size()), C = 3 * extra_;
   if (z.empty()) {
     z_.clear();
@@ -236,8 +210,10 @@ KernelImpl* HostKernelFactory::createKernelImpl(std::string name, const Platform
                                                 ContextImpl&) const {
   if (name == CalcCGPotentialForceKernel::Name())
     return new HostCalcCGPotentialForceKernel(name, platform);
-  if (name == IntegrateGeneralizedLangevinStepKernel::Name())
+  if (name == GeneralizedLangevinIntegrator::Kernel())
     return new HostIntegrateGeneralizedLangevinStepKernel(name, platform);
+  if (name == PairFrictionIntegrator::Kernel())
+    return new HostIntegratePairFrictionStepKernel(name, platform);
   throw OpenMMException("Tried to create a kernel that openmm_cgadv does not have: " + name);
 }
 

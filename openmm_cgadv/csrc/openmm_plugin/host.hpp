@@ -34,18 +34,16 @@ class HostCalcCGPotentialForceKernel : public CalcCGPotentialForceKernel {
   int threads_ = 1;
 };
 
-class HostIntegrateGeneralizedLangevinStepKernel : public IntegrateGeneralizedLangevinStepKernel {
+class HostIntegrateGeneralizedLangevinStepKernel : public IntegrateBeadStepKernel {
  public:
-  using IntegrateGeneralizedLangevinStepKernel::IntegrateGeneralizedLangevinStepKernel;
-  void initialize(OpenMM::ContextImpl& context,
-                  const GeneralizedLangevinIntegrator& integrator) override;
-  void execute(OpenMM::ContextImpl& context,
-               const GeneralizedLangevinIntegrator& integrator) override;
+  using IntegrateBeadStepKernel::IntegrateBeadStepKernel;
+  void initialize(OpenMM::ContextImpl& context, const BeadIntegrator& integrator) override;
+  void execute(OpenMM::ContextImpl& context, const BeadIntegrator& integrator) override;
   double computeKineticEnergy(OpenMM::ContextImpl& context) override;
   void createCheckpoint(std::ostream& stream) const override;
   void loadCheckpoint(std::istream& stream) override;
-  std::vector<double> getAuxiliary() const override;
-  void setAuxiliary(const std::vector<double>& z) override;
+  void serialize(OpenMM::SerializationNode& node) const override;
+  void deserialize(const OpenMM::SerializationNode& node) override;
 
  private:
   std::vector<int32_t> beads_;  // that have a mass, by type
@@ -57,6 +55,8 @@ class HostIntegrateGeneralizedLangevinStepKernel : public IntegrateGeneralizedLa
   int threads_ = 1;
 
   void start();
+  std::vector<double> auxiliary() const;
+  void set_auxiliary(const std::vector<double>& z);
 };
 
 class HostKernelFactory : public OpenMM::KernelFactory {

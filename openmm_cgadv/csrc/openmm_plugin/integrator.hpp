@@ -1,13 +1,7 @@
 // Langevin dynamics with memory, or with one friction for each bead type, as an OpenMM Integrator.
 #pragma once
 
-#include <cstdint>
-#include <iosfwd>
-#include <string>
-#include <vector>
-
-#include "openmm/Integrator.h"
-#include "openmm/Kernel.h"
+#include "bead_integrator.hpp"
 
 namespace cgadv {
 
@@ -17,8 +11,10 @@ namespace cgadv {
 // its stationary distribution at the first step and belongs to checkpoints, with seed and count of
 // steps, and to States. It draws the noise of a rollout (csrc/core/random.hpp) with the particle's
 // number as that of the bead.
-class GeneralizedLangevinIntegrator : public OpenMM::Integrator {
+class GeneralizedLangevinIntegrator : public BeadIntegrator {
  public:
+  static std::string Kernel() { return "IntegrateGeneralizedLangevinStep"; }
+
   // drift [n_types,K+1,K+1] (1/ps); types of all particles; temperature (K); stepSize (ps).
   GeneralizedLangevinIntegrator(std::vector<double> drift, int64_t n_types,
                                 std::vector<int64_t> types, double temperature, double stepSize);
@@ -26,37 +22,12 @@ class GeneralizedLangevinIntegrator : public OpenMM::Integrator {
   const std::vector<double>& drift() const { return drift_; }
   int64_t numTypes() const { return n_types_; }
   int64_t size() const { return size_; }  // K + 1
-  const std::vector<int64_t>& types() const { return types_; }
-  double getTemperature() const { return temperature_; }
-  void setTemperature(double temperature);
   // Takes effect at the next step, also of a live Context.
   void setDrift(std::vector<double> drift);
-  int64_t revision() const { return revision_; }  // changes with drift and temperature
-  // 0: a fresh one is drawn whenever a Context is created.
-  int getRandomNumberSeed() const { return seed_; }
-  void setRandomNumberSeed(int seed) { seed_ = seed; }
-  void step(int steps) override;
-
- protected:
-  void initialize(OpenMM::ContextImpl& context) override;
-  void cleanup() override;
-  std::vector<std::string> getKernelNames() override;
-  double computeKineticEnergy() override;
-  bool kineticEnergyRequiresForce() const override { return false; }
-  void createCheckpoint(std::ostream& stream) const override;
-  void loadCheckpoint(std::istream& stream) override;
-  void serializeParameters(OpenMM::SerializationNode& node) const override;
-  void deserializeParameters(const OpenMM::SerializationNode& node) override;
 
  private:
   std::vector<double> drift_;
-  int64_t n_types_, size_, revision_ = 0;
-  std::vector<int64_t> types_;
-  double temperature_;
-  int seed_ = 0;
-  OpenMM::Kernel kernel_;
-
-  void forgetForces() const;
+  int64_t n_types_, size_;
 };
 
 }  // namespace cgadv

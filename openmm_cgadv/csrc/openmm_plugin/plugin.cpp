@@ -13,6 +13,7 @@
 #include "openmm/OpenMMException.h"
 #include "openmm/Platform.h"
 #include "openmm/serialization/XmlSerializer.h"
+#include "pair_integrator.hpp"
 #include "serialization.hpp"
 
 #define CGADV_EXPORT extern "C" __attribute__((visibility("default")))
@@ -61,12 +62,32 @@ CGPotentialForce& force_at(void* address) {
   return *force;
 }
 
-GeneralizedLangevinIntegrator& integrator_at(void* address) {
-  auto* found =
-      dynamic_cast<GeneralizedLangevinIntegrator*>(static_cast<Integrator*>(address));
+template <class T>
+T& integrator_at(void* address, const char* expected) {
+  auto* found = dynamic_cast<T*>(static_cast<Integrator*>(address));
   if (found == nullptr)
-    throw OpenMMException("found another integrator, expected a GeneralizedLangevinIntegrator");
+    throw OpenMMException(std::string("found another integrator, expected ") + expected);
   return *found;
+}
+
+BeadIntegrator& bead_integrator_at(void* address) {
+  return integrator_at<BeadIntegrator>(
+      address, "a GeneralizedLangevinIntegrator or a PairFrictionIntegrator");
+}
+
+PairFrictionIntegrator& pair_integrator_at(void* address) {
+  return integrator_at<PairFrictionIntegrator>(address, "a PairFrictionIntegrator");
+}
+
+PairFrictionIntegrator::Friction friction(int64_t n_types, int64_t extra, double r_cut,
+                                          const double* r_min, int64_t n_r_min,
+                                          const double* splines, int64_t n_splines,
+                                          const double* memory, int64_t n_memory) {
+  PairFrictionIntegrator::Friction f;
+  f.n_types = n_types, f.extra = extra, f.r_cut = r_cut;
+  f.r_min = list(r_min, n_r_min), f.splines = list(splines, n_splines);
+  f.memory = list(memory, n_memory);
+  return f;
 }
 
 }  // namespace
@@ -85,7 +106,8 @@ CGADV_EXPORT void registerKernelFactories() {
     if (dynamic_cast<ReferencePlatform*>(&platform) == nullptr) continue;
     auto* factory = new HostKernelFactory;
     platform.registerKernelFactory(CalcCGPotentialForceKernel::Name(), factory);
-    platform.registerKernelFactory(IntegrateGeneralizedLangevinStepKernel::Name(), factory);
+    platform.registerKernelFactory(GeneralizedLangevinIntegrator::Kernel(), factory);
+    platform.registerKernelFactory(PairFrictionIntegrator::Kernel(), factory);
   }
 }
 
@@ -118,6 +140,20 @@ CGADV_EXPORT const char* cgadv_integrator_xml(const double* drift, int64_t n_dri
   });
 }
 
+CGADV_EXPORT const char* cgadv_pair_integrator_xml(
+    int64_t n_types, int64_t extra, double r_cut, const double* r_min, int64_t n_r_min,
+    const double* splines, int64_t n_splines, const double* memory, int64_t n_memory,
+    const int64_t* types, int64_t n, double temperature, double timestep, double tolerance,
+    int32_t seed, const char** out) {
+  return guarded([&] {
+    PairFrictionIntegrator integrator(friction(n_types, extra, r_cut, r_min, n_r_min, splines,
+                                               n_splines, memory, n_memory),
+                                      list(types, n), temperature, timestep, tolerance);
+    integrator.setRandomNumberSeed(seed);
+    *out = xml<Integrator>(integrator, "Integrator");
+  });
+}
+
 // 1 if this is a CGPotentialForce, else 0.
 CGADV_EXPORT int32_t cgadv_is_force(void* force) {
   return dynamic_cast<CGPotentialForce*>(static_cast<Force*>(force)) != nullptr;
@@ -138,14 +174,41 @@ CGADV_EXPORT int32_t cgadv_is_integrator(void* integrator) {
          nullptr;
 }
 
+// 1 if this is a PairFrictionIntegrator, else 0.
+CGADV_EXPORT int32_t cgadv_is_pair_integrator(void* integrator) {
+  return dynamic_cast<PairFrictionIntegrator*>(static_cast<Integrator*>(integrator)) != nullptr;
+}
+
 CGADV_EXPORT const char* cgadv_set_drift(void* integrator, const double* drift, int64_t count) {
-  return guarded([&] { integrator_at(integrator).setDrift(list(drift, count)); });
+  return guarded([&] {
+    integrator_at<GeneralizedLangevinIntegrator>(integrator, "a GeneralizedLangevinIntegrator")
+        .setDrift(list(drift, count));
+  });
+}
+
+CGADV_EXPORT const char* cgadv_set_friction(void* integrator, int64_t n_types, int64_t extra,
+                                            double r_cut, const double* r_min, int64_t n_r_min,
+                                            const double* splines, int64_t n_splines,
+                                            const double* memory, int64_t n_memory) {
+  return guarded([&] {
+    pair_integrator_at(integrator)
+        .setFriction(friction(n_types, extra, r_cut, r_min, n_r_min, splines, n_splines, memory,
+                              n_memory));
+  });
+}
+
+CGADV_EXPORT const char* cgadv_set_tolerance(void* integrator, double tolerance) {
+  return guarded([&] { pair_integrator_at(integrator).setTolerance(tolerance); });
+}
+
+CGADV_EXPORT const char* cgadv_take_moment(void* integrator, double* moment) {
+  return guarded([&] { pair_integrator_at(integrator).takeMoment(moment); });
 }
 
 CGADV_EXPORT const char* cgadv_set_temperature(void* integrator, double temperature) {
-  return guarded([&] { integrator_at(integrator).setTemperature(temperature); });
+  return guarded([&] { bead_integrator_at(integrator).setTemperature(temperature); });
 }
 
 CGADV_EXPORT const char* cgadv_set_seed(void* integrator, int32_t seed) {
-  return guarded([&] { integrator_at(integrator).setRandomNumberSeed(seed); });
+  return guarded([&] { bead_integrator_at(integrator).setRandomNumberSeed(seed); });
 }

@@ -5,6 +5,7 @@
 #include "numbers.hpp"
 #include "openmm/serialization/SerializationNode.h"
 #include "openmm/serialization/SerializationProxy.h"
+#include "pair_integrator.hpp"
 
 using namespace OpenMM;
 
@@ -68,22 +69,33 @@ class ForceProxy : public SerializationProxy {
   }
 };
 
+void serialize_common(const BeadIntegrator& integrator, SerializationNode& node) {
+  node.setIntProperty("version", VERSION);
+  node.setDoubleProperty("stepSize", integrator.getStepSize());
+  node.setDoubleProperty("constraintTolerance", integrator.getConstraintTolerance());
+  node.setIntProperty("integrationForceGroups", integrator.getIntegrationForceGroups());
+  node.setDoubleProperty("temperature", integrator.getTemperature());
+  node.setIntProperty("randomSeed", integrator.getRandomNumberSeed());
+  node.createChildNode("Beads").setStringProperty("types", text(integrator.types()));
+}
+
+void deserialize_common(BeadIntegrator& integrator, const SerializationNode& node) {
+  integrator.setConstraintTolerance(node.getDoubleProperty("constraintTolerance", 1e-5));
+  integrator.setIntegrationForceGroups(
+      node.getIntProperty("integrationForceGroups", int(0xFFFFFFFF)));
+  integrator.setRandomNumberSeed(node.getIntProperty("randomSeed", 0));
+}
+
 class IntegratorProxy : public SerializationProxy {
  public:
   IntegratorProxy() : SerializationProxy("GeneralizedLangevinIntegrator") {}
 
   void serialize(const void* object, SerializationNode& node) const override {
     const auto& integrator = *static_cast<const GeneralizedLangevinIntegrator*>(object);
-    node.setIntProperty("version", VERSION);
-    node.setDoubleProperty("stepSize", integrator.getStepSize());
-    node.setDoubleProperty("constraintTolerance", integrator.getConstraintTolerance());
-    node.setIntProperty("integrationForceGroups", integrator.getIntegrationForceGroups());
-    node.setDoubleProperty("temperature", integrator.getTemperature());
-    node.setIntProperty("randomSeed", integrator.getRandomNumberSeed());
     node.createChildNode("Drift")
         .setLongProperty("types", integrator.numTypes())
         .setStringProperty("matrices", text(integrator.drift()));
-    node.createChildNode("Beads").setStringProperty("types", text(integrator.types()));
+    serialize_common(integrator, node);
   }
 
   void* deserialize(const SerializationNode& node) const override {
@@ -93,10 +105,45 @@ class IntegratorProxy : public SerializationProxy {
         doubles(drift.getStringProperty("matrices")), drift.getLongProperty("types"),
         integers(node.getChildNode("Beads").getStringProperty("types")),
         node.getDoubleProperty("temperature"), node.getDoubleProperty("stepSize"));
-    integrator->setConstraintTolerance(node.getDoubleProperty("constraintTolerance", 1e-5));
-    integrator->setIntegrationForceGroups(
-        node.getIntProperty("integrationForceGroups", int(0xFFFFFFFF)));
-    integrator->setRandomNumberSeed(node.getIntProperty("randomSeed", 0));
+    deserialize_common(*integrator, node);
+    return static_cast<Integrator*>(integrator);
+  }
+};
+
+class PairIntegratorProxy : public SerializationProxy {
+ public:
+  PairIntegratorProxy() : SerializationProxy("PairFrictionIntegrator") {}
+
+  void serialize(const void* object, SerializationNode& node) const override {
+    const auto& integrator = *static_cast<const PairFrictionIntegrator*>(object);
+    const auto& f = integrator.friction();
+    node.setStringProperty("needs", "the OpenMM plugin of openmm_cgadv: import openmm_cgadv");
+    node.setDoubleProperty("tolerance", integrator.getTolerance());
+    node.createChildNode("PairFriction")
+        .setLongProperty("types", f.n_types)
+        .setLongProperty("auxiliary", f.extra)
+        .setDoubleProperty("rCut", f.r_cut)
+        .setStringProperty("rMin", text(f.r_min))
+        .setStringProperty("splines", text(f.splines))
+        .setStringProperty("memory", text(f.memory));
+    serialize_common(integrator, node);
+  }
+
+  void* deserialize(const SerializationNode& node) const override {
+    check_version(node);
+    const auto& from = node.getChildNode("PairFriction");
+    PairFrictionIntegrator::Friction f;
+    f.n_types = from.getLongProperty("types");
+    f.extra = from.getLongProperty("auxiliary");
+    f.r_cut = from.getDoubleProperty("rCut");
+    f.r_min = doubles(from.getStringProperty("rMin"));
+    f.splines = doubles(from.getStringProperty("splines"));
+    f.memory = doubles(from.getStringProperty("memory"));
+    auto* integrator = new PairFrictionIntegrator(
+        std::move(f), integers(node.getChildNode("Beads").getStringProperty("types")),
+        node.getDoubleProperty("temperature"), node.getDoubleProperty("stepSize"),
+        node.getDoubleProperty("tolerance"));
+    deserialize_common(*integrator, node);
     return static_cast<Integrator*>(integrator);
   }
 };
@@ -106,8 +153,10 @@ class IntegratorProxy : public SerializationProxy {
 void registerProxies() {
   static const ForceProxy force;
   static const IntegratorProxy integrator;
+  static const PairIntegratorProxy pair_integrator;
   SerializationProxy::registerProxy(typeid(CGPotentialForce), &force);
   SerializationProxy::registerProxy(typeid(GeneralizedLangevinIntegrator), &integrator);
+  SerializationProxy::registerProxy(typeid(PairFrictionIntegrator), &pair_integrator);
 }
 
 }  // namespace cgadv

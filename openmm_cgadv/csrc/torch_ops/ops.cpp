@@ -258,6 +258,18 @@ void hvp(Cell* stack, uint64_t, uint64_t) {
   give(stack, product, d_theta);
 }
 
+void virial(Cell* stack, uint64_t, uint64_t) {
+  Arguments a(stack);
+  const System system(a);
+  const Potential potential(a);
+  const bool single = a.boolean();
+  const auto s = system.args(a.integer());
+  const auto p = potential.args(1, single);
+  Tensor virial{s.replicas, 3, 3};
+  kernels().virial(p, s, virial.doubles());
+  give(stack, virial);
+}
+
 void basis_forces(Cell* stack, uint64_t, uint64_t) {
   Arguments a(stack);
   const System system(a);
@@ -474,6 +486,7 @@ struct Registration {
         "energy_forces", energy_forces);
     add("hvp(" SYSTEM POTENTIAL "Tensor direction, bool single, int threads) -> (Tensor, Tensor)",
         "hvp", hvp);
+    add("virial(" SYSTEM POTENTIAL "bool single, int threads) -> Tensor", "virial", virial);
     add("basis_forces(" SYSTEM POTENTIAL "int threads) -> Tensor", "basis_forces", basis_forces);
     add("rollout(" SYSTEM POTENTIAL "Tensor state, " DYNAMICS
         "bool keep, bool single, int threads) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",

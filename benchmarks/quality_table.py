@@ -1,0 +1,263 @@
+"""The table of qualities: figures of trained models, the bars they are held against, and their spread over seeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import mean, median, stdev
+
+import numpy as np
+import torch
+
+from openmm_cgadv.analysis.verdict import BARS, FLOORS, LONGEST_LAG
+from openmm_cgadv.export import Model
+from openmm_cgadv.potentials.pair import PairSplines
+from openmm_cgadv.units import KB
+
+LAGS = 0.02, LONGEST_LAG
+"""Lags of the mean squared displacements that count (ps)."""
+DISTANCES = np.arange(0.26, 0.75, 0.002)
+"""Where pair energies of different seeds are compared (nm)."""
+SEEN = 0.05
+"""g(r) above which a pair energy can be known from a reference."""
+SPREADS = {"D": 0.02, "friction": 0.03, "u(r)": 0.05}
+"""Bars of the spread over seeds: standard deviations of D and of friction, relative; root mean square of u(r) in kT."""
+
+
+@dataclass(frozen=True)
+class Bars:
+    """How far a model may be off; angles by what the reference itself is uncertain."""
+
+    diffusion: float = BARS["diffusion"]
+    displacement: float = BARS["msd"]
+    velocities: float = BARS["vacf_rms"]
+    rdf: float = BARS["rdf_l1"]
+    friction: float = 0.02
+    energy: float = 0.1
+    """Root mean square of u(r) against a known one, in kT."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a case has given.
+
+    Attributes
+    ----------
+    group, name, setting : str
+        Cases of one setting differ by their seed and start alone.
+    metrics : dict
+        With the figures of the run, of the reference and of its noise floor.
+    model : Model
+    seconds, met_after : float or None
+        Time of the training, and from when on its live validations met the bars of the report.
+    truth : Model or None
+        What generated the reference, where that is known.
+    bars : Bars or None
+        None where figures are reported as they are.
+    """
+
+    group: str
+    name: str
+    setting: str
+    metrics: dict
+    model: Model
+    seconds: float | None = None
+    met_after: float | None = None
+    truth: Model | None = None
+    bars: Bars | None = Bars()
+
+    @property
+    def diffusion(self) -> float | None:
+        """Deviation of D from the reference's, relative."""
+        value, truth = (self.metrics[run]["diffusion_cm2_per_s"] for run in ("trained", "reference"))
+        return None if value is None or truth is None else value / truth - 1
+
+    @property
+    def friction(self) -> float | None:
+        """∫K dt, mean over bead types (1/ps); None of friction between pairs."""
+        return None if self.model.friction is None else float(self.model.friction.mean())
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Something that is held against a bar, which is never below twice the reference's own error."""
+
+    name: str
+    value: float | None
+    bar: float
+
+    @property
+    def met(self) -> bool:
+        return self.value is not None and abs(self.value) <= self.bar
+
+
+def pair_energy(model: Model, r: np.ndarray) -> np.ndarray:
+    """u(r) of all pairs of types [pairs, r] (kJ/mol), 0 beyond the cutoff."""
+    spec = model.spec
+    splines = PairSplines(spec)
+    coefficients = torch.as_tensor(model.theta[: spec.n_pair_parameters]).reshape(spec.n_type_pairs, -1)
+    near = r < spec.pair.r_cut
+    u = np.zeros([spec.n_type_pairs, len(r)])
+    for pair, (a, b) in enumerate((a, b) for a in range(spec.n_types) for b in range(a, spec.n_types)):
+        kinds = (torch.full([int(near.sum())], kind) for kind in (a, b))
+        u[pair, near] = splines(coefficients, *kinds, torch.as_tensor(r[near])).numpy()
+    return u
+
+
+def energy_error(model: Model, truth: Model, rdf: list[dict]) -> float:
+    """Root mean square of u(r) − u_true(r) where g(r) > SEEN, over all pairs of types (kT)."""
+    squares = []
+    for pair, curve in enumerate(rdf):
+        r = np.array(curve["r_nm"])
+        r = r[(np.array(curve["g"]) > SEEN) & (r < truth.spec.pair.r_cut)]
+        squares.append((pair_energy(model, r)[pair] - pair_energy(truth, r)[pair]) ** 2)
+    return float(np.sqrt(np.concatenate(squares).mean()) / (KB * truth.temperature))
+
+
+def ratios(result: Result) -> list[tuple[float, float, float]]:
+    """Lag (ps), mean squared displacement over the reference's, and that one's relative error."""
+    reference = result.metrics["reference"]
+    values, errors = (dict(map(tuple, reference[name] or ())) for name in ("msd_nm2", "msd_stderr"))
+    return [
+        (lag, ratio, (errors.get(lag) or 0.0) / values[lag])
+        for lag, ratio, _ in result.metrics["trained"]["msd_ratio"] or ()
+        if LAGS[0] * (1 - 1e-6) <= lag <= LAGS[1] * (1 + 1e-6) and lag in values
+    ]
+
+
+def figures(result: Result) -> list[Figure]:
+    """Everything of a result that has a bar."""
+    bars, run = result.bars, result.metrics["trained"]
+    reference, floor = result.metrics["reference"], result.metrics["noise_floor"]
+    error = reference["diffusion_stderr"]
+    allowed = 2 * error / reference["diffusion_cm2_per_s"] if error is not None else 0.0
+    found = [Figure("D", result.diffusion, max(bars.diffusion, allowed))]
+    found += [Figure(f"MSD at {lag:g} ps", ratio - 1, max(bars.displacement, 2 * error)) for lag, ratio, error in ratios(result)]
+    found.append(Figure("VACF", run["vacf_rms"], max(bars.velocities, FLOORS["vacf_rms"] * (floor["vacf_rms"] or 0.0))))
+    for name, label, bar in (("rdf_l1", "g(r)", bars.rdf), ("adf_l1", "P(θ)", 0.0), ("second_adf_l1", "P(θ) of the second shell", 0.0)):
+        if floor[name] is not None:
+            found.append(Figure(label, run[name], max(bar, FLOORS[name.removeprefix('second_')] * floor[name])))
+    if result.truth is not None:
+        found.append(Figure("friction", result.friction / float(result.truth.friction.mean()) - 1, bars.friction))
+        found.append(Figure("u(r)", energy_error(result.model, result.truth, reference["rdf"]), bars.energy))
+    return found
+
+
+def number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def missed(result: Result) -> str:
+    """Bars that are missed, by name; of displacements the worst."""
+    if result.bars is None:
+        return "–"
+    wrong = [figure for figure in figures(result) if not figure.met]
+    moved = [figure for figure in wrong if figure.name.startswith("MSD")]
+    shown = [figure.name for figure in wrong if figure not in moved]
+    if moved:
+        shown.append(max(moved, key=lambda figure: abs(figure.value) / figure.bar).name)
+    return "none" if not shown else ", ".join(shown)
+
+
+def row(result: Result) -> dict[str, str]:
+    """Cells of the table by column."""
+    run, reference, floor = (result.metrics[name] for name in ("trained", "reference", "noise_floor"))
+    value, moved = run["diffusion_cm2_per_s"], [ratio for _, ratio, _ in ratios(result)]
+    error = reference["diffusion_stderr"]
+    cells = {
+        "case": result.name,
+        "D, 10⁻⁵ cm²/s": "–" if value is None else f"{1e5 * value:.3f} ± {number(run['diffusion_stderr'] and 1e5 * run['diffusion_stderr'], 3)}",
+        "D − reference, % (its error)": "–" if result.diffusion is None else f"{100 * result.diffusion:+.1f} "
+        f"({number(error and 100 * error / reference['diffusion_cm2_per_s'], 1)})",
+        "MSD / reference": f"{min(moved):.3f} – {max(moved):.3f}" if moved else "–",
+        "VACF rms": number(run["vacf_rms"], 4),
+    }  # fmt: skip
+    for name, label in (("rdf_l1", "g(r)"), ("adf_l1", "P(θ)"), ("second_adf_l1", "P(θ), second shell")):
+        cells[f"{label} (floor)"] = f"{number(run[name], 4)} ({number(floor[name], 4)})"
+    cells["∫K dt, 1/ps"] = number(result.friction, 2)
+    if result.truth is not None:
+        wrong = {figure.name: figure.value for figure in figures(result)}
+        cells["∫K dt − truth, %"] = f"{100 * wrong['friction']:+.1f}"
+        cells["u(r) − truth, kT"] = f"{wrong['u(r)']:.3f}"
+    cells["training, s (live validation good from)"] = f"{number(result.seconds, 0)} ({number(result.met_after, 0)})"
+    cells["bars missed"] = missed(result)
+    return cells
+
+
+def spread(results: list[Result]) -> dict[str, str]:
+    """Cells of the summary of several seeds of one setting."""
+
+    def over(values, form=".4f"):
+        values = [value for value in values if value is not None]
+        return f"{mean(values):{form}}" if values else "–"
+
+    def middle(values):
+        values = [value for value in values if value is not None]
+        return number(median(values) if values else None, 0)
+
+    def held(name, value):
+        return "–" if value is None else f"{value:.3f}{'' if value <= SPREADS[name] else ' ✗'}"
+
+    found = [result.metrics["trained"]["diffusion_cm2_per_s"] for result in results]
+    frictions = [result.friction for result in results if result.friction is not None]
+    energies = np.array([pair_energy(result.model, DISTANCES) for result in results])
+    deviation = float(np.sqrt(energies.var(0, ddof=1).mean())) / (KB * results[0].model.temperature)
+    known = None not in found
+    runs = [result.metrics["trained"] for result in results]
+    return {
+        "setting": results[0].setting,
+        "seeds": str(len(results)),
+        "D − reference, %": over([result.diffusion and 100 * result.diffusion for result in results], "+.1f"),
+        f"sd of D (bar {SPREADS['D']:g})": held("D", stdev(found) / mean(found) if known else None),
+        f"sd of ∫K dt (bar {SPREADS['friction']:g})": held("friction", stdev(frictions) / mean(frictions) if frictions else None),
+        f"u(r), rms, kT (bar {SPREADS['u(r)']:g})": held("u(r)", deviation),
+        "VACF rms": over([run["vacf_rms"] for run in runs]),
+        "g(r)": over([run["rdf_l1"] for run in runs]),
+        "P(θ)": over([run["adf_l1"] for run in runs]),
+        "training, median, s": middle([result.seconds for result in results]),
+        "live validation good from, median, s": middle([result.met_after for result in results]),
+        "all bars met by": f"{sum(missed(result) == 'none' for result in results)} of {len(results)}",
+    }
+
+
+def lines_of(rows: list[dict[str, str]]) -> list[str]:
+    """A Markdown table of rows that have the same columns."""
+    head = "| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])
+    return [*head, *("| " + " | ".join(cells.values()) + " |" for cells in rows)]
+
+
+def table(results: list[Result], notes: dict[str, str], references: dict[str, dict]) -> str:
+    """The whole file: groups with their summaries, then what the references took.
+
+    Parameters
+    ----------
+    results : list of Result
+    notes : dict
+        A sentence or two for some groups.
+    references : dict
+        Of each reference, ``seconds`` of wall time and ``ns_per_day`` where they are known.
+    """
+    lines = [
+        "# Quality of trained models",
+        "",
+        "Written by `scripts/quality`: every row is one training by the defaults, but for what its name says, and 2 ns of OpenMM production.",
+        "± is one standard error; floors compare two halves of the reference. A bar is missed by more than the larger of the bar and twice",
+        f"the reference's own error: D and mean squared displacements ({LAGS[0]:g} to {LAGS[1]:g} ps) 3 %, in other liquids D 5 %, of a known truth D 2 %,",
+        "friction 2 % and u(r) 0.1 kT; VACF rms 0.015; g(r) the larger of 0.01 and twice the floor; P(θ) twice the floor.",
+    ]
+    for group in dict.fromkeys(result.group for result in results):
+        here = [result for result in results if result.group == group]
+        lines += ["", f"## {group}", ""]
+        if notes.get(group):
+            lines += [notes[group], ""]
+        lines += lines_of([row(result) for result in here])
+        settings = [[r for r in here if r.setting == name] for name in dict.fromkeys(r.setting for r in here)]
+        summary = [spread(same) for same in settings if len(same) > 1]
+        if summary:
+            lines += ["", *lines_of(summary)]
+    if references:
+        lines += ["", "## references", ""]
+        lines += lines_of([
+            {"reference": name, "wall time, s": number(known.get("seconds"), 0), "all-atom, ns/day": number(known.get("ns_per_day"), 1)}
+            for name, known in references.items()
+        ])  # fmt: skip
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,473 @@
+"""What is good enough, what is not, why, and what to change: rules on plain figures, each a sentence.
+
+`standing` holds a figure of a run from `metrics.metrics` against its bar, and `judgement` says all of
+them in words. Each bar is the larger of what a good model may deviate by (`BARS`) and of twice the
+statistical error of the reference, below which nothing can be taught or told.
+"""
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+
+BARS = {"diffusion": 0.03, "msd": 0.03, "vacf_rms": 0.015, "rdf_l1": 0.01, "adf_l1": 0.02}
+"""Deviations from all-atom that a good model stays below, where the reference is exact; relative for
+diffusion and msd."""
+
+FLOORS = {"rdf_l1": 2.0, "adf_l1": 2.0, "vacf_rms": 1.0}
+"""Multiples of the difference of the two halves of the reference that are allowed. Two halves differ by
+about twice the error of the whole."""
+
+LONGEST_LAG = 100.0
+"""Longest lag, ps, whose mean squared displacement is judged."""
+
+SURE = 2.0
+"""Standard errors of the run itself by which a bar has to be missed to be sure."""
+
+WANTED = 0.02
+"""Relative error of the reference's diffusion coefficient that allows to judge a model."""
+
+GOOD, MISSED, OPEN = "good", "missed", "open"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the rules know of how a model was made.
+
+    Attributes
+    ----------
+    equation : str
+        "langevin", "generalized_langevin" or "pair".
+    auxiliary_variables : int
+    three_body : bool
+    potential : str
+        "relative_entropy" or "adversarial".
+    window_ps : float
+        Longest lag that training compared.
+    timestep_fs : float
+        That the model was trained with.
+    settled : bool
+        Whether training had settled before its rates fell.
+    critic : str
+        "equivariant", "gram" or "graph".
+    """
+
+    equation: str = "generalized_langevin"
+    auxiliary_variables: int = 3
+    three_body: bool = True
+    potential: str = "relative_entropy"
+    window_ps: float = 1.92
+    timestep_fs: float = 5.0
+    settled: bool = True
+    critic: str = "equivariant"
+
+    @property
+    def memory(self) -> bool:
+        """Whether friction has memory."""
+        return self.equation != "langevin" and self.auxiliary_variables > 0
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One figure of a run against its bar.
+
+    Attributes
+    ----------
+    figure : str
+    state : str
+        `GOOD`, `MISSED`, or `OPEN` where the run's own error or a missing figure doesn't tell.
+    found, bar : float or None
+        Deviation from all-atom, and its bar.
+    """
+
+    figure: str
+    state: str
+    found: float | None
+    bar: float | None
+
+
+@dataclass(frozen=True)
+class Finding(Standing):
+    """The same with a sentence that says it."""
+
+    sentence: str
+
+
+def judgement(run: dict, reference: dict, floor: dict, settings: Settings) -> list[Finding]:
+    """Every figure of a run against its bar.
+
+    Parameters
+    ----------
+    run, reference : dict
+        From `metrics.metrics`.
+    floor : dict
+        From `metrics.noise_floor`.
+    settings : Settings
+
+    Returns
+    -------
+    list of Finding
+        The reference itself first, then temperature, structure and motion: what comes first is to be
+        mended first, as it may cause what follows.
+    """
+    found = [reference_enough(reference), temperature(run, reference, settings)]
+    found += [structure(name, run, floor, settings) for name in ("rdf_l1", "adf_l1")]
+    found += [displacements(run, reference, settings), diffusion(run, reference, settings),
+              velocities(run, floor, settings)]
+    return [finding for finding in found if finding is not None]
+
+
+def standing(figure: str, run: dict, reference: dict, floor: dict) -> Standing:
+    """One figure of any run against its bar.
+
+    Parameters
+    ----------
+    figure : str
+        Of `BARS`. Displacements stand as at the `worst_lag`, and are `GOOD` if they are at every lag.
+    run, reference : dict
+        From `metrics.metrics`.
+    floor : dict
+        From `metrics.noise_floor`; may be empty.
+
+    Returns
+    -------
+    Standing
+        A missing figure is `OPEN`, with None found.
+    """
+    allowed = bar(figure, reference, floor)
+    if figure == "msd":
+        at = at_lags(run, reference)
+        states = {one.state for one in at.values()}
+        if at:
+            return replace(at[worst_lag(at)], state=next(s for s in (MISSED, OPEN, GOOD) if s in states))
+        found = error = None
+    elif figure == "diffusion":
+        value, truth = run.get("diffusion_cm2_per_s"), reference.get("diffusion_cm2_per_s")
+        found = None if value is None or not truth else value / truth - 1
+        error = (run.get("diffusion_stderr") or 0.0) / truth if truth else None
+    else:
+        found, error = run.get(figure), run.get(f"{figure}_stderr")
+    return Standing(figure, _state(found, error, allowed), found, allowed)
+
+
+def at_lags(run: dict, reference: dict) -> dict[float, Standing]:
+    """The mean squared displacement at every lag, ps, up to `LONGEST_LAG` against the bar of that lag."""
+    values = {lag: value for lag, value in run.get("msd_nm2") or []}
+    own = {lag: error / values[lag] for lag, error in run.get("msd_stderr") or []
+           if error is not None and values.get(lag)}
+    out = {}
+    for lag, ratio, _ in run.get("msd_ratio") or []:
+        if lag <= LONGEST_LAG * (1 + 1e-9):
+            off, allowed = ratio - 1, msd_bar(lag, reference)
+            out[lag] = Standing("msd", _state(off, own.get(lag), allowed), off, allowed)
+    return out
+
+
+def worst_lag(at: dict[float, Standing]) -> float:
+    """The lag, ps, of those from `at_lags` whose deviation is the largest part or multiple of its bar."""
+    return max(at, key=lambda lag: abs(at[lag].found) / at[lag].bar)
+
+
+def _state(found, error, allowed):
+    if found is None:
+        return OPEN
+    if abs(found) <= allowed:
+        return GOOD
+    return OPEN if abs(found) - SURE * (error or 0.0) <= allowed else MISSED
+
+
+def bar(figure: str, reference: dict, floor: dict) -> float:
+    """The deviation allowed to a figure of `BARS`: its bar, or what the reference itself leaves open.
+
+    For "msd", the largest deviation over lags, it is that of the diffusion coefficient, as the lags at which
+    the deviation is largest are those at which the reference is as uncertain. Each lag has its own bar, see
+    `msd_bar`.
+    """
+    if figure in ("diffusion", "msd"):
+        value, error = reference.get("diffusion_cm2_per_s"), reference.get("diffusion_stderr")
+        return max(BARS[figure], 2 * error / value) if value and error else BARS[figure]
+    if figure in FLOORS and floor.get(figure) is not None:
+        least = 0.0 if figure == "adf_l1" else BARS[figure]
+        return max(least, FLOORS[figure] * floor[figure])
+    return BARS[figure]
+
+
+def msd_bar(lag: float, reference: dict) -> float:
+    """The relative deviation allowed to the mean squared displacement at a lag, ps."""
+    values = {t: v for t, v in reference.get("msd_nm2") or []}
+    errors = {t: e for t, e in reference.get("msd_stderr") or []}
+    near = min(values, key=lambda t: abs(t - lag), default=None)
+    if near is None or not values[near] or errors.get(near) is None:
+        return BARS["msd"]
+    return max(BARS["msd"], 2 * errors[near] / values[near])
+
+
+def reference_enough(reference: dict) -> Finding | None:
+    """Whether the reference is long enough to teach and to judge a diffusion coefficient."""
+    value, error = reference.get("diffusion_cm2_per_s"), reference.get("diffusion_stderr")
+    if not value or error is None:
+        why = (reference.get("reasons") or {}).get("diffusion_cm2_per_s", "it could not be measured")
+        return Finding("reference", OPEN, None, WANTED, (
+            f"The diffusion coefficient of the reference is not known ({why}), so that of the model "
+            "can't be judged: make the reference longer."))
+    share = error / value
+    length = reference["length_ps"]
+    if share <= WANTED:
+        return Finding("reference", GOOD, share, WANTED, (
+            f"The reference gives its diffusion coefficient to {_percent(share)}."))
+    needed = length * (share / WANTED)**2
+    return Finding("reference", OPEN, share, WANTED, (
+        f"The reference gives its own diffusion coefficient to {_percent(share)} only, expected "
+        f"{_percent(WANTED)}: no model trained on it can be known to be better, so make it longer, about "
+        f"{_round(needed)} ps instead of {length:.0f}."))
+
+
+def temperature(run: dict, reference: dict, settings: Settings) -> Finding | None:
+    """Whether the run has the temperature of the reference; if not, the time step is too long."""
+    value, error = run.get("temperature_K"), run.get("temperature_stderr")
+    wanted = reference.get("temperature_K")
+    if value is None or wanted is None:
+        return None
+    off = value / wanted - 1
+    doubt = math.hypot(error or 0.0, reference.get("temperature_stderr") or 0.0) / wanted
+    if abs(off) <= max(0.01, 3 * doubt):
+        return Finding("temperature", GOOD, off, 0.01, f"The temperature is right ({value:.1f} K).")
+    step = run.get("timestep_fs") or settings.timestep_fs
+    return Finding("temperature", MISSED, off, 0.01, (
+        f"The temperature is {value:.1f} K, expected {wanted:.1f} K: the time step of {step:g} fs is too "
+        "long for this potential, so make it shorter (dynamics.timestep_fs, production.timesteps_fs)."))
+
+
+_NAMES = {"rdf_l1": "The pair distribution", "adf_l1": "The angles in the first shell"}
+
+
+def structure(figure: str, run: dict, floor: dict, settings: Settings) -> Finding:
+    """g(r) or the angles; the potential is at fault."""
+    here, name = standing(figure, run, {}, floor), _NAMES[figure]
+    if here.found is None:
+        return _not_known(here, name, run, figure)
+    verb = "differ" if name.endswith("shell") else "differs"
+    return _told(here, (f"{name} {verb} from all-atom by {_percent(here.found)}, expected at most "
+                        f"{_percent(here.bar)}"), _structural_cause(figure, settings))
+
+
+def _structural_cause(figure, settings):
+    if not settings.settled:
+        return "the potential was still changing when training ran out of iterations; raise training.iterations"
+    if settings.potential == "adversarial":
+        return ("critics see less of the structure than the relative entropy does; use "
+                "`training.potential: relative_entropy`")
+    if figure == "adf_l1":
+        if not settings.three_body:
+            return "pair energies alone can't hold angles; use `potential.three_body: true`"
+        return ("the three-body energy is too coarse; use more potential.radial_functions or a larger "
+                "potential.l_max")
+    return ("the pair energy is too coarse or too short; use more potential.pair_functions or a larger "
+            "potential.cutoff_nm")
+
+
+def displacements(run: dict, reference: dict, settings: Settings) -> Finding:
+    """The mean squared displacement at every lag up to `LONGEST_LAG`; the cause follows from the lags
+    at which it is off."""
+    here, at = standing("msd", run, reference, {}), at_lags(run, reference)
+    if not at:
+        return _not_known(here, "The mean squared displacement", run, "msd_ratio")
+    lag, lags = worst_lag(at), list(at)
+    missed = [t for t, one in at.items() if one.state != GOOD]
+    if not missed:
+        return _told(here, (
+            f"Displacements are right at every lag to {lags[-1]:g} ps; nearest to its bar of "
+            f"{_percent(here.bar)} is the mean square at {lag:g} ps, with {_signed(here.found)}"))
+    return _told(here, (
+        f"The mean squared displacement is {_signed(here.found)} off at {lag:g} ps, expected at most "
+        f"{_percent(here.bar)}, and beyond its bar {_lags(missed, lags)}"), _motion_cause(missed, settings))
+
+
+def diffusion(run: dict, reference: dict, settings: Settings) -> Finding:
+    """The diffusion coefficient; as the slope at long lags it tells of memory slower than the window."""
+    here = standing("diffusion", run, reference, {})
+    if here.found is None:
+        lacking = reference if run.get("diffusion_cm2_per_s") else run
+        return _not_known(here, "The diffusion coefficient", lacking, "diffusion_cm2_per_s")
+    value, truth = run["diffusion_cm2_per_s"], reference["diffusion_cm2_per_s"]
+    start = (run.get("diffusion_fit_ps") or [settings.window_ps * 1.01])[0]
+    missed = [lag for lag, one in at_lags(run, reference).items() if lag < start and one.state != GOOD]
+    return _told(here, (
+        f"D is {1e5 * value:.3f} ± {1e5 * (run.get('diffusion_stderr') or 0.0):.3f} · 10⁻⁵ cm²/s, "
+        f"{_signed(here.found)} from all-atom ({1e5 * truth:.3f}), expected within {_percent(here.bar)}"),
+        _motion_cause([*missed, max(start, settings.window_ps * 1.01)], settings))
+
+
+def velocities(run: dict, floor: dict, settings: Settings) -> Finding:
+    """The velocity autocorrelation, which shows the memory of friction at short times."""
+    here = standing("vacf_rms", run, {}, floor)
+    if here.found is None:
+        return _not_known(here, "The velocity autocorrelation", run, "vacf_rms")
+    return _told(here, (f"The velocity autocorrelation differs from all-atom by {here.found:.4f} (rms), expected "
+                        f"at most {here.bar:.4f}"), _motion_cause([0.1], settings))
+
+
+def _told(here, what, cause=""):
+    """A standing in words; the cause is that of a figure that misses its bar."""
+    more = {GOOD: "", MISSED: f": {cause}", OPEN: (
+        "; the error of this run could explain that, and a longer production.length_ps would tell")}
+    return Finding(**asdict(here), sentence=f"{what}{more[here.state]}.")
+
+
+def _not_known(here, name, lacking, figure):
+    """A figure that `lacking`, a run or the reference, does not have."""
+    why = (lacking.get("reasons") or {}).get(figure, "not measured")
+    verb = "are" if name.endswith("shell") else "is"
+    return Finding(**asdict(here), sentence=f"{name} {verb} not known: {why}.")
+
+
+def _motion_cause(lags, settings):
+    """Why motion is off at some lags, ps, and what to change."""
+    if settings.critic == "graph" and settings.equation != "pair":
+        return ("the critic sees that neighbours move together, which friction on each bead by itself can't do, and "
+                "training bent the friction to hide it; use `dynamics.equation: pair`, or "
+                "`discriminator.kind: equivariant`")
+    if not settings.memory:
+        return ("friction without memory can't be right at short and at long times at once; use "
+                "`dynamics.equation: generalized_langevin`, or a longer training.window_ps if only long times "
+                "count")
+    if not settings.settled:
+        return "friction was still changing when training ran out of iterations; raise training.iterations"
+    if min(lags) > settings.window_ps:
+        return (f"training compared lags up to {settings.window_ps:g} ps alone, and memory slower than that "
+                "escapes it; use a longer training.window_ps, and a longer reference if it is short")
+    if max(lags) < 4 * settings.timestep_fs * 1e-3:
+        return "so short a lag is a matter of the time step; use a shorter dynamics.timestep_fs"
+    if settings.auxiliary_variables < 3:
+        return (f"memory of {settings.auxiliary_variables} auxiliary variable"
+                f"{'s' * (settings.auxiliary_variables > 1)} is too simple; use 3 dynamics.auxiliary_variables")
+    return ("the friction that training found is not the right one; train again with another training.seed "
+            "to see whether that is chance, then on a longer reference")
+
+
+def confidence(run: dict, reference: dict, mass: float, kT: float, friction_stderr: float | None) -> dict:
+    """How sure the ratio of the model's diffusion coefficient to all-atom is, and by what.
+
+    The wandering of the friction γ in training reaches D as if frictions of different origin were to
+    add, ``D = kT / (m (γ + γ'))``, so ``δD/D = m D δγ / kT``.
+
+    Parameters
+    ----------
+    run, reference : dict
+        From `metrics.metrics`.
+    mass : float
+        Of a bead, dalton.
+    kT : float
+        kJ/mol.
+    friction_stderr : float or None
+        Standard error of the friction from its wandering in training, 1/ps.
+
+    Returns
+    -------
+    dict
+        ``diffusion_ratio`` and relative standard errors ``from_reference``, ``from_production``,
+        ``from_training`` and ``stderr``, all of them together; None what is not known.
+    """
+    value, truth = run.get("diffusion_cm2_per_s"), reference.get("diffusion_cm2_per_s")
+    out = dict.fromkeys(("diffusion_ratio", "from_reference", "from_production", "from_training", "stderr"))
+    if not value or not truth:
+        return out
+    out["diffusion_ratio"] = value / truth
+    if reference.get("diffusion_stderr") is not None:
+        out["from_reference"] = reference["diffusion_stderr"] / truth
+    if run.get("diffusion_stderr") is not None:
+        out["from_production"] = run["diffusion_stderr"] / value
+    if friction_stderr is not None:
+        out["from_training"] = mass * NM2_PER_PS * value * friction_stderr / kT
+    known = [v for name, v in out.items() if name.startswith("from_") and v is not None]
+    out["stderr"] = out["diffusion_ratio"] * math.hypot(*known) if known else None
+    return out
+
+
+NM2_PER_PS = 100.0
+"""cm²/s in nm²/ps."""
+
+
+def confidence_sentence(found: dict) -> str | None:
+    """The confidence in one sentence."""
+    if found.get("stderr") is None:
+        return None
+    parts = {"from_reference": "the reference", "from_production": "production",
+             "from_training": "the wandering of friction in training"}
+    told = ", ".join(f"{_percent(found[name])} from {what}" for name, what in parts.items()
+                     if found[name] is not None)
+    return (f"D relative to all-atom is {found['diffusion_ratio']:.3f} ± {found['stderr']:.3f}; of that error "
+            f"{told}.")
+
+
+def steadiness(outcome: dict) -> list[str]:
+    """How sure the trained parameters are, in sentences.
+
+    Parameters
+    ----------
+    outcome : dict
+        How training ended: ``held_out``, ``wander`` and ``validated``, as in ``outcome.json``.
+    """
+    out = []
+    held = outcome.get("held_out") or {}
+    if held.get("lags_ps"):
+        # Of several bead types the one that is furthest off at the longest lag.
+        rows = zip(held["displacement_ratio"], held["displacement_ratio_stderr"])
+        ratios, errors = max(rows, key=lambda row: abs((row[0][-1] or 1.0) - 1))
+        told = ", ".join(f"{ratio:.3f}{'' if error is None else f' ± {error:.3f}'} at {lag:g} ps"
+                         for lag, ratio, error in zip(held["lags_ps"], ratios, errors) if ratio is not None)
+        out.append(f"Mean squared displacements in the last generated windows over those held out: {told}.")
+    for name, found in (outcome.get("wander") or {}).items():
+        if found.get("stderr") is None:
+            continue
+        what = name.replace("_", " of ", 1)
+        if name.startswith("friction"):
+            out.append(f"While learning rates fell the {what} wandered by {found['stderr']:.2g} about "
+                       f"{found['value']:.3g}/ps (standard error of its mean).")
+        else:
+            out.append(f"The pair {what} wandered by {found['stderr']:.2g} kT (root mean square over "
+                       "distances, standard error of its mean).")
+    known = [(one["validation_diffusion"], one.get("validation_diffusion_stderr") or 0.0)
+             for one in outcome.get("validated") or [] if one.get("validation_diffusion")]
+    if len(known) > 1:
+        mean = sum(value for value, _ in known) / len(known)
+        spread = math.sqrt(sum((value - mean)**2 for value, _ in known) / (len(known) - 1)) / mean
+        own = math.sqrt(sum(error**2 for _, error in known) / len(known)) / mean
+        out.append(f"D of the {len(known)} averages that were validated scatters by {_percent(spread)}, of which "
+                   f"their own runs explain {_percent(own)}.")
+    return out
+
+
+def headline(findings: list[Finding]) -> str:
+    """Whether the model is good enough, and how many of its figures are within their bars."""
+    figures = [finding for finding in findings if finding.figure in BARS]
+    within = f"{sum(one.state == GOOD for one in figures)} of {len(figures)} figures within their bars"
+    states = {finding.state for finding in findings}
+    if MISSED in states:
+        also = any(one.figure == "temperature" and one.state == MISSED for one in findings)
+        return f"The model is not good enough yet: {within}{', and its temperature is wrong' * also}."
+    if any(one.state == OPEN for one in figures):
+        return f"No figure is known to miss its bar, but not all of them can be told: {within}."
+    if OPEN in states:
+        return f"No figure is known to miss its bar, as far as this reference tells: {within}."
+    return f"The model is good: {within}."
+
+
+def _lags(missed, judged):
+    if len(missed) == 1:
+        return f"at {missed[0]:g} ps alone"
+    if missed == judged:
+        return "at every lag"
+    return f"at {len(missed)} of {len(judged)} lags between {missed[0]:g} and {missed[-1]:g} ps"
+
+
+def _percent(value):
+    return f"{100 * value:.2g} %" if value < 0.0995 else f"{100 * value:.0f} %"
+
+
+def _signed(value):
+    return f"{100 * value:+.1f} %".replace("-", "−")
+
+
+def _round(value):
+    digits = max(0, int(math.log10(value)) - 1)
+    return f"{math.ceil(value / 10**digits) * 10**digits:.0f}"

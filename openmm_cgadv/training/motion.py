@@ -1,0 +1,236 @@
+"""The two kinds of motion that training knows, friction on each bead and friction between pairs, with one face.
+
+Each is the module of its equation of motion, and knows in addition how chains start, how a rollout is made, what is
+exported, and at which rates it is learned.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .. import config
+from ..baselines import InitialFit, PairResiduals, fit_exponentials
+from ..baselines.ranges import friction_range, sample_frames
+from ..dynamics import GeneralizedLangevin, Neighborhood, PairFriction, effective_friction, pair_rollout, rollout
+from ..trajectory import BeadTrajectory
+from .parameters import TrainedPairParameters, TrainedParameters
+from .timescales import TimeScales
+
+FRICTION_RATE = 0.02
+"""Learning rate of logarithms, and of the coefficients of functions relative to their size."""
+
+LEAST_SIZE = 0.05
+"""Size of coefficients that are smaller or zero at the start, in units of the root mean square of all."""
+
+
+MORE = 2.0
+"""Memory of pairs that a critic of neighbourhoods may find, in units of that of the residual forces: they move by the real
+dynamics, and show too little. Without a bound training comes to three times theirs along close pairs of water, and twice
+theirs across."""
+
+BOUND_RATES = 6
+"""Exponentials by which the residual forces' correlation is smoothed where it is a bound."""
+
+SLOWEST = 1.5
+"""Least rate of memory to start from, in units of the floor. Near the floor a rate hardly moves any more, and what such memory
+does past the window shows least."""
+
+
+class BeadMotion(GeneralizedLangevin):
+    """Friction on each bead, with memory."""
+
+    def start(self, masses: Tensor, kT: float, generator: torch.Generator) -> Tensor:
+        """Velocities and auxiliary variables [N, K + 1, 3] of beads in equilibrium (nm/ps)."""
+        noise = torch.randn([len(masses), self.n_auxiliary + 1, 3], generator=generator, dtype=torch.float64)
+        return (kT / masses).sqrt()[:, None, None] * noise
+
+    def roll_out(self, positions, state, boxes, *, dt, **options) -> tuple[Tensor, Tensor, Tensor]:
+        """See :func:`openmm_cgadv.dynamics.rollout`."""
+        e, s = self.propagator(dt)
+        return rollout(positions, state, boxes, e=e, s=s, dt=dt, **options)
+
+    def bead_friction(self) -> Tensor:
+        """Effective friction of each bead type [n_types] (1/ps)."""
+        return effective_friction(self.drift())
+
+    def rates(self) -> Tensor:
+        """Rates of the memory [n_types, K] (1/ps)."""
+        return torch.diagonal(self.drift(), dim1=1, dim2=2)[:, 1:]
+
+    @torch.no_grad()
+    def set_friction(self, friction: Tensor) -> None:
+        """Scale the memory so that its integral is ``friction`` [n_types] (1/ps)."""
+        change = (friction / self.bead_friction()).log()
+        self.log_friction += change
+        self.log_couplings += 0.5 * change[:, None]
+
+    @torch.no_grad()
+    def follow(self, residuals: PairResiduals) -> None:
+        """Take the shape of the memory from the correlation of residual forces."""
+        friction, fastest = self.bead_friction(), self.rates().max().item()
+        for kind, own in enumerate(residuals.own):
+            instant, rates, weights = fit_exponentials(
+                residuals.times, own, self.n_auxiliary, SLOWEST * self.floor, fastest
+            )
+            if not weights.sum() > 0:
+                continue
+            self.log_friction[kind] = math.log(instant)
+            self.log_rates[kind] = torch.from_numpy(rates - self.floor).log()
+            self.log_couplings[kind] = 0.5 * torch.from_numpy(weights).log()
+        self.set_friction(friction)
+
+    def trained(self, theta: Tensor) -> TrainedParameters:
+        """The present parameters with those of a potential."""
+        return TrainedParameters(theta.detach().clone(), self.drift().detach().clone())
+
+    def groups(self) -> list[dict]:
+        """Parameters and their learning rates."""
+        return [{"params": list(self.parameters()), "rate": FRICTION_RATE}]
+
+
+class PairMotion(PairFriction):
+    """Friction between pairs, with memory.
+
+    Parameters
+    ----------
+    neighborhood : Neighborhood
+        Of the reference, in which the friction of a bead is told.
+    others
+        Those of :class:`~openmm_cgadv.dynamics.PairFriction`.
+    """
+
+    def __init__(self, neighborhood: Neighborhood, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.neighborhood = neighborhood
+        self.bound: tuple[Tensor, Tensor] | None = None
+
+    def start(self, masses: Tensor, kT: float, generator: torch.Generator) -> Tensor:
+        """Velocities [N, 1, 3] of beads in equilibrium (nm/ps), with no momentum in all."""
+        v = (kT / masses).sqrt()[:, None] * torch.randn([len(masses), 3], generator=generator, dtype=torch.float64)
+        return (v - masses @ v / masses.sum())[:, None]
+
+    def roll_out(self, positions, state, boxes, **options) -> tuple[Tensor, Tensor, Tensor]:
+        """See :func:`openmm_cgadv.dynamics.pair_rollout`; the auxiliary variables of pairs are drawn at the start."""
+        frames, positions, velocities = pair_rollout(positions, state[:, :, 0], boxes, friction=self, **options)
+        return frames, positions, velocities[:, :, None]
+
+    def bead_friction(self) -> Tensor:
+        """Friction (1/ps) [n_types] of a bead of each type whose neighbours move independently of it."""
+        return self.neighborhood.mean(self.friction(self.neighborhood.r))
+
+    def running_friction(self, times: Tensor) -> Tensor:
+        """The same up to some times (ps) [n_types, T] (1/ps)."""
+        memory, f = self.memory(), self.functions(self.neighborhood.r)
+        one = torch.eye(self.n_auxiliary, dtype=memory.dtype)
+        lost = one - torch.matrix_exp(-memory[:, None] * times[None, :, None, None])
+        slow = torch.einsum("pkdr,ptkl,pldr->pdrt", f[:, 1:], lost @ torch.linalg.inv(memory)[:, None], f[:, 1:])
+        return self.neighborhood.mean(f[:, 0, :, :, None] ** 2 + slow)
+
+    def rates(self) -> Tensor:
+        """Rates of the memory [n_type_pairs, K] (1/ps)."""
+        return torch.diagonal(self.memory(), dim1=1, dim2=2)
+
+    @torch.no_grad()
+    def set_friction(self, friction: float) -> None:
+        """Scale all functions so that the mean friction of a bead is ``friction`` (1/ps)."""
+        self.unit *= (friction / self.bead_friction().mean()).sqrt()
+
+    @torch.no_grad()
+    def follow(self, residuals: PairResiduals) -> None:
+        """Take the functions from the correlation of residual forces.
+
+        Training changes each coefficient by parts of what it is: own motion of beads does not tell how friction is
+        shared among distances and directions, and keeps what the forces tell of it.
+        """
+        rates = self.rates()
+        splines = residuals.splines(rates.numpy(), self.r_min.numpy(), self.r_cut, self.shapes.shape[-1])
+        splines = torch.from_numpy(splines)
+        scale = torch.cat([torch.ones_like(rates[:, :1]), rates.sqrt()], 1)[:, :, None, None]
+        coefficients = (splines / scale).abs()
+        least = LEAST_SIZE * coefficients.square().mean((1, 2, 3), keepdim=True).sqrt()
+        self.unit.copy_(scale * torch.maximum(coefficients, least))
+        self.shapes.copy_(splines / self.unit)
+
+    def hold(self, residuals: PairResiduals, longest: float) -> None:
+        """From now on keep the memory of every pair below `MORE` times that of the residual forces.
+
+        A critic of neighbourhoods is told little of friction by windows in which pairs stay together, and may drive a
+        slow bond along them to any strength. The forces tell it at short times: that is a bound.
+
+        Parameters
+        ----------
+        residuals : PairResiduals
+        longest : float
+            Time up to which memory is bounded (ps).
+        """
+        short = residuals.times <= max(longest, residuals.times[1]) * (1 + 1e-9)
+        times = torch.from_numpy(residuals.times[short & (residuals.times > 0)])
+        slowest, fastest = math.log10(self.floor), math.log10(1 / times[0])
+        rates = torch.logspace(slowest, fastest, BOUND_RATES, dtype=torch.float64)
+        pairs, _, _, number = self.shapes.shape
+        splines = residuals.splines(rates.expand(pairs, -1).numpy(), self.r_min.numpy(), self.r_cut, number)
+        slow = torch.from_numpy(splines[:, 1:]) ** 2
+        most = MORE * torch.einsum("pkdn,tk->ptdn", slow, torch.exp(-times[:, None] * rates))
+        least = LEAST_SIZE**2 * most.mean((2, 3), keepdim=True)
+        self.bound = times, torch.maximum(most, least)
+
+    @torch.no_grad()
+    def limit(self) -> float:
+        """Reduce the coefficients of memory that is beyond the bound; returns the share of them that were."""
+        if self.bound is None:
+            return 0.0
+        times, most = self.bound
+        slow = self.splines[:, 1:]
+        decay = torch.matrix_exp(-self.memory()[:, None] * times[:, None, None])
+        now = torch.einsum("pkdn,ptkl,pldn->ptdn", slow, decay, slow)
+        factor = torch.where(now > most, most / now, 1.0).amin(1).sqrt()
+        self.shapes[:, 1:] *= factor[:, None]
+        return (factor < 1).double().mean().item()
+
+    def trained(self, theta: Tensor) -> TrainedPairParameters:
+        """The present parameters with those of a potential."""
+        return TrainedPairParameters(theta.detach().clone(), self.export(), self.neighborhood)
+
+    def groups(self) -> list[dict]:
+        """Parameters and their learning rates."""
+        return [{"params": list(self.parameters()), "rate": FRICTION_RATE}]
+
+
+def initial_motion(
+    trajectory: BeadTrajectory, fit: InitialFit, settings: config.Dynamics, scales: TimeScales
+) -> BeadMotion | PairMotion:
+    """The motion that training starts from.
+
+    Memory starts from the residual forces where the reference holds forces, and so does the size of friction between
+    pairs if none is given.
+
+    Parameters
+    ----------
+    trajectory : BeadTrajectory
+        The all-atom reference.
+    fit : InitialFit
+    settings : Dynamics
+    scales : TimeScales
+    """
+    n_types = len(trajectory.type_names)
+    options = {"floor": scales.floor_per_ps, "rates": scales.rates_per_ps}
+    if settings.equation != "pair":
+        motion = BeadMotion(n_types, settings.memory, scales.friction_per_ps, **options)
+        if scales.residuals_tell and settings.memory:
+            motion.follow(fit.residuals)
+        return motion
+    r_min, r_cut = friction_range(trajectory, settings.friction_cutoff_nm)
+    frames = sample_frames(trajectory, 60)
+    neighborhood = Neighborhood.measure(
+        torch.from_numpy(trajectory.positions(frames)), torch.from_numpy(trajectory.boxes(frames)),
+        torch.from_numpy(trajectory.types), torch.from_numpy(trajectory.masses), r_cut,
+    )  # fmt: skip
+    motion = PairMotion(neighborhood, n_types, settings.memory, 1.0, r_min, r_cut, **options)
+    if scales.residuals_tell:
+        motion.follow(fit.residuals)
+    if not scales.residuals_tell or settings.initial_friction_per_ps is not None:
+        motion.set_friction(sum(scales.friction_per_ps) / n_types)
+    return motion

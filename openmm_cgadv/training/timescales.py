@@ -1,0 +1,327 @@
+"""Time scales of the training, all from the reference: from its frame interval and how its beads move.
+
+The rule, for everything that the experiment file leaves open:
+
+======================  ==========================================================================================
+window                  1.5 t, where t is the first lag, of 2, 4, 8 … frames, from which on the slope of the mean
+                        squared displacement over [t/2, t] is within 10 % of that over [t, 2t]: its end shows diffusion;
+                        memoryless Langevin dynamics, which can only be right past the memory, is judged at the first
+                        such lag for 5 %, and at twice that
+lags                    1, 2, 4 … frames up to the window, and its end
+auxiliary variables     one, and another for every factor of eight between frame interval and window
+floor of their rates    2/window: slower memory could not be seen, and would bend the displacement past t by more
+                        than 10 %
+their initial rates     those of the exponentials that fit the residual forces' correlation best; without forces
+                        log-spaced from 4/window to 0.8/frame interval, but no faster than 4/3 ω
+initial friction        what the residual forces of the fit show within a window, ∫⟨δF(0) δF(t)⟩ dt/(3 m kT), but at most
+                        kT/(2 m D), the value without forces, and at least a hundredth of kT/(m D)
+forgetting              2.1/ω, the adjoint's memory of feedback through the forces
+structure               a generated configuration every 13th of a window enters the relative entropy
+======================  ==========================================================================================
+
+ω² = ⟨F²⟩/(3 m kT) is the mean curvature that a bead of the fitted potential feels, its Einstein frequency (the
+fastest of the types); D is from the displacement at the window's end. Water at 298 K with a frame every 20 fs
+(ω = 30/ps) gets windows of 1.92 ps, three auxiliary variables and 0.07 ps of forgetting.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from ..analysis.blocks import Unmeasurable, standard_error
+from ..analysis.dynamics import Msd, msd
+from ..baselines import InitialFit
+from ..baselines.ranges import sample_frames
+from ..baselines.residuals import modelled_forces
+from ..config import Experiment
+from ..trajectory import BeadTrajectory
+from ..units import KB
+from .windows import window_lags
+
+DIFFUSIVE = 0.1
+"""Change of the slope of the mean squared displacement, per doubling of the lag, below which motion is diffusive."""
+DIFFUSIVE_MEMORYLESS = 0.05
+"""The same where friction has no memory, and what is left of it at the window's lags would bend the friction."""
+PAST, PAST_MEMORYLESS = 1.5, 2.0
+"""End of a window, in units of the lag from which on motion is diffusive."""
+LONGEST = 10.0
+"""Longest lag that is tried (ps)."""
+SHARE = 1 / 8
+"""The same as a share of the reference's length."""
+FRAMES = 20_000
+"""Frames, evenly many at every length, that displacements are measured in."""
+OCTAVES_A_VARIABLE = 3
+FLOOR = 2.0
+"""Lowest rate of an auxiliary variable, in units of 1/window."""
+SLOWEST, FASTEST = 4.0, 0.8
+"""Initial rates, in units of 1/window and 1/frame interval."""
+FASTEST_OMEGA, LEAST_OMEGA = 4 / 3, 1 / 4
+"""The fastest initial rate is at most and at least this (ω)."""
+LEAST_FRICTION = 0.01
+"""Least friction to start from, as a share of kT/(m D)."""
+FORGET = 2.1
+"""(1/ω)"""
+STRUCTURE_FRAMES = 13
+RESOLVED = 1.0
+"""Longest frame interval at which residual forces can be integrated over time (1/ω)."""
+ROUNDING_SHOWN = 0.005
+"""Share of the mean squared displacement from which errors by rounding are told."""
+
+
+@dataclass(frozen=True)
+class TimeScales:
+    """What the rule at the top of this file found, or was given.
+
+    Attributes
+    ----------
+    frame_interval : float
+        (ps)
+    diffusive_ps : float or None
+        Lag from which on motion is diffusive, None if that was not seen.
+    window_ps : float
+    lags_ps : tuple of float
+    auxiliary_variables : int
+    rates_per_ps : (float, float)
+        Slowest and fastest rate of auxiliary variables to start from.
+    free_friction_per_ps : tuple of float
+        kT/(m D) of each bead type: the friction of a bead that diffuses so and feels no other force.
+    friction_per_ps : tuple of float
+        To start from, of each bead type.
+    residuals_tell : bool
+        Whether there are residual forces, in frames close enough, that memory can start from.
+    omega_per_ps : float
+        Einstein frequency of the fitted potential.
+    forget_ps : float
+    structure_ps : float
+        Time between configurations that enter the relative entropy.
+    limits : tuple of str
+        Sentences on what this reference can't teach.
+    """
+
+    frame_interval: float
+    diffusive_ps: float | None
+    window_ps: float
+    lags_ps: tuple[float, ...]
+    auxiliary_variables: int
+    rates_per_ps: tuple[float, float]
+    free_friction_per_ps: tuple[float, ...]
+    friction_per_ps: tuple[float, ...]
+    residuals_tell: bool
+    omega_per_ps: float
+    forget_ps: float
+    structure_ps: float
+    limits: tuple[str, ...]
+
+    @property
+    def floor_per_ps(self) -> float:
+        """Lowest rate of an auxiliary variable."""
+        return FLOOR / self.lags_ps[-1] if self.auxiliary_variables else 0.0
+
+    def resolved(self, experiment: Experiment) -> Experiment:
+        """The experiment with what it left open."""
+        motion = experiment.dynamics.model_copy(update={"auxiliary_variables": self.auxiliary_variables})
+        training = experiment.training.model_copy(
+            update={"window_ps": self.window_ps, "forget_ps": self.forget_ps}
+        )
+        return experiment.model_copy(update={"dynamics": motion, "training": training})
+
+    def figures(self) -> dict:
+        """All but the limits as plain numbers."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+            if name != "limits"
+        }
+
+    def sentence(self) -> str:
+        """What was chosen, for a person."""
+        lags = ", ".join(f"{lag:.4g}" for lag in self.lags_ps)
+        seen = "" if self.diffusive_ps is None else f" (motion is diffusive from {self.diffusive_ps:.3g} ps on)"
+        memory = "no memory"
+        if self.auxiliary_variables:
+            slow, fast = self.rates_per_ps
+            memory = (
+                f"{self.auxiliary_variables} auxiliary variable{'s' * (self.auxiliary_variables > 1)} with rates from "
+                f"{slow:.3g} to {fast:.3g}/ps, none below {self.floor_per_ps:.3g}/ps"
+            )
+        start = ", ".join(f"{value:.3g}" for value in self.friction_per_ps)
+        return f"lags of {lags} ps{seen}, {memory}, friction from {start}/ps, forgetting in {self.forget_ps:.2g} ps"
+
+
+def time_scales(trajectory: BeadTrajectory, fit: InitialFit, experiment: Experiment) -> TimeScales:
+    """Follow the rule at the top of this file.
+
+    Parameters
+    ----------
+    trajectory : BeadTrajectory
+        The all-atom reference.
+    fit : InitialFit
+        Potential to start from.
+    experiment : Experiment
+        What it gives is taken as it is.
+    """
+    motion, training = experiment.dynamics, experiment.training
+    interval, memoryless = trajectory.frame_interval, motion.memory == 0
+    limits = []
+    moved, longest = displacements(trajectory)
+    tolerance = DIFFUSIVE_MEMORYLESS if memoryless else DIFFUSIVE
+    diffusive = None if moved is None else diffusive_lag(moved, tolerance)
+    window = training.window_ps
+    if window is None:
+        chosen = diffusive or max(longest, 2 * interval)
+        window = (PAST_MEMORYLESS if memoryless else PAST) * chosen
+        if diffusive is None:
+            limits.append(
+                f"Motion is not seen to become diffusive within {longest:.3g} ps, as far as a reference of "
+                f"{trajectory.n_frames * interval:.4g} ps and windows up to {LONGEST:g} ps allow to look, so that diffusion "
+                "beyond is not taught: a longer reference may help, if this is a liquid."
+            )
+    lags = window_lags(interval, window, not memoryless)
+    last = lags[-1] * interval
+    omega = einstein_frequency(trajectory, fit)
+    forget = training.forget_ps or (min(FORGET / omega, last) if omega else last)
+    slow, fast = SLOWEST / last, FASTEST / interval
+    if omega:
+        fast = max(min(fast, FASTEST_OMEGA * omega), LEAST_OMEGA * omega)
+    number = 0
+    if not memoryless:
+        number = motion.auxiliary_variables
+        if number is None:
+            number = 1 + int(math.log2(lags[-1])) // OCTAVES_A_VARIABLE
+    free = free_friction(trajectory, moved, last)
+    start = 0.5 * free
+    tells = fit.residuals is not None and interval * omega <= RESOLVED
+    if motion.initial_friction_per_ps is not None:
+        start = np.full_like(free, motion.initial_friction_per_ps)
+    elif tells:
+        start = np.clip(fit.residuals.own_friction(last), LEAST_FRICTION * free, start)
+    limits += rounded(trajectory, moved)
+    limits += sparse(interval, omega, diffusive, last, memoryless)
+    return TimeScales(
+        interval, diffusive, window, tuple(float(lag * interval) for lag in lags), number, (slow, max(slow, fast)),
+        tuple(free.tolist()), tuple(start.tolist()), tells, omega, forget, last / STRUCTURE_FRAMES, tuple(limits),
+    )  # fmt: skip
+
+
+def sparse(interval: float, omega: float, diffusive: float | None, last: float, memoryless: bool) -> list[str]:
+    """What frames so far apart can't teach, in sentences.
+
+    Parameters
+    ----------
+    interval, omega, last
+        Frame interval (ps), Einstein frequency (1/ps) and end of the window (ps).
+    diffusive : float or None
+        Lag from which on motion is diffusive (ps).
+    memoryless : bool
+    """
+    found = []
+    if interval * omega > math.pi:
+        found.append(
+            f"Frames {interval:.3g} ps apart don't show the vibration of a bead among its neighbours, whose half period "
+            f"is {math.pi / omega:.2g} ps: motion and memory faster than a frame are not taught, and the model's velocity "
+            "correlation is not that of the reference."
+        )
+    if not memoryless and interval * omega > math.pi and diffusive is not None and diffusive <= 2.5 * interval:
+        found.append(
+            f"Motion is diffusive within two frames, so that the memory of friction shows in nothing but how far beads "
+            f"are ahead of their diffusion at {interval:.3g} ps."
+        )
+    if memoryless:
+        found.append(
+            f"Friction without memory is taught at {0.5 * last:.3g} and {last:.3g} ps, past the memory of the motion: "
+            "displacements at shorter times are not taught, and no friction makes both right."
+        )
+    return found
+
+
+def rounded(trajectory: BeadTrajectory, moved: Msd | None) -> list[str]:
+    """What rounded coordinates do to the shortest lag, in sentences."""
+    found = trajectory.provenance.get("rounding")
+    if found is None:
+        return []
+    head, interval = f"Coordinates are rounded to {found['step_nm']:g} nm", trajectory.frame_interval
+    if found["bead_error_nm"] is None:
+        return [
+            f"{head}, and beads move by little more than that in the {interval:.3g} ps from frame to frame: displacements at "
+            "the shortest lags are wrong and can't be corrected; take every second frame or fewer, or full precision."
+        ]
+    if moved is None:
+        return []
+    added = 6 * trajectory.position_errors.max() ** 2 / moved.values()[0]
+    if added < ROUNDING_SHOWN:
+        return []
+    return [
+        f"{head}, which adds {100 * added:.2g} % to the mean squared displacement of {interval:.3g} ps: the generated windows "
+        "are given the same errors, and displacements and velocity correlations are shown without them."
+    ]
+
+
+def displacements(trajectory: BeadTrajectory) -> tuple[Msd | None, float]:
+    """Mean squared displacements at lags of 1, 2, 4 … frames, and the longest that `diffusive_lag` may find (ps).
+
+    There are none of a reference of fewer than 16 frames.
+    """
+    interval = trajectory.frame_interval
+    stop = min(trajectory.n_frames, max(FRAMES, round(2 * LONGEST / SHARE / interval)))
+    longest = min(max(LONGEST, 2 * interval), SHARE * stop * interval)
+    number = int(math.log2(longest / interval) + 1e-9) if longest >= interval else 0
+    lags = interval * 2.0 ** np.arange(number + 2)
+    try:
+        return msd(trajectory, lags, stop=stop), interval * 2**number
+    except Unmeasurable:
+        return None, interval
+
+
+def diffusive_lag(moved: Msd, tolerance: float) -> float | None:
+    """Lag from which on the motion of all bead types is diffusive (ps), None if that is not reached.
+
+    The slope of the mean squared displacement over [t/2, t] is held against that over [t, 2t], at t and all
+    longer lags, with an allowance of two standard errors of their difference.
+
+    Parameters
+    ----------
+    moved : Msd
+        At lags that double.
+    tolerance : float
+        Largest relative change of the slope.
+    """
+    if len(moved.lags) < 3:
+        return None
+    slopes = np.diff(moved.blocks, axis=-1) / np.diff(moved.lags)
+    change = slopes[..., :-1] - slopes[..., 1:]
+    error = np.stack([standard_error(change[:, kind]) for kind in range(change.shape[1])])
+    error = np.nan_to_num(error) * moved.overlap[2:]
+    allowed = tolerance * np.abs(slopes[..., 1:].mean(0)) + 2 * error
+    fails = np.flatnonzero((np.abs(change.mean(0)) > allowed).any(0))
+    first = fails[-1] + 1 if len(fails) else 0
+    return float(moved.lags[first + 1]) if first < change.shape[-1] else None
+
+
+def einstein_frequency(trajectory: BeadTrajectory, fit: InitialFit, frames: int = 20) -> float:
+    """√(⟨F²⟩/(3 m kT)) of the fitted potential in the reference, the highest over bead types (1/ps)."""
+    chosen = sample_frames(trajectory, frames)
+    f = modelled_forces(trajectory, fit.spec, fit.theta, chosen)
+    each = np.square(f).mean((0, 2)) / (trajectory.masses * KB * trajectory.temperature)
+    return math.sqrt(max(each[trajectory.types == kind].mean() for kind in np.unique(trajectory.types)))
+
+
+def free_friction(trajectory: BeadTrajectory, moved: Msd | None, window: float) -> np.ndarray:
+    """kT/(m D) [n_types] (1/ps), with D from the displacement at a window's end.
+
+    Parameters
+    ----------
+    trajectory : BeadTrajectory
+    moved : Msd or None
+        At lags among which the window's end is.
+    window : float
+        (ps)
+    """
+    kinds = range(len(trajectory.type_names))
+    mass = np.array([trajectory.masses[trajectory.types == kind].mean() for kind in kinds])
+    if moved is None:
+        moved = msd(trajectory, [trajectory.frame_interval])
+    squared = np.array([np.interp(window, moved.lags, curve) for curve in moved.blocks.mean(0)])
+    return 6 * min(window, moved.lags[-1]) * KB * trajectory.temperature / (mass * squared)

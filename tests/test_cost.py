@@ -1,0 +1,46 @@
+"""The report says from when on live validation was within its bars, and that it stayed there."""
+
+import numpy as np
+import pytest
+
+from openmm_cgadv.analysis import cost
+
+REFERENCE = {"diffusion_cm2_per_s": 2.4e-5, "diffusion_stderr": 0.012e-5}
+
+
+def log(**figures):
+    iterations = np.array([50.0, 100.0, 150.0, 200.0])
+    every = np.arange(1.0, 201.0)
+    out = {"seconds": (every, 0.5 * every)}
+    for name, values in figures.items():
+        out[f"validation_{name}"] = (iterations, np.array(values))
+    return out
+
+
+def test_a_bar_is_met_once_no_later_validation_misses_it():
+    found = cost.descents(log(diffusion_deviation=[0.3, 0.02, 0.1, -0.01], rdf_l1=[0.02, 0.009, 0.005, 0.005]),
+                          REFERENCE, {})  # fmt: skip
+    assert {one.figure: one.met_after for one in found} == {"diffusion": 100.0, "rdf_l1": 50.0}
+    told = cost.summary(found)
+    assert told["met_after_seconds"] == 100.0
+    assert told["figures"]["diffusion"]["deviation"][3] == pytest.approx([100.0, 0.01, 0.0])
+    assert "from 100 s of training on" in cost.sentence(found, {"diffusion": "D", "rdf_l1": "g(r)"})
+    assert "last came: D" in cost.sentence(found, {"diffusion": "D", "rdf_l1": "g(r)"})
+
+
+def test_a_bar_that_the_last_validation_misses_is_not_met():
+    found = cost.descents(log(msd=[0.01, 0.01, 0.01, -0.2]), REFERENCE, {})
+    assert found[0].met_after is None and cost.summary(found)["met_after_seconds"] is None
+    assert "still beyond the bar in: displacements" in cost.sentence(found, {"msd": "displacements"})
+
+
+def test_a_validation_is_beyond_a_bar_only_by_more_than_its_error():
+    curves = log(msd=[0.2, 0.05, 0.05, 0.05])
+    assert cost.descents(curves, REFERENCE, {})[0].met_after is None
+    curves["validation_msd_stderr"] = (curves["validation_msd"][0], np.full(4, 0.02))
+    assert cost.descents(curves, REFERENCE, {})[0].met_after == 50.0
+
+
+def test_a_log_without_validation_has_no_cost():
+    assert cost.descents(log(), REFERENCE, {}) == []
+    assert cost.summary([]) == {"met_after_seconds": None, "figures": {}}

@@ -1,0 +1,117 @@
+"""A critic of neighbourhoods: what it says of an equation of motion that can't move neighbours together, and what bounds it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from test_pair_training import FREE, TEMPERATURE, pair_liquid
+
+from openmm_cgadv import config
+from openmm_cgadv.analysis.verdict import Settings, displacements
+from openmm_cgadv.baselines import InitialFit, PairResiduals
+from openmm_cgadv.dynamics import PairFriction
+from openmm_cgadv.training import AdversarialTraining, TrainingDiverged, train
+from openmm_cgadv.training.alarms import OPEN, RAN_AWAY, open_gap, ran_away
+
+TRUTH = 40.0
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """Beads that feel nothing but friction between them."""
+    return pair_liquid(tmp_path_factory.mktemp("pair") / "beads.h5", PairFriction(1, 0, TRUTH, 0.1, 0.44), 600)
+
+
+def begun(reference, equation, friction, fit=FREE, auxiliary=0, **training):
+    dynamics = {"equation": equation, "timestep_fs": 10, "initial_friction_per_ps": friction, "auxiliary_variables": auxiliary}
+    return AdversarialTraining(reference, fit, config.Experiment.model_validate({
+        "reference": {"temperature_K": TEMPERATURE, "water": "spce"}, "dynamics": dynamics,
+        "discriminator": {"kind": "graph"}, "training": {"window_ps": 0.32, "validate_every": 1000, **training},
+    }))  # fmt: skip
+
+
+@pytest.mark.parametrize("equation, friction, open_", [("langevin", 50.0, True), ("pair", 77.0, False)])
+def test_friction_on_single_beads_leaves_the_gap_open_and_is_said_to_be_at_fault(reference, tmp_path, equation, friction, open_):
+    """The friction to start from moves single beads as they should; with friction between pairs it is the truth."""
+    said = []
+    train(begun(reference, equation, friction, iterations=40), tmp_path, warn=said.append)
+    outcome = json.loads((tmp_path / "outcome.json").read_text())
+    margins = np.loadtxt(tmp_path / "log.csv", delimiter=",", skiprows=1, usecols=column(tmp_path, "held_out_margin"))
+    assert margins[20:].mean() > 0.12 if open_ else margins[20:].mean() < OPEN
+    found = [sentence for sentence in said if "the equation of motion is at fault" in sentence]
+    assert bool(found) == open_ and any("dynamics.equation: pair" in warning for warning in outcome["warnings"]) == open_
+
+
+def column(directory, name):
+    return (directory / "log.csv").read_text().splitlines()[0].split(",").index(name)
+
+
+def test_a_gap_is_open_beyond_its_error_alone():
+    wide = torch.full([200, 1], 0.4, dtype=torch.float64)
+    assert "dynamics.equation: pair" in open_gap(wide, False).sentence
+    assert "friction_cutoff_nm" in open_gap(wide, True).sentence
+    assert open_gap(0.1 * wide, False) is None
+    doubtful = torch.full([200, 1], 0.5 * OPEN, dtype=torch.float64)
+    doubtful[180:] += 5 * OPEN
+    assert doubtful[100:].mean() > OPEN and open_gap(doubtful, False) is None
+
+
+def test_the_verdict_on_wrong_motion_names_the_equation():
+    run = {"msd_ratio": [[0.1, 0.9, 0.001], [1.0, 0.8, 0.001]], "msd_nm2": [], "msd_stderr": []}
+    found = displacements(run, {}, Settings(critic="graph"))
+    assert "use `dynamics.equation: pair`" in found.sentence
+    assert "neighbours" not in displacements(run, {}, Settings(critic="graph", equation="pair")).sentence
+    assert "neighbours" not in displacements(run, {}, Settings()).sentence
+
+
+def with_forces(reference):
+    """A fit whose residual forces show 30/ps² along pairs and nothing across, remembered for 0.2 ps."""
+    times, r = 0.02 * np.arange(30), np.arange(0.01, 0.5, 0.02)
+    memory = np.zeros([1, 2, len(r), len(times)])
+    memory[0, 0] = 30.0 * (1 - r / 0.6)[:, None] * np.exp(-5.0 * times)
+    residuals = PairResiduals(times, r, memory, (r > 0.1)[None].astype(float), np.ones([1, len(times)]))
+    return InitialFit(FREE.spec, FREE.theta, FREE.stderr, {}, residuals)
+
+
+def test_memory_of_pairs_stays_within_what_forces_tell_at_short_times(reference):
+    motion = begun(reference, "pair", 20.0, with_forces(reference), auxiliary=2).motion
+    with torch.no_grad():
+        motion.shapes *= 0.1
+        assert motion.limit() == 0.0
+        quiet = motion.shapes.clone()
+        motion.shapes[:, 1:] = 1000.0
+        assert motion.limit() > 0.9
+        assert torch.equal(motion.shapes[:, 0], quiet[:, 0])
+        r = torch.linspace(0.15, 0.40, 20, dtype=torch.float64)
+        f, A = motion.functions(r)[0, 1:], motion.memory()[0]
+        for time in (0.02, 0.2):
+            along = torch.einsum("kr,kl,lr->r", f[:, 0], torch.matrix_exp(-A * time), f[:, 0])
+            forces = 30.0 * (1 - r / 0.6) * np.exp(-5.0 * time)
+            assert (0.5 if time < 0.1 else 0) < along.mean() / forces.mean() < 2.3
+        assert f[:, 1].abs().max() < 0.2 * f[:, 0].abs().max()
+
+
+def test_a_reference_without_forces_is_said_to_bound_nothing(reference):
+    training = begun(reference, "pair", 20.0, auxiliary=2)
+    assert training.motion.bound is None
+    assert "which would bound the memory of friction between pairs" in training.scales.limits[-1]
+    assert not any("bound the memory" in limit for limit in begun(reference, "langevin", 20.0).scales.limits)
+
+
+def test_friction_between_pairs_that_runs_away_ends_training(reference, tmp_path):
+    training = begun(reference, "pair", 20.0, iterations=6, checkpoint_every=2)
+    assert ran_away(training.motion.bead_friction(), training.free_friction[:, 0]) is None
+    step = training.step
+
+    def pushed():
+        values = step()
+        if training.iteration > 3:
+            training.motion.set_friction((RAN_AWAY + 1) * training.free_friction.mean())
+        return values
+
+    training.step = pushed
+    said = []
+    with pytest.raises(TrainingDiverged, match="friction between pairs ran away to 6.0 times"):
+        train(training, tmp_path, warn=said.append)
+    assert said[0].endswith("training went back to iteration 2")

@@ -1,0 +1,174 @@
+"""Training stops when it has settled, and says and mends what goes wrong without an explosion."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from test_training import FREE, experiment, free_beads
+
+from openmm_cgadv.dynamics import GeneralizedLangevin, Langevin
+from openmm_cgadv.training import AdversarialTraining, course, loop, schedule, train
+from openmm_cgadv.training.windows import held_out_start
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    return free_beads(tmp_path_factory.mktemp("free") / "beads.h5", Langevin(1, 15.0), 1500)
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """Looks back over few iterations, and ends soon."""
+    monkeypatch.setattr(course, "STRETCH", 20)
+    monkeypatch.setattr(loop, "CHECK", 5)
+    monkeypatch.setattr(schedule, "FALL", 4)
+    monkeypatch.setattr(course, "SCATTER", 2.0)
+
+
+def begun(reference, **settings):
+    return AdversarialTraining(reference, FREE, experiment("langevin", **settings))
+
+
+def test_training_that_has_settled_ends_before_the_most_iterations(reference, tmp_path, hasty):
+    said = []
+    train(begun(reference, friction=15.0, iterations=300), tmp_path, warn=said.append)
+    outcome = json.loads((tmp_path / "outcome.json").read_text())
+    assert outcome["arrived"] and outcome["iterations"] == outcome["settled"] + 4 < 300
+    assert outcome["sentence"] == said[-1] and "had settled" in said[-1]
+    assert outcome["wander"]["friction"]["stderr"] > 0
+
+
+def test_training_that_never_settles_ends_with_the_most_iterations(reference, tmp_path, hasty, monkeypatch):
+    monkeypatch.setattr(course, "SCATTER", 0.0)
+    monkeypatch.setattr(course, "TOLERANCE", 0.0)
+    said = []
+    train(begun(reference, friction=15.0, iterations=30), tmp_path, warn=said.append)
+    outcome = json.loads((tmp_path / "outcome.json").read_text())
+    assert not outcome["arrived"] and outcome["iterations"] == 30
+    assert "after 26 iterations friction, displacements, structure had not settled" in said[-1]
+
+
+def test_critics_and_relative_entropy_never_see_the_last_part(reference):
+    training = begun(reference)
+    first = held_out_start(1500, 8)
+    assert first == 1350
+    assert training.windows.n_frames == 1350 and training.held_out.windows.n_frames == 150
+    x = training.held_out.windows._window(0)
+    frames = reference.positions([first + k for k in (0, 4, 8)])
+    assert abs(x - (frames - frames.mean(1, keepdims=True))).max() < 1e-5
+    with pytest.raises(ValueError, match="two windows, of which one is held out"):
+        held_out_start(16, 8)
+
+
+def test_a_critic_that_has_collapsed_begins_anew(reference, tmp_path, hasty):
+    training = begun(reference, friction=90.0, iterations=40)
+    critic, _ = training.dynamics.critics["dynamics"]
+    with torch.no_grad():
+        for parameter in critic.module.parameters():
+            parameter.zero_()
+    critic.optimizer.param_groups[0]["lr"] = 0.0
+    said = []
+    train(training, tmp_path, warn=said.append)
+    assert "the critic has collapsed" in said[0] and "it begins anew" in said[0]
+    assert critic.optimizer.param_groups[0]["lr"] > 0
+    assert sum(parameter.abs().sum() for parameter in critic.module.parameters()) > 1
+    assert json.loads((tmp_path / "outcome.json").read_text())["warnings"][0].endswith(said[0])
+
+
+def test_a_gradient_of_noise_is_said_and_ends_the_constant_rates(reference, tmp_path, hasty, monkeypatch):
+    training = begun(reference, friction=90.0, iterations=60)
+    judge = training.dynamics.judge
+
+    def confused(*arguments):
+        gradient, values = judge(*arguments)
+        return torch.randn_like(gradient), values
+
+    monkeypatch.setattr(training.dynamics, "judge", confused)
+    said = []
+    train(training, tmp_path, warn=said.append)
+    assert any("the gradient is noise" in sentence for sentence in said)
+    assert json.loads((tmp_path / "outcome.json").read_text())["iterations"] < 60
+
+
+def test_a_chain_that_froze_starts_again_from_the_reference(reference, tmp_path, monkeypatch):
+    training = begun(reference, iterations=20, chains=4)
+    look, frozen, started = training.look, [True], []
+
+    def still(windows, chosen, *arguments):
+        seen = look(windows, chosen, *arguments)
+        factors = torch.tensor([0.01 if chain == 1 and frozen[0] else 1.0 for chain in chosen])
+        return replace(seen, mobility=factors * seen.mobility)
+
+    start = training.chains.start
+
+    def again(chain, generator):
+        frozen[0] = False
+        started.append(chain)
+        start(chain, generator)
+
+    monkeypatch.setattr(training, "look", still)
+    monkeypatch.setattr(training.chains, "start", again)
+    monkeypatch.setattr("openmm_cgadv.training.chains.RENEWAL", 0.0)
+    said = []
+    train(training, tmp_path, warn=said.append)
+    assert started == [1]
+    assert said[0].startswith("chain 2 moved far less than the others")
+
+
+def test_chains_that_all_froze_send_training_back_with_new_chains(reference, tmp_path, monkeypatch):
+    training = begun(reference, iterations=8, chains=2)
+    look, frozen = training.look, [True]
+
+    def still(windows, chosen, *arguments):
+        seen = look(windows, chosen, *arguments)
+        return replace(seen, mobility=0.01 * seen.mobility, structure=500.0) if frozen[0] else seen
+
+    start = training.chains.start
+
+    def again(chain, generator):
+        frozen[0] = False
+        start(chain, generator)
+
+    monkeypatch.setattr(training, "look", still)
+    monkeypatch.setattr(training.chains, "start", again)
+    monkeypatch.setattr("openmm_cgadv.training.chains.RENEWAL", 0.0)
+    said = []
+    train(training, tmp_path, warn=said.append)
+    assert said[0].startswith("the chains froze: ") and said[0].endswith("training went back to iteration 2")
+
+
+def test_a_mode_slower_than_the_window_is_said(reference, tmp_path):
+    training = AdversarialTraining(reference, FREE, experiment(iterations=2))
+    assert isinstance(training.motion, GeneralizedLangevin)
+    with torch.no_grad():
+        training.motion.log_rates[0, 0] = -5.0
+        training.average[2][0, 0] = -5.0
+    said = []
+    train(training, tmp_path, warn=said.append)
+    assert any("a rate of the memory is at its floor" in sentence for sentence in said)
+
+
+def test_training_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(reference, tmp_path, hasty):
+    def interrupt(iteration, total, values):
+        if iteration == total - 1:
+            raise KeyboardInterrupt
+
+    def validate(parameters, iteration):
+        return {"validation_diffusion_deviation": 0.01, "validation_diffusion_deviation_stderr": 0.01}
+
+    whole = train(begun(reference, friction=15.0, iterations=40), tmp_path / "whole", validate=validate)
+    with pytest.raises(KeyboardInterrupt):
+        train(begun(reference, friction=15.0, iterations=40), tmp_path / "parts", validate=validate, progress=interrupt)
+    resumed = train(begun(reference, friction=15.0, iterations=40), tmp_path / "parts", validate=validate)
+    assert torch.equal(whole.drift, resumed.drift) and torch.equal(whole.theta, resumed.theta)
+    assert (tmp_path / "whole" / "outcome.json").read_text() == (tmp_path / "parts" / "outcome.json").read_text()
+
+
+def test_a_model_that_explodes_whenever_it_is_validated_is_said(reference, tmp_path):
+    said = []
+    train(begun(reference, iterations=3), tmp_path, validate=lambda *_: {}, warn=said.append)
+    assert any("no average was measured in live validation" in sentence for sentence in said)
+    said.clear()
+    train(begun(reference, iterations=3), tmp_path / "well", validate=lambda *_: {"validation_rdf_l1": 0.1}, warn=said.append)
+    assert not any("live validation" in sentence for sentence in said[:-1])

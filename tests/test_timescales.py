@@ -1,0 +1,198 @@
+"""Windows, memory and friction to start from follow from the reference alone."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from openmm_cgadv import config
+from openmm_cgadv.analysis.dynamics import Msd
+from openmm_cgadv.baselines import InitialFit, PairResiduals
+from openmm_cgadv.dynamics import Langevin
+from openmm_cgadv.dynamics.generalized_langevin import initial_rates
+from openmm_cgadv.potentials import PairSpec, PotentialSpec
+from openmm_cgadv.training.timescales import diffusive_lag, sparse, time_scales
+from openmm_cgadv.trajectory import BeadTrajectory, BeadWriter
+from openmm_cgadv.units import KB
+
+TEMPERATURE, LENGTH = 300.0, 2.0
+KT = KB * TEMPERATURE
+SPEC = PotentialSpec(("A",), PairSpec((0.2,), 0.5, 6, (0.0,)))
+FREE = InitialFit(SPEC, np.zeros(6), np.zeros(6))
+
+# Mean squared displacements of all-atom runs, nm^2, at 20 fs times 1, 2, 4 ...
+WATER = [1.56e-4, 5.6e-4, 1.67e-3, 4.11e-3, 8.69e-3, 1.466e-2, 2.435e-2, 4.258e-2, 7.842e-2, 0.14824, 0.28687]
+ARGON = [2.1e-5, 8.4e-5, 3.3e-4, 1.22e-3, 3.75e-3, 8.49e-3, 1.626e-2, 3.005e-2, 5.665e-2, 0.10999, 0.21426]
+
+
+def displacements(*curves, interval=0.02):
+    lags = interval * 2.0 ** np.arange(len(curves[0]))
+    blocks = np.repeat(np.array(curves)[None], 4, axis=0)
+    return Msd(lags, blocks, np.zeros(len(lags)), tuple("AB")[: len(curves)], np.ones(len(curves)), 1000.0)
+
+
+def test_windows_end_where_the_slope_of_the_displacement_stays():
+    assert diffusive_lag(displacements(WATER), 0.1) == pytest.approx(1.28)
+    assert diffusive_lag(displacements(WATER), 0.05) == pytest.approx(2.56)
+    assert diffusive_lag(displacements(ARGON), 0.1) == pytest.approx(2.56)
+    assert diffusive_lag(displacements(WATER, ARGON), 0.1) == pytest.approx(2.56)
+    assert diffusive_lag(displacements(WATER, interval=0.1), 0.1) == pytest.approx(6.4)
+    assert diffusive_lag(displacements(WATER[:6]), 0.1) is None
+
+
+def test_a_plateau_of_the_slope_on_its_way_down_is_no_diffusion():
+    slopes = np.array([3.0, 3.05, 3.0, 1.5, 1.0, 1.0, 1.0])
+    curve = np.cumsum(np.concatenate([[1.0], slopes * 2.0 ** np.arange(7)]))
+    assert diffusive_lag(displacements(curve), 0.1) == pytest.approx(0.02 * 2**5)
+
+
+def free_beads(path, friction, frames, interval, mass=18.0, beads=200, force=None, about=None, seed=0):
+    """Beads that feel nothing but friction and noise, exact at any time step."""
+    rng = np.random.default_rng(seed)
+    parts = 5
+    e, s = (m.item() for m in Langevin(1, friction).propagator(interval / parts))
+    thermal = math.sqrt(KT / mass)
+    x = rng.uniform(0, LENGTH, [beads, 3])
+    v = thermal * rng.normal(size=x.shape)
+    positions = []
+    for _ in range(frames):
+        positions.append(x)
+        for _ in range(parts):
+            old, v = v, e * v + thermal * s * rng.normal(size=v.shape)
+            x = x + 0.5 * interval / parts * (old + v)
+    with BeadWriter(
+        path, [mass] * beads, [0] * beads, ("A",), TEMPERATURE, interval, about or {}, forces=force is not None
+    ) as writer:
+        box = np.broadcast_to(LENGTH * np.eye(3), [frames, 3, 3])
+        writer.append(np.array(positions), box, forces=force)
+        writer.finish()
+    return BeadTrajectory.open(path)
+
+
+def experiment(trajectory, equation="generalized_langevin", **training):
+    interval = 1e3 * trajectory.frame_interval
+    return config.Experiment.model_validate(
+        {
+            "reference": {"temperature_K": TEMPERATURE, "beads": "x", "frame_interval_fs": interval},
+            "dynamics": {"equation": equation, "timestep_fs": interval / 4},
+            "training": training,
+        }
+    )
+
+
+def test_all_time_scales_are_ten_times_as_long_in_a_liquid_ten_times_as_slow(tmp_path):
+    found = []
+    for slower in (1.0, 10.0):
+        path = tmp_path / f"{slower}.h5"
+        trajectory = free_beads(path, 10.0 / slower, 1500, 0.02 * slower, 18.0 * slower**2)
+        found.append(time_scales(trajectory, FREE, experiment(trajectory)))
+    quick, slow = found
+    assert 0.1 < quick.window_ps < 1.3 and quick.limits == slow.limits == ()
+    assert slow.lags_ps == pytest.approx([10 * lag for lag in quick.lags_ps])
+    assert slow.auxiliary_variables == quick.auxiliary_variables
+    for name, power in (("rates_per_ps", -1), ("friction_per_ps", -1), ("structure_ps", 1)):
+        assert np.array(getattr(slow, name)) == pytest.approx(10.0**power * np.array(getattr(quick, name)), rel=1e-3)
+    # Free beads keep half of their kT/(m D) = 10/ps, and somewhat less at a finite lag.
+    assert 4.0 < quick.friction_per_ps[0] < 10.0
+
+
+def test_sparser_frames_have_fewer_lags_and_fewer_auxiliary_variables(tmp_path):
+    numbers = []
+    for k, interval in enumerate((0.01, 0.1, 0.5)):
+        trajectory = free_beads(tmp_path / f"{k}.h5", 6.0, 1200, interval)
+        scales = time_scales(trajectory, FREE, experiment(trajectory))
+        resolved = scales.resolved(experiment(trajectory))
+        assert resolved.dynamics.memory == scales.auxiliary_variables >= 1
+        assert resolved.training.window_ps == pytest.approx(scales.lags_ps[-1])
+        numbers.append((len(scales.lags_ps), scales.auxiliary_variables))
+    assert numbers == sorted(numbers, reverse=True)
+    assert numbers[0][1] == 3 and numbers[-1] == (3, 1)
+
+
+def test_memoryless_windows_are_past_the_memory(tmp_path):
+    trajectory = free_beads(tmp_path / "free.h5", 10.0, 1500, 0.02)
+    memory = time_scales(trajectory, FREE, experiment(trajectory))
+    memoryless = time_scales(trajectory, FREE, experiment(trajectory, "langevin"))
+    first, second = memoryless.lags_ps
+    assert second == pytest.approx(2 * first) and first >= memory.diffusive_ps
+    assert memoryless.auxiliary_variables == 0
+    assert f"is taught at {first:.3g} and {second:.3g} ps" in memoryless.limits[-1]
+
+
+def test_what_the_experiment_says_is_taken_as_it_is(tmp_path):
+    trajectory = free_beads(tmp_path / "free.h5", 10.0, 400, 0.02)
+    scales = time_scales(trajectory, FREE, experiment(trajectory, window_ps=0.4, forget_ps=0.05))
+    assert scales.lags_ps == pytest.approx((0.02, 0.04, 0.08, 0.16, 0.32, 0.4)) and scales.forget_ps == 0.05
+
+
+def test_a_reference_too_short_to_diffuse_says_so(tmp_path):
+    trajectory = free_beads(tmp_path / "free.h5", 0.1, 100, 0.02)
+    (sentence,) = time_scales(trajectory, FREE, experiment(trajectory)).limits
+    assert "not seen to become diffusive" in sentence and "2 ps" in sentence
+
+
+def test_frames_too_sparse_for_vibrations_are_told():
+    assert sparse(0.02, 30.0, 1.28, 1.28, False) == []
+    (fast, ahead) = sparse(0.5, 30.0, 1.0, 1.0, False)
+    assert "half period is 0.1 ps" in fast and "0.5 ps" in ahead
+
+
+@pytest.mark.parametrize("errors, words", [([0.001], "which adds .* %"), ([1e-5], None), (None, "can't be corrected")])
+def test_rounded_coordinates_are_told_where_they_matter(tmp_path, errors, words):
+    about = {"rounding": {"step_nm": 0.001, "bead_error_nm": errors}}
+    trajectory = free_beads(tmp_path / "rounded.h5", 10.0, 400, 0.02, about=about)
+    found = time_scales(trajectory, FREE, experiment(trajectory)).limits
+    assert len(found) == (words is not None)
+    assert words is None or re.search(f"rounded to 0.001 nm, .*{words}", found[0])
+
+
+def left_over(trajectory, spec):
+    """The fit of no potential, which leaves all forces over."""
+    theta = np.zeros(spec.n_parameters)
+    return InitialFit(spec, theta, theta, {}, PairResiduals.measure(trajectory, spec, theta))
+
+
+def test_residual_forces_give_their_friction_and_none_gives_a_little(tmp_path):
+    interval, rate, friction, mass, beads, frames = 0.02, 8.0, 12.0, 18.0, 200, 1000
+    rng = np.random.default_rng(1)
+    # <F(0) F(t)> = m kT K(t) for each component, with K(t) = friction rate exp(-rate t).
+    size, keep = math.sqrt(mass * KT * friction * rate), math.exp(-rate * interval)
+    force = [size * rng.normal(size=[beads, 3])]
+    for _ in range(frames - 1):
+        force.append(keep * force[-1] + math.sqrt(1 - keep**2) * size * rng.normal(size=[beads, 3]))
+    trajectory = free_beads(tmp_path / "forces.h5", 40.0, frames, interval, force=np.array(force))
+    (start,) = time_scales(trajectory, left_over(trajectory, SPEC), experiment(trajectory, window_ps=1.28)).friction_per_ps
+    assert start == pytest.approx(friction, rel=0.1)
+    quiet = free_beads(tmp_path / "quiet.h5", 40.0, 400, interval, force=np.zeros([400, beads, 3]))
+    (start,) = time_scales(quiet, left_over(quiet, SPEC), experiment(quiet)).friction_per_ps
+    assert 0.1 < start < 1.0
+
+
+def test_two_bead_types_start_from_frictions_of_their_own(tmp_path):
+    interval, rate, frictions, mass, beads, frames = 0.02, 8.0, (4.0, 16.0), 18.0, 200, 1000
+    types = np.arange(beads) % 2
+    rng = np.random.default_rng(2)
+    size = np.sqrt(mass * KT * np.array(frictions)[types] * rate)[:, None]
+    keep = math.exp(-rate * interval)
+    force = [size * rng.normal(size=[beads, 3])]
+    for _ in range(frames - 1):
+        force.append(keep * force[-1] + math.sqrt(1 - keep**2) * size * rng.normal(size=[beads, 3]))
+    steps = np.sqrt(KT / mass / np.array(frictions)[types] * 0.5 * interval)[:, None]
+    walk = np.cumsum(steps * rng.normal(size=[frames, beads, 3]), axis=0)
+    with BeadWriter(tmp_path / "two.h5", [mass] * beads, types, ("A", "B"), TEMPERATURE, interval, {}, forces=True) as writer:
+        writer.append(walk, LENGTH * np.eye(3), forces=np.array(force))
+        writer.finish()
+    two = PotentialSpec(("A", "B"), PairSpec((0.2,) * 3, 0.5, 6, (0.0,) * 3))
+    with BeadTrajectory.open(tmp_path / "two.h5") as trajectory:
+        scales = time_scales(trajectory, left_over(trajectory, two), experiment(trajectory, window_ps=1.28))
+    # Their D makes kT/(m D) four times the friction, half of which is the most that is started from.
+    assert scales.free_friction_per_ps == pytest.approx([4 * f for f in frictions], rel=0.15)
+    assert scales.friction_per_ps == pytest.approx(frictions, rel=0.15)
+
+
+def test_rates_to_start_from_are_evenly_spread():
+    torch.testing.assert_close(initial_rates(3, (1.0, 100.0)), torch.tensor([1.0, 10.0, 100.0], dtype=torch.float64))
+    torch.testing.assert_close(initial_rates(1, (1.0, 100.0)), torch.tensor([10.0], dtype=torch.float64))
+    assert len(initial_rates(0, (1.0, 100.0))) == 0
