@@ -2,7 +2,8 @@
 
 Makes all-atom references, trains on each, runs the models in OpenMM and writes the table
 ``benchmarks/quality.md``. Takes hours, goes on where it stopped, and writes the table anew after
-every experiment. Groups may be named: ``scripts/quality spce liquids``.
+every experiment. Groups may be named: ``scripts/quality spce liquids``; rows of others stay, as ``benchmarks/quality.json``
+keeps them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from quality_table import Bars, Result, table
+from quality_table import Bars, Book, Result
 
 from openmm_cgadv import bulk_model, load
 from openmm_cgadv.analysis import metrics as analysis
@@ -27,7 +28,7 @@ from openmm_cgadv.trajectory import BeadTrajectory
 from openmm_cgadv.units import KB
 
 ROOT = Path(__file__).parents[1]
-TABLE = ROOT / "benchmarks" / "quality.md"
+BOOK = ROOT / "benchmarks" / "quality.json"
 TOO_HIGH, TOO_LOW = 80.0, 5.0
 """Four times, and a quarter of, the friction of water's beads (1/ps)."""
 LENGTH = 2000.0
@@ -37,6 +38,7 @@ COPIES = 8
 
 REFERENCES = {
     "SPC/E 298 K": {"water": "spce", "temperature_K": 298.15, "length_ps": 800},
+    "SPC/E 298 K, 2744 molecules": {"water": "spce", "temperature_K": 298.15, "molecules": 2744, "length_ps": 120},
     "TIP3P 310 K": {"water": "tip3p", "temperature_K": 310.0, "length_ps": 300},
     "TIP4P-Ew 298 K": {"water": "tip4pew", "temperature_K": 298.15, "length_ps": 400},
     "SPC/E 275 K": {"water": "spce", "temperature_K": 275.0, "length_ps": 600},
@@ -47,15 +49,15 @@ REFERENCES = {
     "SPC/E 285 K": {"water": "spce", "temperature_K": 285.0, "length_ps": 400},
     "SPC/E 315 K": {"water": "spce", "temperature_K": 315.0, "length_ps": 400},
 }
-WATER = "SPC/E 298 K"
+WATER, MANY = "SPC/E 298 K", "SPC/E 298 K, 2744 molecules"
 GENERATED = "a model of SPC/E"
 """The reference that is a run of the model of SOURCE, whose every parameter is known."""
-TRAINED = [name for name in REFERENCES if name not in ("SPC/E 285 K", "SPC/E 315 K")]
+TRAINED = [name for name in REFERENCES if name not in (MANY, "SPC/E 285 K", "SPC/E 315 K")]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One training with the runs of its model, or another run of the model of SOURCE.
+    """One training with the runs of its model, or another run of the model of a training.
 
     Attributes
     ----------
@@ -68,8 +70,10 @@ class Case:
         What cases that differ by seed and start alone have in common.
     judge : str
         A longer or finer reference that the run is measured against.
+    source : Case or None
+        Whose model is run; None of a training.
     copies : int
-        Of a run of the model of SOURCE, how many times as many molecules; 0 of a training.
+        How many times as many molecules that run has.
     """
 
     group: str
@@ -78,7 +82,8 @@ class Case:
     settings: dict = field(default_factory=dict)
     setting: str = ""
     judge: str = ""
-    copies: int = 0
+    source: Case | None = None
+    copies: int = 1
 
     @property
     def directory(self) -> str:
@@ -86,7 +91,10 @@ class Case:
 
     @property
     def bars(self) -> Bars | None:
-        if self.copies:
+        if self.group == "together":
+            # A larger box tells diffusion; what waves and neighbours do was judged in the small one.
+            return Bars(0.04, 0.04, 0.02, viscosity=None if self.source else 0.1)
+        if self.source:
             return None
         return Bars(diffusion={"liquids": 0.05, "truth": 0.02}.get(self.group, 0.03))
 
@@ -96,7 +104,8 @@ def from_both_sides(group: str, setting: str, reference: str, seeds: int, settin
     found = []
     for seed in range(1, seeds + 1):
         friction, start = (TOO_HIGH, "too high") if seed % 2 else (TOO_LOW, "too low")
-        initial = "boltzmann_inversion" if seed in (2, 3) or reference == GENERATED else "force_matching"
+        inverted = reference == GENERATED or group == "spce" and seed in (2, 3)
+        initial = "boltzmann_inversion" if inverted else "force_matching"
         own = {"dynamics.initial_friction_per_ps": friction, "potential.initial": initial, "training.seed": seed}
         name = f"{setting}, seed {seed}, friction {start}, {initial.replace('_', ' ').replace('boltzmann', 'Boltzmann')}"
         found.append(Case(group, name, reference, settings | own, setting))
@@ -107,7 +116,13 @@ def cases() -> list[Case]:
     """Every training of the table, the most telling first."""
     by_step = [from_both_sides("spce", f"{step} fs", WATER, 5, {"dynamics.timestep_fs": step}) for step in (5, 10)]
     found = [case for both in zip(*by_step) for case in both]
+    source = by_step[1][0]
     found += [Case("liquids", name, name) for name in TRAINED]
+    pairs = [from_both_sides("together", f"{step} fs", WATER, 3, {"dynamics.timestep_fs": step, "dynamics.equation": "pair"})
+             for step in (5, 10)]  # fmt: skip
+    found += [case for both in zip(*pairs) for case in both]
+    found += [Case("together", f"{COPIES} times as many molecules, {name}", MANY, source=made, copies=COPIES)
+              for name, made in (("10 fs, seed 1", pairs[1][0]), ("friction on each bead", source))]  # fmt: skip
     options = {
         "defaults": {},
         "everything adversarial": {"training.potential": "adversarial"},
@@ -115,7 +130,6 @@ def cases() -> list[Case]:
         "products of increments": {"discriminator.kind": "gram"},
         "two critics": {"discriminator.critics": 2},
         "products of increments, two critics": {"discriminator.kind": "gram", "discriminator.critics": 2},
-        "friction between pairs": {"dynamics.equation": "pair"},
         "Langevin": {"dynamics.equation": "langevin"},
         "Langevin, 5 fs": {"dynamics.equation": "langevin", "dynamics.timestep_fs": 5},
         "Langevin, windows of 1 ps": {"dynamics.equation": "langevin", "training.window_ps": 1.0},
@@ -126,8 +140,8 @@ def cases() -> list[Case]:
             every = {"dynamics.timestep_fs": 10, "training.seed": seed} | settings
             found.append(Case("options", f"{name}, seed {seed}", WATER, every, name))
     found += from_both_sides("truth", "10 fs", GENERATED, 4, {"dynamics.timestep_fs": 10})
-    found.append(Case("extrapolation", f"{COPIES} times as many molecules", WATER, copies=COPIES))
-    found += [Case("extrapolation", f"at {kelvin} K", f"SPC/E {kelvin} K", copies=1) for kelvin in (285, 315)]
+    found.append(Case("extrapolation", f"{COPIES} times as many molecules", WATER, source=source, copies=COPIES))
+    found += [Case("extrapolation", f"at {kelvin} K", f"SPC/E {kelvin} K", source=source) for kelvin in (285, 315)]
     for length in (25, 50, 100, 200, 800):
         found.append(Case("data", f"{length} ps of reference", WATER,
                           {"dynamics.timestep_fs": 10, "reference.length_ps": length}, judge=WATER))  # fmt: skip
@@ -138,7 +152,7 @@ def cases() -> list[Case]:
     return found
 
 
-SOURCE = next(case for case in cases() if case.settings.get("dynamics.timestep_fs") == 10)
+SOURCE = next(case.source for case in cases() if case.group == "extrapolation")
 """Whose model is a known truth, and is run in larger boxes and at other temperatures."""
 
 
@@ -180,16 +194,16 @@ class Runs:
     def folder(self, reference: str) -> Path:
         return self.out / "references" / "".join(c if c.isalnum() else "-" for c in reference)
 
-    def source(self):
-        """The model of SOURCE, trained first if need be."""
-        self.train(SOURCE)
-        return load(self.out / "cases" / SOURCE.directory / "model.cg")
+    def model(self, case: Case):
+        """The model of a case, trained first if need be."""
+        self.train(case)
+        return load(self.out / "cases" / case.directory / "model.cg")
 
     def reference(self, name: str) -> Path:
         """The bead file of a reference."""
         directory = self.folder(name)
         if name == GENERATED:
-            model = self.source()
+            model = self.model(SOURCE)
             return run_production(model, directory, length=10.0 if self.quick else LENGTH, seed=101).beads
         settings = {"molecules": 343} | REFERENCES[name]
         if self.quick:
@@ -221,11 +235,11 @@ class Runs:
         with BeadTrajectory.open(self.reference(name)) as trajectory:
             return analysis.measure(trajectory)
 
-    def compare(self, beads: Path, name: str) -> dict:
-        """Figures of a run, of a reference, and of that one's noise floor."""
+    def compare(self, beads: Path, name: str, together: bool) -> dict:
+        """Figures of a run, of a reference, and of that one's noise floor; collective motion too if asked for."""
         reference = self.measured(name)
         with BeadTrajectory.open(beads) as trajectory:
-            run = analysis.measure(trajectory, reference, together=False)
+            run = analysis.measure(trajectory, reference, together=together)
         return {
             "trained": analysis.metrics(run, reference),
             "reference": analysis.metrics(reference),
@@ -233,7 +247,7 @@ class Runs:
         }
 
     def elsewhere(self, case: Case, model) -> Path:
-        """Run the model of SOURCE in a larger box or at another temperature; the bead file."""
+        """Run the model of another case in a larger box or at another temperature; the bead file."""
         if case.copies > 1:
             model = bulk_model(model, molecules=case.copies * len(model.types))
         with BeadTrajectory.open(self.reference(case.reference)) as trajectory:
@@ -252,18 +266,18 @@ class Runs:
         directory = self.out / "cases" / case.directory
         own = directory / "quality.json"
         seconds, met_after, truth = None, None, None
-        if case.copies:
-            model = self.source()
+        if case.source:
+            model = self.model(case.source)
         else:
             metrics = json.loads(self.train(case).read_text())
             model, seconds = load(directory / "model.cg"), metrics["timings"]["wall_seconds"].get("train")
             met_after = metrics["cost"]["met_after_seconds"]
             if case.reference == GENERATED:
-                truth = self.source()
-        if case.copies or case.judge:
+                truth = self.model(SOURCE)
+        if case.source or case.judge:
             if not own.exists():
-                beads = self.elsewhere(case, model) if case.copies else directory / "production" / "trained" / "beads.h5"
-                own.write_text(json.dumps(self.compare(beads, case.judge or case.reference)))
+                beads = self.elsewhere(case, model) if case.source else directory / "production" / "trained" / "beads.h5"
+                own.write_text(json.dumps(self.compare(beads, case.judge or case.reference, case.group == "together")))
             metrics = json.loads(own.read_text())
         return Result(case.group, case.name, case.setting or case.name, metrics, model, seconds, met_after, truth, case.bars)
 
@@ -296,6 +310,23 @@ def size_dependence(source: Result) -> str:
     )
 
 
+def collective(small: dict, large: dict) -> str:
+    """What all-atom water shows of collective motion, and of diffusion in both boxes."""
+
+    def figure(run, name, error, unit=1.0):
+        value, doubt = run[name], run[error]
+        return "–" if value is None else f"{unit * value:.3f}" + (f" ± {unit * doubt:.3f}" if doubt is not None else "")
+
+    current = ", ".join(f"{value:.2f} at {lag:g} ps" for lag, value in small["transverse_current"] or () if lag in (0.2, 0.4, 0.8))
+    parts = [f"All-atom: viscosity {figure(small, 'viscosity_mPa_s', 'viscosity_stderr')} mPa·s (shear waves); C_T(k₁) {current}"]
+    for name, meaning in (("transverse", "across"), ("longitudinal", "along")):
+        curve = ((small["displacement_correlation"] or {}).get(name) or {}).get("first_shell") or ()
+        shown = ", ".join(f"{value:.2f} ± {error or 0.0:.2f} at {lag:g} ps" for lag, value, error in curve if lag in (0.5, 1.0, 5.0))
+        parts.append(f"first neighbours share {meaning} their separation {shown}")
+    diffusion = [figure(run, "diffusion_cm2_per_s", "diffusion_stderr", 1e5) for run in (small, large)]
+    return "; ".join(parts) + f". D {diffusion[0]} with 343 molecules and {diffusion[1]} with 2744."
+
+
 def main() -> None:
     every = cases()
     groups = list(dict.fromkeys(case.group for case in every))
@@ -307,19 +338,21 @@ def main() -> None:
     chosen = [case for case in every if not arguments.groups or case.group in arguments.groups]
     if arguments.quick:
         chosen = list({case.group: case for case in reversed(chosen)}.values())[::-1]
-    target = arguments.out / "quality.md" if arguments.quick else TABLE
-    runs, done, notes = Runs(arguments.out, arguments.quick), [], {}
+    path = arguments.out / "quality.json" if arguments.quick else BOOK
+    runs, book, order = Runs(arguments.out, arguments.quick), Book.read(path), [(case.group, case.name) for case in every]
     for k, case in enumerate(chosen):
         print(f"{k + 1} of {len(chosen)}: {case.group}, {case.name}", flush=True)
         try:
-            done.append(runs.result(case))
-            if case.copies:
-                notes[case.group] = size_dependence(runs.result(SOURCE))
+            book.add(runs.result(case).record(), order)
+            if case.group == "extrapolation":
+                book.notes[case.group] = size_dependence(runs.result(SOURCE))
+            if case.group == "together":
+                book.notes[case.group] = collective(analysis.metrics(runs.measured(WATER)), analysis.metrics(runs.measured(MANY)))
         except (subprocess.CalledProcessError, ProductionExploded) as error:
             print(f"  failed ({error}), see {arguments.out / 'cases' / case.directory / 'log.txt'}", flush=True)
             continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(table(done, notes, runs.made()))
+        book.references |= runs.made()
+        book.write(path)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from statistics import mean, median, stdev
 
 import numpy as np
@@ -15,10 +17,12 @@ from openmm_cgadv.units import KB
 
 LAGS = 0.02, LONGEST_LAG
 """Lags of the mean squared displacements that count (ps)."""
-DISTANCES = np.arange(0.26, 0.75, 0.002)
+DISTANCES = np.arange(0.26, 0.755, 0.01)
 """Where pair energies of different seeds are compared (nm)."""
 SEEN = 0.05
 """g(r) above which a pair energy can be known from a reference."""
+SHARED_LAGS = 0.1, 5.0
+"""Lags of the displacements that neighbours share that count (ps)."""
 SPREADS = {"D": 0.02, "friction": 0.03, "u(r)": 0.05}
 """Bars of the spread over seeds: standard deviations of D and of friction, relative; root mean square of u(r) in kT."""
 
@@ -34,6 +38,12 @@ class Bars:
     friction: float = 0.02
     energy: float = 0.1
     """Root mean square of u(r) against a known one, in kT."""
+    viscosity: float | None = None
+    """Relative. None, here and below, where collective motion is not judged."""
+    shared: float = 0.05
+    """Of displacements that neighbours share."""
+    current: float = 0.06
+    """Of the transverse current's correlation at the shortest wave vector."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +86,73 @@ class Result:
         """∫K dt, mean over bead types (1/ps); None of friction between pairs."""
         return None if self.model.friction is None else float(self.model.friction.mean())
 
+    @property
+    def collective(self) -> bool:
+        """Whether collective motion is judged."""
+        return self.bars is not None and self.bars.viscosity is not None
+
+    def record(self) -> Record:
+        """What the table shows of it."""
+        run = self.metrics["trained"]
+        numbers = {"D": run["diffusion_cm2_per_s"], "off": self.diffusion, "friction": self.friction}
+        numbers |= {name: run[name] for name in ("vacf_rms", "rdf_l1", "adf_l1")}
+        numbers |= {"seconds": self.seconds, "met_after": self.met_after}
+        energy = pair_energy(self.model, DISTANCES) / (KB * self.model.temperature)
+        return Record(self.group, self.name, self.setting, row(self), numbers, energy.round(4).tolist())
+
+
+@dataclass(frozen=True)
+class Record:
+    """A row of the table, and what summaries need of it.
+
+    Attributes
+    ----------
+    group, name, setting : str
+    cells : dict
+        By column.
+    numbers : dict
+        Figures that are averaged over seeds; None where there is none.
+    energy : list
+        u(r)/kT at `DISTANCES` of every pair of types.
+    """
+
+    group: str
+    name: str
+    setting: str
+    cells: dict[str, str]
+    numbers: dict[str, float | None]
+    energy: list[list[float]]
+
+
+@dataclass
+class Book:
+    """All that the table holds, kept in a file beside it, so that other groups and other machines can add to it."""
+
+    records: list[Record] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
+    references: dict[str, dict] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> Book:
+        """What is in a file; empty if there is none."""
+        if not path.exists():
+            return cls()
+        kept = json.loads(path.read_text())
+        return cls([Record(**record) for record in kept["records"]], kept["notes"], kept["references"])
+
+    def add(self, new: Record, order: list[tuple[str, str]]) -> None:
+        """Put in a record in place of its forerunner; what is not in ``order``, group and name of all cases, is dropped."""
+        kept = {(record.group, record.name): record for record in [*self.records, new]}
+        self.records = [kept[key] for key in order if key in kept]
+
+    def write(self, path: Path) -> None:
+        """Write the file, a record a line, and the table beside it."""
+        records = ",\n".join(json.dumps(asdict(record), ensure_ascii=False) for record in self.records)
+        rest = json.dumps({"notes": self.notes, "references": self.references}, ensure_ascii=False)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f'{{"records": [\n{records}\n],\n{rest[1:]}\n')
+        path.with_suffix(".md").write_text(table(self.records, self.notes, self.references))
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -88,6 +165,11 @@ class Figure:
     @property
     def met(self) -> bool:
         return self.value is not None and abs(self.value) <= self.bar
+
+    @property
+    def excess(self) -> float:
+        """The deviation as a multiple of the bar."""
+        return float("inf") if self.value is None else abs(self.value) / self.bar
 
 
 def pair_energy(model: Model, r: np.ndarray) -> np.ndarray:
@@ -139,7 +221,38 @@ def figures(result: Result) -> list[Figure]:
     if result.truth is not None:
         found.append(Figure("friction", result.friction / float(result.truth.friction.mean()) - 1, bars.friction))
         found.append(Figure("u(r)", energy_error(result.model, result.truth, reference["rdf"]), bars.energy))
-    return found
+    return found if bars.viscosity is None else found + together(run, reference, bars)
+
+
+def together(run: dict, reference: dict, bars: Bars) -> list[Figure]:
+    """Collective motion: viscosities, displacements that neighbours share, and the decay of shear waves."""
+    truth, error = reference["viscosity_mPa_s"], reference["viscosity_stderr"] or 0.0
+    found = []
+    for name, kind in (("viscosity_mPa_s", "waves"), ("stress_viscosity_mPa_s", "stress")):
+        off = None if run[name] is None or truth is None else run[name] / truth - 1
+        found.append(Figure(f"η of the {kind}", off, max(bars.viscosity, 2 * error / truth if truth else 0.0)))
+    for component, shells in reference["displacement_correlation"].items():
+        if component == "reasons":
+            continue
+        for shell, curve in shells.items():
+            own = {lag: value for lag, value, _ in run["displacement_correlation"][component][shell]}
+            found += [
+                Figure(f"shared {component}, {shell.replace('_', ' ')}, at {lag:g} ps", own[lag] - value, max(bars.shared, 2 * (error or 0.0)))
+                for lag, value, error in curve
+                if lag in own and SHARED_LAGS[0] * (1 - 1e-6) <= lag <= SHARED_LAGS[1] * (1 + 1e-6)
+            ]
+    own, errors = dict(map(tuple, run["transverse_current"])), dict(map(tuple, reference["transverse_current_stderr"]))
+    return found + [
+        Figure(f"C_T at {lag:g} ps", own[lag] - value, max(bars.current, 2 * (errors[lag] or 0.0)))
+        for lag, value in reference["transverse_current"]
+        if lag in own
+    ]
+
+
+def largest(found: list[Figure], start: str) -> float | None:
+    """The largest deviation of figures whose names start so."""
+    values = [abs(figure.value) for figure in found if figure.name.startswith(start)]
+    return max(values, default=None)
 
 
 def number(value: float | None, digits: int) -> str:
@@ -147,15 +260,16 @@ def number(value: float | None, digits: int) -> str:
 
 
 def missed(result: Result) -> str:
-    """Bars that are missed, by name; of displacements the worst."""
+    """Bars that are missed, by name; of curves the worst lag."""
     if result.bars is None:
         return "–"
-    wrong = [figure for figure in figures(result) if not figure.met]
-    moved = [figure for figure in wrong if figure.name.startswith("MSD")]
-    shown = [figure.name for figure in wrong if figure not in moved]
-    if moved:
-        shown.append(max(moved, key=lambda figure: abs(figure.value) / figure.bar).name)
-    return "none" if not shown else ", ".join(shown)
+    worst: dict[str, Figure] = {}
+    for figure in figures(result):
+        if not figure.met:
+            curve = figure.name.split(" at ")[0]
+            if curve not in worst or figure.excess > worst[curve].excess:
+                worst[curve] = figure
+    return ", ".join(figure.name for figure in worst.values()) or "none"
 
 
 def row(result: Result) -> dict[str, str]:
@@ -174,6 +288,12 @@ def row(result: Result) -> dict[str, str]:
     for name, label in (("rdf_l1", "g(r)"), ("adf_l1", "P(θ)"), ("second_adf_l1", "P(θ), second shell")):
         cells[f"{label} (floor)"] = f"{number(run[name], 4)} ({number(floor[name], 4)})"
     cells["∫K dt, 1/ps"] = number(result.friction, 2)
+    if result.collective:
+        for name, kind in (("viscosity", "waves"), ("stress_viscosity", "stress")):
+            cells[f"η of the {kind}, mPa·s"] = f"{number(run[f'{name}_mPa_s'], 3)} ± {number(run[f'{name}_stderr'], 3)}"
+        found = together(run, reference, result.bars)
+        cells["shared, largest difference"] = number(largest(found, "shared"), 3)
+        cells["C_T(k₁), largest difference"] = number(largest(found, "C_T"), 3)
     if result.truth is not None:
         wrong = {figure.name: figure.value for figure in figures(result)}
         cells["∫K dt − truth, %"] = f"{100 * wrong['friction']:+.1f}"
@@ -183,39 +303,41 @@ def row(result: Result) -> dict[str, str]:
     return cells
 
 
-def spread(results: list[Result]) -> dict[str, str]:
+def spread(records: list[Record]) -> dict[str, str]:
     """Cells of the summary of several seeds of one setting."""
 
-    def over(values, form=".4f"):
-        values = [value for value in values if value is not None]
-        return f"{mean(values):{form}}" if values else "–"
+    def every(name):
+        return [record.numbers[name] for record in records if record.numbers[name] is not None]
 
-    def middle(values):
-        values = [value for value in values if value is not None]
+    def over(name, form=".4f", unit=1.0):
+        values = every(name)
+        return f"{unit * mean(values):{form}}" if values else "–"
+
+    def middle(name):
+        values = every(name)
         return number(median(values) if values else None, 0)
+
+    def relative(name):
+        values = every(name)
+        return held(name, stdev(values) / mean(values) if len(values) == len(records) else None)
 
     def held(name, value):
         return "–" if value is None else f"{value:.3f}{'' if value <= SPREADS[name] else ' ✗'}"
 
-    found = [result.metrics["trained"]["diffusion_cm2_per_s"] for result in results]
-    frictions = [result.friction for result in results if result.friction is not None]
-    energies = np.array([pair_energy(result.model, DISTANCES) for result in results])
-    deviation = float(np.sqrt(energies.var(0, ddof=1).mean())) / (KB * results[0].model.temperature)
-    known = None not in found
-    runs = [result.metrics["trained"] for result in results]
+    energies = np.array([record.energy for record in records])
     return {
-        "setting": results[0].setting,
-        "seeds": str(len(results)),
-        "D − reference, %": over([result.diffusion and 100 * result.diffusion for result in results], "+.1f"),
-        f"sd of D (bar {SPREADS['D']:g})": held("D", stdev(found) / mean(found) if known else None),
-        f"sd of ∫K dt (bar {SPREADS['friction']:g})": held("friction", stdev(frictions) / mean(frictions) if frictions else None),
-        f"u(r), rms, kT (bar {SPREADS['u(r)']:g})": held("u(r)", deviation),
-        "VACF rms": over([run["vacf_rms"] for run in runs]),
-        "g(r)": over([run["rdf_l1"] for run in runs]),
-        "P(θ)": over([run["adf_l1"] for run in runs]),
-        "training, median, s": middle([result.seconds for result in results]),
-        "live validation good from, median, s": middle([result.met_after for result in results]),
-        "all bars met by": f"{sum(missed(result) == 'none' for result in results)} of {len(results)}",
+        "setting": records[0].setting,
+        "seeds": str(len(records)),
+        "D − reference, %": over("off", "+.1f", 100),
+        f"sd of D (bar {SPREADS['D']:g})": relative("D"),
+        f"sd of ∫K dt (bar {SPREADS['friction']:g})": relative("friction"),
+        f"u(r), rms, kT (bar {SPREADS['u(r)']:g})": held("u(r)", float(np.sqrt(energies.var(0, ddof=1).mean()))),
+        "VACF rms": over("vacf_rms"),
+        "g(r)": over("rdf_l1"),
+        "P(θ)": over("adf_l1"),
+        "training, median, s": middle("seconds"),
+        "live validation good from, median, s": middle("met_after"),
+        "all bars met by": f"{sum(record.cells['bars missed'] == 'none' for record in records)} of {len(records)}",
     }
 
 
@@ -225,12 +347,12 @@ def lines_of(rows: list[dict[str, str]]) -> list[str]:
     return [*head, *("| " + " | ".join(cells.values()) + " |" for cells in rows)]
 
 
-def table(results: list[Result], notes: dict[str, str], references: dict[str, dict]) -> str:
+def table(records: list[Record], notes: dict[str, str], references: dict[str, dict]) -> str:
     """The whole file: groups with their summaries, then what the references took.
 
     Parameters
     ----------
-    results : list of Result
+    records : list of Record
     notes : dict
         A sentence or two for some groups.
     references : dict
@@ -242,22 +364,25 @@ def table(results: list[Result], notes: dict[str, str], references: dict[str, di
         "Written by `scripts/quality`: every row is one training by the defaults, but for what its name says, and 2 ns of OpenMM production.",
         "± is one standard error; floors compare two halves of the reference. A bar is missed by more than the larger of the bar and twice",
         f"the reference's own error: D and mean squared displacements ({LAGS[0]:g} to {LAGS[1]:g} ps) 3 %, in other liquids D 5 %, of a known truth D 2 %,",
-        "friction 2 % and u(r) 0.1 kT; VACF rms 0.015; g(r) the larger of 0.01 and twice the floor; P(θ) twice the floor.",
+        "friction 2 % and u(r) 0.1 kT; VACF rms 0.015; g(r) the larger of 0.01 and twice the floor; P(θ) twice the floor. Where friction is",
+        "between pairs: D and displacements 4 %, VACF 0.02, viscosity, from shear waves and from the stress, 10 %, displacements that neighbours",
+        f"share ({SHARED_LAGS[0]:g} to {SHARED_LAGS[1]:g} ps, two shells) 0.05, the decay of the longest shear wave 0.06.",
     ]
-    for group in dict.fromkeys(result.group for result in results):
-        here = [result for result in results if result.group == group]
-        lines += ["", f"## {group}", ""]
+    for group in dict.fromkeys(record.group for record in records):
+        here = [record for record in records if record.group == group]
+        lines += [""] * (lines[-1] != "") + [f"## {group}", ""]
         if notes.get(group):
             lines += [notes[group], ""]
-        lines += lines_of([row(result) for result in here])
+        for columns in dict.fromkeys(tuple(record.cells) for record in here):
+            lines += [*lines_of([record.cells for record in here if tuple(record.cells) == columns]), ""]
         settings = [[r for r in here if r.setting == name] for name in dict.fromkeys(r.setting for r in here)]
         summary = [spread(same) for same in settings if len(same) > 1]
         if summary:
-            lines += ["", *lines_of(summary)]
+            lines += lines_of(summary)
     if references:
-        lines += ["", "## references", ""]
+        lines += [""] * (lines[-1] != "") + ["## references", ""]
         lines += lines_of([
             {"reference": name, "wall time, s": number(known.get("seconds"), 0), "all-atom, ns/day": number(known.get("ns_per_day"), 1)}
             for name, known in references.items()
         ])  # fmt: skip
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines).rstrip() + "\n"

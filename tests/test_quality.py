@@ -19,7 +19,7 @@ from openmm_cgadv.units import KB
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import quality  # noqa: E402
-from quality_table import DISTANCES, Bars, Result, energy_error, figures, missed, pair_energy, row, spread, table  # noqa: E402
+from quality_table import DISTANCES, Bars, Book, Result, energy_error, figures, missed, pair_energy, row, spread, table  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_spread_over_seeds_is_that_of_diffusion_friction_and_energy(model):
     others = [replace(model, drift=model.drift * (1 + x), theta=model.theta * (1 + (np.arange(len(model.theta)) < p) * x))
               for x in (-0.1, 0.0, 0.1)]  # fmt: skip
     results = [result(other, run(2.5e-5 * (1 + x)), seed=k) for k, (other, x) in enumerate(zip(others, (-0.01, 0.0, 0.01)))]
-    cells = spread(results)
+    cells = spread([one.record() for one in results])
     assert cells["sd of D (bar 0.02)"] == "0.010"
     assert cells["sd of ∫K dt (bar 0.03)"] == "0.100 ✗"
     below, above = (pair_energy(other, DISTANCES) for other in (others[0], others[2]))
@@ -95,9 +95,43 @@ def test_a_known_truth_is_compared_with_itself(model):
 
 
 def test_the_table_has_a_row_for_every_result_and_a_summary_for_seeds(model):
-    text = table([result(model, run(), seed=seed) for seed in (1, 2)], {"spce": "A note."}, {"water": {"seconds": 10.0}})
+    text = table([result(model, run(), seed=seed).record() for seed in (1, 2)], {"spce": "A note."}, {"water": {"seconds": 10.0}})
     assert text.count("\n| 5 fs, seed ") == 2 and "\n| 5 fs | 2 | +0.0 |" in text
     assert "A note." in text and "\n| water | 10 | – |" in text
+
+
+def test_rows_are_kept_beside_the_table_and_replaced_one_by_one(model, tmp_path):
+    path, order = tmp_path / "quality.json", [("spce", f"5 fs, seed {seed}") for seed in (1, 2)]
+    for seed, diffusion in ((2, 2.5e-5), (1, 2.5e-5), (2, 2.55e-5)):
+        book = Book.read(path)
+        book.add(result(model, run(diffusion), seed=seed).record(), order)
+        book.write(path)
+    book = Book.read(path)
+    assert [(record.name, record.numbers["D"]) for record in book.records] == [("5 fs, seed 1", 2.5e-5), ("5 fs, seed 2", 2.55e-5)]
+    assert path.with_suffix(".md").read_text() == table(book.records, {}, {})
+    book.add(result(model, run(), seed=1).record(), order[:1])
+    assert [record.name for record in book.records] == ["5 fs, seed 1"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, "none"),
+        ({"viscosity_mPa_s": 0.6, "stress_viscosity_mPa_s": 0.83}, "η of the waves, η of the stress"),
+        ({"transverse_current": [[0.2, 0.6], [0.4, 0.15]]}, "C_T at 0.4 ps"),
+        ({"displacement_correlation": {"transverse": {"first_shell": [[0.05, 0.9, 0.0], [0.5, 0.2, 0.0], [1.0, 0.26, 0.0]]}}},
+         "shared transverse, first shell, at 1 ps"),
+    ],
+)  # fmt: skip
+def test_collective_motion_has_bars(model, change, said):
+    moving = {
+        "viscosity_mPa_s": 0.75, "viscosity_stderr": 0.02, "stress_viscosity_mPa_s": 0.72, "stress_viscosity_stderr": 0.02,
+        "transverse_current": [[0.2, 0.65], [0.4, 0.25]], "transverse_current_stderr": [[0.2, 0.01], [0.4, 0.01]],
+        "displacement_correlation": {"transverse": {"first_shell": [[0.05, 0.1, 0.0], [0.5, 0.2, 0.0], [1.0, 0.2, 0.0]]}},
+    }  # fmt: skip
+    found = result(model, run(**moving | change), bars=Bars(viscosity=0.1))
+    found.metrics["reference"] |= moving
+    assert missed(found) == said
 
 
 def test_every_case_has_a_directory_and_an_experiment_of_its_own():
