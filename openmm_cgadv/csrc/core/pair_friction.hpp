@@ -457,6 +457,7 @@ class PairFriction {
  private:
   using V = pairs::V;
   static constexpr int W = pairs::W;
+  static constexpr int32_t NEAR_PACKS = 16;
 
   struct Kind {
     // Of listed pairs: beads; slot, or -1; slot under the last list, or -1. All but the last end
@@ -530,34 +531,44 @@ class PairFriction {
         kind.near_i.push_back(std::min(a, b));
         kind.near_j.push_back(std::max(a, b));
       }
-    std::vector<int32_t> head(types_.size()), next;
+    std::vector<int32_t> start(types_.size() + 1), other, slot;
     for (std::size_t k = 0; k < kinds_.size(); ++k) {
       Kind& kind = kinds_[k];
       const Kind& was = old_[k];
-      // The old pairs by their first bead.
-      std::fill(head.begin(), head.end(), -1);
-      next.assign(was.i.size(), -1);
+      // The old pairs by their first bead: filling moves every start to its end, the next one's.
+      std::fill(start.begin(), start.end(), 0);
       for (std::size_t s = 0; s < was.i.size(); ++s)
-        if (was.i[s] != was.j[s]) next[s] = head[was.i[s]], head[was.i[s]] = int32_t(s);
+        if (was.i[s] != was.j[s]) ++start[was.i[s] + 1];
+      std::partial_sum(start.begin(), start.end(), start.begin());
+      other.resize(start.back()), slot.resize(start.back());
+      for (std::size_t s = 0; s < was.i.size(); ++s)
+        if (was.i[s] != was.j[s]) {
+          int32_t& at = start[was.i[s]];
+          other[at] = was.j[s], slot[at++] = int32_t(s);
+        }
       const std::size_t listed = kind.near_i.size();
       kind.carried.resize(listed);
       kind.slot.assign(listed + W, -1);
       kind.near_i.resize(listed + W, 0), kind.near_j.resize(listed + W, 0);
       for (std::size_t m = 0; m < listed; ++m) {
-        int32_t s = head[kind.near_i[m]];
-        while (s >= 0 && was.j[s] != kind.near_j[m]) s = next[s];
-        kind.carried[m] = s;
+        const int32_t i = kind.near_i[m], end = start[i];
+        int32_t at = i > 0 ? start[i - 1] : 0;
+        while (at < end && other[at] != kind.near_j[m]) ++at;
+        kind.carried[m] = at < end ? slot[at] : -1;
       }
     }
   }
 
-  // Slots for some more pairs. They are handed out across packs, so that the pairs of one bead,
-  // which follow one another in the list, are not in one pack, where their sums would wait for each
-  // other.
+  // Slots for some more pairs. They are handed out across some packs at a time: the pairs of one
+  // bead, which follow one another in the list, are not in one pack, where their sums would wait
+  // for each other, but still near, so that what beads carry is in the first cache.
   void grow(Kind& kind, std::size_t pairs) const {
     const int32_t packs = int32_t((pairs + W - 1) / W), first = int32_t(kind.i.size());
-    for (int32_t k = packs * W - 1; k >= 0; --k)
-      kind.free.push_back(first + k % packs * W + k / packs);
+    for (int32_t k = packs * W - 1; k >= 0; --k) {
+      const int32_t start = k / (NEAR_PACKS * W) * NEAR_PACKS, here = k - start * W,
+                    some = std::min(NEAR_PACKS, packs - start);
+      kind.free.push_back(first + (start + here % some) * W + here / some);
+    }
     const std::size_t slots = first + packs * W;
     kind.i.resize(slots, 0), kind.j.resize(slots, 0), kind.before.resize(slots, -1);
     kind.sigma.resize(slots * 3 * extra(), 0.0);
