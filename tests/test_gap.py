@@ -99,9 +99,15 @@ def test_a_reference_without_forces_is_said_to_bound_nothing(reference):
     assert not any("bound the memory" in limit for limit in begun(reference, "langevin", 20.0).scales.limits)
 
 
+def test_friction_has_run_away_where_it_is_beyond_what_beads_can_have_and_what_it_started_from():
+    free, low, high = (torch.tensor([value]) for value in (30.0, 100.0, 400.0))
+    assert ran_away(low, free, low, False) is None and ran_away(high, free, high, False) is None
+    assert "to 13.3 times" in ran_away(high, free, low, False) and "equivariant" not in ran_away(high, free, low, False)
+    assert "equivariant" in ran_away(high, free, low, True)
+
+
 def test_friction_between_pairs_that_runs_away_ends_training(reference, tmp_path):
     training = begun(reference, "pair", 20.0, iterations=6, checkpoint_every=2)
-    assert ran_away(training.motion.bead_friction(), training.free_friction[:, 0]) is None
     step = training.step
 
     def pushed():

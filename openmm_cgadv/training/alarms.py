@@ -39,6 +39,9 @@ OPEN = 0.06
 RAN_AWAY = 5.0
 """Friction between pairs above which it has run away (kT/(m D)): a bead that nothing but friction slows has 1."""
 
+FROM_START = 2.0
+"""The same of training that was told to start from more, in units of that."""
+
 CRITIC, EQUATION, GRADIENT = "critic", "equation", "gradient"
 
 
@@ -139,20 +142,24 @@ def open_gap(margins: Tensor, pairs: bool) -> Alarm | None:
     ))  # fmt: skip
 
 
-def ran_away(friction: Tensor, free: Tensor) -> str | None:
+def ran_away(friction: Tensor, free: Tensor, start: Tensor, sees_neighbors: bool) -> str | None:
     """Why friction between pairs has run away, if it has.
 
     Parameters
     ----------
-    friction, free : Tensor [n_types]
-        Of a bead of each type, and of one that diffuses as in the reference and feels no other force (1/ps).
+    friction, free, start : Tensor [n_types]
+        Of a bead of each type, of one that diffuses as in the reference and feels no other force, and what training
+        started from (1/ps).
+    sees_neighbors : bool
+        Whether a critic does.
     """
-    worst = (friction / free).max().item()
-    if not worst > RAN_AWAY:
+    beyond = friction > torch.maximum(RAN_AWAY * free, FROM_START * start)
+    if not beyond.any():
         return None
+    cause = "; discriminator.kind: equivariant, which does not see neighbours, does not drive it there" if sees_neighbors else ""
     return (
-        f"friction between pairs ran away to {worst:.1f} times that of a bead which nothing else slows; discriminator.kind: equivariant, "
-        "which does not see neighbours, does not drive it there"
+        f"friction between pairs ran away to {(friction / free)[beyond].max().item():.1f} times that of a bead which "
+        f"nothing else slows{cause}"
     )
 
 

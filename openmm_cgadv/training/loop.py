@@ -82,9 +82,11 @@ class Loop:
         frozen = all_frozen(self.course.mobility, seen.structure, len(training.phi))
         if frozen is not None:
             raise ChainsFroze(frozen)
-        runaway = ran_away(training.motion.bead_friction(), training.free_friction[:, 0]) if training.pairs else None
-        if runaway is not None:
-            raise FrictionRanAway(runaway)
+        if training.pairs:
+            start = torch.tensor(training.scales.friction_per_ps, dtype=torch.float64)
+            runaway = ran_away(training.motion.bead_friction(), training.free_friction[:, 0], start, training.sees_neighbors)
+            if runaway is not None:
+                raise FrictionRanAway(runaway)
         if schedule.begun is not None:
             self._rest()
         return values
