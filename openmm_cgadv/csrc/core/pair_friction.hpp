@@ -460,9 +460,9 @@ class PairFriction {
   static constexpr int32_t NEAR_PACKS = 16;
 
   struct Kind {
-    // Of listed pairs: beads; slot, or -1; slot under the last list, or -1. All but the last end
-    // with a pack of beads 0 and 0, which are never in range.
-    std::vector<int32_t> near_i, near_j, slot, carried;
+    // Of listed pairs: beads; their places; slot, or -1; slot under the last list, or -1. Places and
+    // slots end with a pack of places 0 and 0, which are never in range.
+    std::vector<int32_t> near_i, near_j, place_i, place_j, slot, carried;
     // Of slots: beads, slot in the step before. Slots without a pair.
     std::vector<int32_t> i, j, before, free;
     Array<double> sigma;     // fields 3 k + c
@@ -476,7 +476,8 @@ class PairFriction {
   std::vector<Kind> kinds_, old_;  // under the present list and, once it is new, the one before
   pairs::Solver solver_;
   Box box_;
-  Array<double> x_, listed_x_;
+  Array<double> x_;
+  Array<float> listed_x_;
   int64_t builds_ = 0;
   std::vector<int32_t> come_, fresh_;
 
@@ -520,16 +521,19 @@ class PairFriction {
     old_.swap(kinds_);
     kinds_.resize(old_.size());
     for (Kind& kind : kinds_) {
-      for (auto* list : {&kind.near_i, &kind.near_j, &kind.i, &kind.j, &kind.before, &kind.free})
+      for (auto* list : {&kind.near_i, &kind.near_j, &kind.place_i, &kind.place_j, &kind.i, &kind.j,
+                         &kind.before, &kind.free})
         list->clear();
       kind.sigma.clear(), kind.response.clear(), kind.mass.clear();
     }
     for (int p = 0; p < list_.size(); ++p)
       for (int32_t k = 0; k < list_.half_count[p]; ++k) {
-        const int32_t a = list_.order[p], b = list_.order[list_.half[list_.half_start[p] + k]];
+        const int32_t q = list_.half[list_.half_start[p] + k], a = list_.order[p], b = list_.order[q];
         Kind& kind = kinds_[tables_->shape.kind(types_[a], types_[b])];
         kind.near_i.push_back(std::min(a, b));
         kind.near_j.push_back(std::max(a, b));
+        kind.place_i.push_back(p);
+        kind.place_j.push_back(q);
       }
     std::vector<int32_t> start(types_.size() + 1), other, slot;
     for (std::size_t k = 0; k < kinds_.size(); ++k) {
@@ -548,8 +552,9 @@ class PairFriction {
         }
       const std::size_t listed = kind.near_i.size();
       kind.carried.resize(listed);
-      kind.slot.assign(listed + W, -1);
-      kind.near_i.resize(listed + W, 0), kind.near_j.resize(listed + W, 0);
+      const std::size_t padded = listed + Simd<float>::W;
+      kind.slot.assign(padded, -1);
+      kind.place_i.resize(padded, 0), kind.place_j.resize(padded, 0);
       for (std::size_t m = 0; m < listed; ++m) {
         const int32_t i = kind.near_i[m], end = start[i];
         int32_t at = i > 0 ? start[i - 1] : 0;
@@ -576,23 +581,45 @@ class PairFriction {
     kind.mass.resize(slots * 2, 1.0);
   }
 
+  bool in_range(int32_t i, int32_t j) const {
+    double d[3];
+    for (int c = 0; c < 3; ++c) d[c] = x_[4 * i + c] - x_[4 * j + c];
+    box_.nearest(d[0], d[1], d[2]);
+    const double r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2];
+    return r2 > 0 && r2 < tables_->shape.r_cut * tables_->shape.r_cut;
+  }
+
   void come_and_go(int64_t t, const PairNoise& noise, int number) {
     Kind& kind = kinds_[number];
-    const PackBox<double> box(box_);
-    const V cut2 = broadcast(tables_->shape.r_cut * tables_->shape.r_cut);
+    // Single precision tells of most pairs that nothing has changed.
+    const PackBox<float> box(box_);
+    const double cut = tables_->shape.r_cut,
+                 doubt = 2e-6 * cut * (box_.ax + box_.by + box_.cz + cut);
+    const Pack<float> surely_in = broadcast(float(cut * cut - doubt)),
+                      surely_out = broadcast(float(cut * cut + doubt));
     come_.clear();
-    for (int k = 0; k < int(kind.carried.size()); k += W) {
-      V d[3];
-      pairs::difference(x_.data(), &kind.near_i[k], &kind.near_j[k], d);
-      box.nearest(d[0], d[1], d[2], [](V v) { return v; });
-      const V r2 = pairs::dot(d, d);
-      const Mask<double> inside = (r2 < cut2) & (r2 > V{});
-      const Mask<double> had =
-          __builtin_convertvector(load_index<double>(&kind.slot[k]), Mask<double>) >= 0;
-      int32_t changed[2 * W];
-      const int changes = append(changed, Index<double>(pairs::numbers() + k), inside != had);
-      for (int c = 0; c < changes; ++c) {
-        const int32_t m = changed[c], slot = kind.slot[m];
+    for (int k = 0; k < int(kind.carried.size()); k += Simd<float>::W) {
+      Pack<float> a[4], b[4], r2{};
+      fetch4(listed_x_.data(), &kind.place_i[k], a);
+      fetch4(listed_x_.data(), &kind.place_j[k], b);
+      for (int c = 0; c < 3; ++c) a[c] -= b[c];
+      box.nearest(a[0], a[1], a[2], [](Pack<float> v) { return v; });
+      for (int c = 0; c < 3; ++c) r2 += a[c] * a[c];
+      const Mask<float> had = load_index<float>(&kind.slot[k]) >= 0;
+      int32_t doubtful[2 * Simd<float>::W];
+      const int number = append(doubtful, lanes<float>() + k,
+                                had ? !(r2 < surely_in) : !(r2 > surely_out));
+      if (number == 0) continue;
+      float of[Simd<float>::W];
+      store<float>(of, r2);
+      for (int d = 0; d < number; ++d) {
+        const int32_t m = doubtful[d], slot = kind.slot[m];
+        if (m >= int(kind.carried.size())) break;
+        const float found = of[m - k];
+        const bool in = found > float(doubt) && found < float(cut * cut - doubt) ||
+                        !(found > float(cut * cut + doubt)) &&
+                            in_range(kind.near_i[m], kind.near_j[m]);
+        if (in == (slot >= 0)) continue;
         if (slot < 0) {
           come_.push_back(m);
           continue;
