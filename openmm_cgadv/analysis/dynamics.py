@@ -421,7 +421,7 @@ def vacf_rms(curve: Vacf, reference: Vacf, blocks=slice(None),
 
 
 def temperature(trajectory, *, start: int = 0, stop: int | None = None,
-                max_frames: int = 1000) -> tuple[float, float]:
+                max_frames: int = 20_000) -> tuple[float, float]:
     """Kinetic temperature and its standard error, K, from stored velocities.
 
     ``T = sum m |v - v_com|^2 / (3 (N - 1) kB)``: relative to the centre of mass, so that it holds
