@@ -166,9 +166,9 @@ def create_integrator(drift: np.ndarray, types: np.ndarray, temperature: float, 
         Matrices A (1/ps).
     types : ndarray [N] of int
         Bead types of all particles of the System.
-    temperature : float
+    temperature : float or Quantity
         (K)
-    timestep : float
+    timestep : float or Quantity
         (ps)
     seed : int
         Of the noise, from -2³¹ to 2³¹ - 1; 0 asks for a fresh one whenever a Context is made.
@@ -187,7 +187,7 @@ def create_integrator(drift: np.ndarray, types: np.ndarray, temperature: float, 
         raise ValueError(f"drift: found shape {drift.shape}, expected [n_types, K + 1, K + 1]")
     integrator = _from_xml(
         "cgadv_integrator_xml", *_doubles(drift), ctypes.c_int64(len(drift)), *_integers(types),
-        ctypes.c_double(temperature), ctypes.c_double(timestep), _seed(seed),
+        *_state(temperature, timestep), _seed(seed),
     )  # fmt: skip
     integrator.__class__ = GeneralizedLangevinIntegrator
     return integrator
@@ -249,9 +249,9 @@ def create_pair_integrator(
     friction : PairFrictionParameters
     types : ndarray [N] of int
         Bead types of all particles of the System.
-    temperature : float
+    temperature : float or Quantity
         (K)
-    timestep : float
+    timestep : float or Quantity
         (ps)
     seed : int
         Of the noise, from -2³¹ to 2³¹ - 1; 0 asks for a fresh one whenever a Context is made.
@@ -268,8 +268,8 @@ def create_pair_integrator(
         The arguments do not match each other.
     """
     integrator = _from_xml(
-        "cgadv_pair_integrator_xml", *_friction(friction), *_integers(types), ctypes.c_double(temperature),
-        ctypes.c_double(timestep), ctypes.c_double(tolerance), _seed(seed),
+        "cgadv_pair_integrator_xml", *_friction(friction), *_integers(types), *_state(temperature, timestep),
+        ctypes.c_double(tolerance), _seed(seed),
     )  # fmt: skip
     integrator.__class__ = PairFrictionIntegrator
     return integrator
@@ -418,6 +418,13 @@ def _friction(friction: PairFrictionParameters) -> tuple:
         *_doubles(friction.splines),
         *_doubles(friction.memory),
     )
+
+
+def _state(temperature, timestep) -> tuple[ctypes.c_double, ctypes.c_double]:
+    """In K and ps."""
+    from openmm import unit
+
+    return ctypes.c_double(plain(temperature, unit.kelvin)), ctypes.c_double(plain(timestep, unit.picosecond))
 
 
 def _seed(seed: int) -> ctypes.c_int32:

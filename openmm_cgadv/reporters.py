@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,11 +104,6 @@ class H5MDReporter:
             self._writer.flush()
         self._flushed = time.monotonic()
 
-    def __del__(self):
-        # The constructor may have failed.
-        if getattr(self, "_writer", None) is not None:
-            self.close()
-
     def _checkpoint_follows(self, simulation) -> bool:
         """Whether a checkpoint is written before the next frame."""
         return any(
@@ -149,6 +145,8 @@ class H5MDReporter:
             {"first_step": first_step},
             velocities=self.velocities,
         )
+        # Where nobody closes it, frames are written when the reporter is gone or the program ends.
+        weakref.finalize(self, self._writer.flush)
 
     def _take(self, state) -> None:
         velocities = state.getVelocities(asNumpy=True)._value if self.velocities else None

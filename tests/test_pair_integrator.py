@@ -344,6 +344,13 @@ def test_serialized_integrator_is_the_same(n_types, k):
     assert found == {"temperature": 310.0, "timestep": 0.004, "seed": 9, "tolerance": 1e-6}
 
 
+def test_temperature_and_time_step_may_be_quantities():
+    made = openmm_plugin.create_pair_integrator(random_friction(1, 2).export(), np.zeros(4), 300 * unit.kelvin, 5 * unit.femtoseconds)
+    assert made.getTemperature() == 300 * unit.kelvin and made.getStepSize() == 0.005 * unit.picoseconds
+    bead = openmm_plugin.create_integrator(np.full([1, 1, 1], 20.0), np.zeros(4), 300 * unit.kelvin, 5 * unit.femtoseconds)
+    assert bead.getStepSize() == 0.005 * unit.picoseconds
+
+
 def test_methods_are_those_of_openmm():
     friction = random_friction(1, 2).export()
     integrator = openmm_plugin.create_pair_integrator(friction, np.zeros(6), TEMPERATURE, DT, 1)

@@ -1,6 +1,9 @@
 """Reporters write what a simulation did, go on after a checkpoint, and measure as `analysis`."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -65,6 +68,23 @@ class TestH5MD:
             np.testing.assert_allclose(beads.boxes()[-1], model.box)
             assert np.abs(np.diff(beads.positions(), axis=0)).max() < 0.2
             assert np.abs(beads.positions() - model.positions).max() > 0.5 * model.box[0, 0]
+
+    def test_frames_that_nobody_wrote_are_written_when_the_program_ends(self, tmp_path):
+        script = (
+            "import sys; sys.path.append(sys.argv[1])\n"
+            "from test_reporters import *\n"
+            "model = quiet(make_model(n=64))\n"
+            "simulation = simulation_of(model)\n"
+            "simulation.reporters.append(H5MDReporter(sys.argv[2], 2, model))\n"
+            "def kept():\n    return simulation\n"
+            "sys.kept = [simulation, kept]\n"
+            "simulation.step(100)\n"
+        )
+        path = tmp_path / "beads.h5"
+        run = subprocess.run([sys.executable, "-c", script, Path(__file__).parent, path], capture_output=True, text=True)
+        assert run.returncode == 0 and "Exception" not in run.stderr, run.stderr
+        with BeadTrajectory.open(path) as beads:
+            assert beads.n_frames == 50
 
     def test_goes_on_from_a_checkpoint_without_the_frames_after_it(self, model, tmp_path):
         whole = simulation_of(model)

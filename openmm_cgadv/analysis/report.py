@@ -37,10 +37,11 @@ CURRENT_BAR = 0.06
 
 @dataclass(frozen=True)
 class Run:
-    """One run: the name it has in the report, and its figures from `metrics.metrics`."""
+    """One run: the name it has in the report, its figures from `metrics.metrics`, and its equation of motion if known."""
 
     label: str
     metrics: dict
+    equation: str | None = None
 
 
 @dataclass(frozen=True)
@@ -642,7 +643,7 @@ CAUSES = {
               "pair) does.",
     "pair": "Momentum is conserved, so it is the range, the size or the memory of the friction "
             "between neighbours that is not right yet.",
-    "unknown": "Whether momentum is conserved could not be told from so short a run.",
+    "unknown": "Whether momentum is conserved could not be told from this run.",
 }
 
 
@@ -658,8 +659,10 @@ def _equation_of_motion(data):
         if off is None or any(standing(name, run.metrics, m, data.noise_floor).state != GOOD
                               for name in ("msd", "vacf_rms")):
             continue
-        cause = ("single" if damped_shear(run.metrics, m) else
-                 "pair" if run.metrics.get("apparent_viscosity") else "unknown")
+        if run.equation is None:
+            cause = "single" if damped_shear(run.metrics, m) else "unknown"
+        else:
+            cause = "pair" if run.equation == "pair" else "single"
         found.setdefault(cause, []).append(
             f"{run.label} {off[1]:.2f} instead of {off[2]:.2f} at {off[0]:.2g} ps")
     return [f"<p class=note>Each bead moves as it should, but beads don't move together as they "
