@@ -83,7 +83,7 @@ class Result:
 
     @property
     def friction(self) -> float | None:
-        """∫K dt, mean over bead types (1/ps); None of friction between pairs."""
+        """∫K dt, mean over bead types (1/ps); of friction between pairs what a bead feels among others at rest."""
         return None if self.model.friction is None else float(self.model.friction.mean())
 
     @property
@@ -94,7 +94,9 @@ class Result:
     def record(self) -> Record:
         """What the table shows of it."""
         run = self.metrics["trained"]
-        numbers = {"D": run["diffusion_cm2_per_s"], "off": self.diffusion, "friction": self.friction}
+        numbers = {"D": run["diffusion_cm2_per_s"], "off": self.diffusion}
+        # How strong friction between pairs is for a bead among others at rest is no property of the liquid.
+        numbers["friction"] = None if self.model.equation == "pair" else self.friction
         numbers |= {name: run[name] for name in ("vacf_rms", "rdf_l1", "adf_l1")}
         numbers |= {"seconds": self.seconds, "met_after": self.met_after}
         energy = pair_energy(self.model, DISTANCES) / (KB * self.model.temperature)
