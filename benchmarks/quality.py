@@ -14,10 +14,8 @@ import subprocess
 import sys
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from math import pi
 from pathlib import Path
 
-import numpy as np
 import yaml
 from quality_table import Bars, Book, Result
 
@@ -26,7 +24,6 @@ from openmm_cgadv.analysis import metrics as analysis
 from openmm_cgadv.production import ProductionExploded, run_production, wrapped
 from openmm_cgadv.stress import stress_series
 from openmm_cgadv.trajectory import BeadTrajectory
-from openmm_cgadv.units import KB
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "benchmarks" / "quality.json"
@@ -301,16 +298,11 @@ class Runs:
 
 
 def size_dependence(source: Result) -> str:
-    """What the box of the reference does to diffusion, and what it does not do to that of the models.
-
-    The correction is that of Yeh and Hummer 2004 (doi:10.1021/jp0477147).
-    """
-    viscosity, model = source.metrics["reference"]["viscosity_mPa_s"], source.model
-    if viscosity is None:
+    """What the box of the reference does to diffusion, and what it does not do to that of the models."""
+    model, correction = source.model, source.metrics["reference"]["diffusion_box_correction_cm2_per_s"]
+    if correction is None:
         return ""
-    edge = np.linalg.det(model.box) ** (1 / 3)
-    # 1 kJ/mol/(mPa s nm) is 1.66054 · 10⁻⁵ cm²/s.
-    gain = 2.837297 * KB * model.temperature / (6 * pi * viscosity * edge) * (1 - COPIES ** (-1 / 3)) * 1.66054e-5
+    gain = correction * (1 - COPIES ** (-1 / 3))
     return (
         f"From {len(model.types)} molecules to {COPIES} times as many, all-atom diffusion grows by {1e5 * gain:.2f} · 10⁻⁵ cm²/s "
         "(Yeh and Hummer), with the viscosity of the reference. Friction on each bead by itself shows no such effect. "

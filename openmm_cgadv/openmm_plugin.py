@@ -200,18 +200,13 @@ def is_integrator(integrator) -> bool:
 
 def read_integrator(integrator) -> dict:
     """What a ``GeneralizedLangevinIntegrator`` holds: the arguments of :func:`create_integrator`."""
-    import openmm
-
-    root = ElementTree.fromstring(openmm.XmlSerializer.serialize(integrator))
+    root, common = _held(integrator)
     drift = np.array(root.find("Drift").get("matrices").split(), dtype=np.float64)
     n_types = int(root.find("Drift").get("types"))
     size = round((len(drift) / n_types) ** 0.5)
     return {
         "drift": drift.reshape(n_types, size, size),
-        "types": np.array(root.find("Beads").get("types").split(), dtype=np.int64),
-        "temperature": float(root.get("temperature")),
-        "timestep": float(root.get("stepSize")),
-        "seed": int(root.get("randomSeed")),
+        **common,
     }
 
 
@@ -282,11 +277,9 @@ def is_pair_integrator(integrator) -> bool:
 
 def read_pair_integrator(integrator) -> dict:
     """What a ``PairFrictionIntegrator`` holds: the arguments of :func:`create_pair_integrator`."""
-    import openmm
-
     from .dynamics import PairFrictionParameters
 
-    root = ElementTree.fromstring(openmm.XmlSerializer.serialize(integrator))
+    root, common = _held(integrator)
     found = root.find("PairFriction").attrib
     numbers = {name: np.array(found[name].split(), dtype=np.float64) for name in ("rMin", "splines", "memory")}
     pairs, k = len(numbers["rMin"]), int(found["auxiliary"])
@@ -297,10 +290,7 @@ def read_pair_integrator(integrator) -> dict:
             numbers["splines"].reshape(pairs, k + 1, 2, -1),
             numbers["memory"].reshape(pairs, k, k),
         ),
-        "types": np.array(root.find("Beads").get("types").split(), dtype=np.int64),
-        "temperature": float(root.get("temperature")),
-        "timestep": float(root.get("stepSize")),
-        "seed": int(root.get("randomSeed")),
+        **common,
         "tolerance": float(root.get("tolerance")),
     }
 
@@ -418,6 +408,19 @@ def _friction(friction: PairFrictionParameters) -> tuple:
         *_doubles(friction.splines),
         *_doubles(friction.memory),
     )
+
+
+def _held(integrator) -> tuple[ElementTree.Element, dict]:
+    """An integrator's XML, and what integrators of both kinds hold."""
+    import openmm
+
+    root = ElementTree.fromstring(openmm.XmlSerializer.serialize(integrator))
+    return root, {
+        "types": np.array(root.find("Beads").get("types").split(), dtype=np.int64),
+        "temperature": float(root.get("temperature")),
+        "timestep": float(root.get("stepSize")),
+        "seed": int(root.get("randomSeed")),
+    }
 
 
 def _state(temperature, timestep) -> tuple[ctypes.c_double, ctypes.c_double]:
