@@ -41,6 +41,26 @@ def test_beads_have_the_temperature_of_the_water(water):
     assert_at_rest(water)
 
 
+def test_what_a_time_step_adds_to_the_kinetic_energy_is_that_of_oscillators():
+    """Positions and half-step velocities of x'' = -w^2 x circle on x = A cos(p n), v = A w sin(p (n + 1/2)); their canonical
+    distribution is that of the action A^2 w cos(p / 2) / 2 times the frequency p / dt, with p = 2 asin(w dt / 2)."""
+    dt, frequencies = 0.002, np.repeat([20.0, 140.0, 300.0], 100)
+    system, force = openmm.System(), openmm.CustomExternalForce("0.5 * k * (x^2 + y^2 + z^2)")
+    force.addPerParticleParameter("k")
+    for i, w in enumerate(frequencies):
+        system.addParticle(2.0)
+        force.addParticle(i, [2.0 * w ** 2])
+    system.addForce(force)
+    context = openmm.Context(system, openmm.VerletIntegrator(dt), openmm.Platform.getPlatformByName("Reference"))
+    p = 2 * np.arcsin(frequencies * dt / 2)
+    amplitude = np.sqrt(2 / (frequencies * np.cos(p / 2) * p / dt))  # of a mean action times frequency of 1
+    phase = np.random.default_rng(1).uniform(0, 2 * np.pi, [len(p), 3])
+    context.setPositions(amplitude[:, None] * np.cos(phase))
+    context.setVelocities(-(amplitude * frequencies)[:, None] * np.sin(phase - p[:, None] / 2))
+    exact = np.mean(amplitude ** 2 * frequencies ** 2) / 2 - 1
+    assert simulate.excess_warmth(context) == pytest.approx(exact, rel=0.05)
+
+
 def test_water_has_its_density(water):
     volume = np.linalg.det(water.boxes())
     assert np.ptp(volume) == 0
