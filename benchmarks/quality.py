@@ -31,8 +31,8 @@ TOO_HIGH, TOO_LOW = 80.0, 5.0
 """Four times, and a quarter of, the friction of water's beads (1/ps)."""
 PAIRS_TOO_HIGH, PAIRS_TOO_LOW = 400.0, 25.0
 """The same where it is between pairs, of a bead whose neighbours move independently of it."""
-LENGTH = 2000.0
-"""Of the runs that are measured (ps)."""
+LENGTH, LENGTH_TOGETHER = 2000.0, 4000.0
+"""Of the runs that are measured (ps); of those whose viscosity is, which twice as much motion tells to 2 %."""
 COPIES = 8
 """How many times as many molecules a model is tried on."""
 
@@ -226,7 +226,7 @@ class Runs:
         beads = self.reference(case.reference)
         temperature = REFERENCES[WATER if case.reference == GENERATED else case.reference]["temperature_K"]
         experiment.setdefault("reference", {}).update(temperature_K=temperature, beads=str(beads))
-        experiment.setdefault("production", {})["length_ps"] = LENGTH
+        experiment.setdefault("production", {})["length_ps"] = LENGTH_TOGETHER if case.group == "together" else LENGTH
         if self.quick:
             experiment["reference"].pop("length_ps", None)
             experiment["production"] |= {"length_ps": 10, "equilibration_ps": 1}

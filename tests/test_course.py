@@ -153,6 +153,8 @@ def test_memory_slower_than_the_window_is_said():
     rates = torch.tensor([[1.6, 20.0, 100.0]])
     within = torch.tensor([[22.0, 25.0]])
     assert alarms.slow_memory(rates, 0.78, within) is None
-    assert "at its floor of 0.78/ps" in alarms.slow_memory(torch.tensor([[0.80, 20.0]]), 0.78, within)
+    pinned = torch.tensor([[0.80, 20.0]])
+    assert alarms.slow_memory(pinned, 0.78, torch.tensor([[23.0, 25.0]])) is None
+    assert "at its floor of 0.78/ps" in alarms.slow_memory(pinned, 0.78, torch.tensor([[22.0, 25.0]]))
     assert "40 % of the friction acts after the end" in alarms.slow_memory(rates, 0.78, torch.tensor([[15.0, 25.0]]))
     assert alarms.slow_memory(torch.zeros([1, 0]), 0.0, torch.tensor([[15.0, 15.0]])) is None

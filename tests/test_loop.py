@@ -142,8 +142,9 @@ def test_a_mode_slower_than_the_window_is_said(reference, tmp_path):
     training = AdversarialTraining(reference, FREE, experiment(iterations=2))
     assert isinstance(training.motion, GeneralizedLangevin)
     with torch.no_grad():
-        training.motion.log_rates[0, 0] = -5.0
-        training.average[2][0, 0] = -5.0
+        motion = training.motion
+        for parameter, average, value in zip((motion.log_rates, motion.log_couplings), training.average[2:], (-5.0, 6.0)):
+            parameter[0, 0] = average[0, 0] = value
     said = []
     train(training, tmp_path, warn=said.append)
     assert any("a rate of the memory is at its floor" in sentence for sentence in said)

@@ -26,6 +26,7 @@ from .motion import initial_motion
 from .motion_critics import MotionCritics
 from .parameters import TrainedPairParameters, TrainedParameters
 from .timescales import time_scales
+from .whitened_adam import WhitenedAdam
 from .windows import ReferenceWindows, Windows, at_rest, held_out_start, window_lags
 
 POTENTIAL_RATE = 0.02
@@ -129,7 +130,7 @@ class AdversarialTraining:
         groups = self.motion.groups()
         if self.structure is not None:
             groups.append({"params": [self.phi], "rate": POTENTIAL_RATE})
-        self.optimizer = torch.optim.Adam(groups, betas=(0.5, 0.95))
+        self.optimizer = WhitenedAdam(groups, betas=(0.5, 0.95))
         self.average = [parameter.detach().clone() for parameter in self.parameters]
         self.chains = Chains(
             self.windows, settings.chains, lambda random: self.motion.start(self.masses, self.kT, random),

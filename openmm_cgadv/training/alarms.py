@@ -29,8 +29,9 @@ SATURATED = 3.0
 SLOW = 0.25
 """Part of the friction beyond the window above which memory is too slow to be learned from windows of this length."""
 
-PINNED = 0.1
-"""A rate is at its floor if it exceeds it by less than this part."""
+PINNED, SOME = 0.1, 0.1
+"""A rate is at its floor if it exceeds it by less than this part, which is worth a word from this part of the friction beyond the
+window on: windows are chosen so that a rate may well end at the floor and what they don't show still be less."""
 
 OPEN = 0.06
 """Margin above which a critic of neighbourhoods tells generated windows from others: with friction between pairs it comes to
@@ -182,12 +183,12 @@ def slow_memory(rates: Tensor, floor: float, running: Tensor) -> str | None:
     running : Tensor [..., 2]
         Friction within the window and at long times (1/ps).
     """
-    if floor > 0 and rates.numel() and float(rates.min()) < (1 + PINNED) * floor:
+    beyond = float((1 - running[..., 0] / running[..., 1]).max())
+    if beyond > SOME and floor > 0 and rates.numel() and float(rates.min()) < (1 + PINNED) * floor:
         return (
             f"a rate of the memory is at its floor of {floor:.2g}/ps, which the window sets: memory may be slower "
             "than windows show; a longer training.window_ps would tell"
         )
-    beyond = float((1 - running[..., 0] / running[..., 1]).max())
     if beyond > SLOW:
         return (
             f"{100 * beyond:.0f} % of the friction acts after the end of the window, where nothing was compared; a "

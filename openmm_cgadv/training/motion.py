@@ -20,7 +20,10 @@ from .parameters import TrainedPairParameters, TrainedParameters
 from .timescales import TimeScales
 
 FRICTION_RATE = 0.02
-"""Learning rate of logarithms, and of the coefficients of functions relative to their size."""
+"""Learning rate of logarithms."""
+
+SHAPE_RATE = 0.005
+"""Learning rate of the coefficients of functions, relative to their size."""
 
 LEAST_SIZE = 0.05
 """Size of coefficients that are smaller or zero at the start, in units of the root mean square of all."""
@@ -87,8 +90,8 @@ class BeadMotion(GeneralizedLangevin):
         return TrainedParameters(theta.detach().clone(), self.drift().detach().clone())
 
     def groups(self) -> list[dict]:
-        """Parameters and their learning rates."""
-        return [{"params": list(self.parameters()), "rate": FRICTION_RATE}]
+        """Parameters, their learning rates, and which move together."""
+        return [{"params": list(self.parameters()), "rate": FRICTION_RATE, "whitened": True}]
 
 
 class PairMotion(PairFriction):
@@ -105,7 +108,13 @@ class PairMotion(PairFriction):
     def __init__(self, neighborhood: Neighborhood, *arguments, **options):
         super().__init__(*arguments, **options)
         self.neighborhood = neighborhood
+        self.log_sizes = torch.nn.Parameter(torch.zeros(self.shapes.shape[:2], dtype=torch.float64))
         self.bound: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def splines(self) -> Tensor:
+        """Coefficients of the functions, of which each as a whole has its size besides."""
+        return self.log_sizes.exp()[:, :, None, None] * super().splines
 
     def start(self, masses: Tensor, kT: float, generator: torch.Generator) -> Tensor:
         """Velocities [N, 1, 3] of beads in equilibrium (nm/ps), with no momentum in all."""
@@ -195,8 +204,12 @@ class PairMotion(PairFriction):
         return TrainedPairParameters(theta.detach().clone(), self.export(), self.neighborhood)
 
     def groups(self) -> list[dict]:
-        """Parameters and their learning rates."""
-        return [{"params": list(self.parameters()), "rate": FRICTION_RATE}]
+        """Parameters, their learning rates, and which move together."""
+        together = [self.log_sizes, self.log_rates, self.rotations]
+        return [
+            {"params": together, "rate": FRICTION_RATE, "whitened": True},
+            {"params": [self.shapes], "rate": SHAPE_RATE},
+        ]
 
 
 def initial_motion(

@@ -10,7 +10,7 @@ window                  1.5 t, where t is the first lag, of 2, 4, 8 … frames, 
 lags                    1, 2, 4 … frames up to the window, and its end
 auxiliary variables     one, and another for every factor of eight between frame interval and window
 floor of their rates    2/window: slower memory could not be seen, and would bend the displacement past t by more
-                        than 10 %
+                        than 10 %; 1/window of friction between pairs, whose memory ends when they part besides
 their initial rates     those of the exponentials that fit the residual forces' correlation best; without forces
                         log-spaced from 4/window to 0.8/frame interval, but no faster than 4/3 ω
 initial friction        what the residual forces of the fit show within a window, ∫⟨δF(0) δF(t)⟩ dt/(3 m kT), but at most
@@ -54,8 +54,8 @@ SHARE = 1 / 8
 FRAMES = 20_000
 """Frames, evenly many at every length, that displacements are measured in."""
 OCTAVES_A_VARIABLE = 3
-FLOOR = 2.0
-"""Lowest rate of an auxiliary variable, in units of 1/window."""
+FLOOR, FLOOR_PAIRS = 2.0, 1.0
+"""Lowest rate of an auxiliary variable of a bead and of a pair of beads, in units of 1/window."""
 SLOWEST, FASTEST = 4.0, 0.8
 """Initial rates, in units of 1/window and 1/frame interval."""
 FASTEST_OMEGA, LEAST_OMEGA = 4 / 3, 1 / 4
@@ -84,6 +84,8 @@ class TimeScales:
     window_ps : float
     lags_ps : tuple of float
     auxiliary_variables : int
+    floor_per_ps : float
+        Lowest rate of an auxiliary variable, 0 if there is none.
     rates_per_ps : (float, float)
         Slowest and fastest rate of auxiliary variables to start from.
     free_friction_per_ps : tuple of float
@@ -106,6 +108,7 @@ class TimeScales:
     window_ps: float
     lags_ps: tuple[float, ...]
     auxiliary_variables: int
+    floor_per_ps: float
     rates_per_ps: tuple[float, float]
     free_friction_per_ps: tuple[float, ...]
     friction_per_ps: tuple[float, ...]
@@ -114,11 +117,6 @@ class TimeScales:
     forget_ps: float
     structure_ps: float
     limits: tuple[str, ...]
-
-    @property
-    def floor_per_ps(self) -> float:
-        """Lowest rate of an auxiliary variable."""
-        return FLOOR / self.lags_ps[-1] if self.auxiliary_variables else 0.0
 
     def resolved(self, experiment: Experiment) -> Experiment:
         """The experiment with what it left open."""
@@ -191,6 +189,7 @@ def time_scales(trajectory: BeadTrajectory, fit: InitialFit, experiment: Experim
         number = motion.auxiliary_variables
         if number is None:
             number = 1 + int(math.log2(lags[-1])) // OCTAVES_A_VARIABLE
+    floor = (FLOOR_PAIRS if motion.equation == "pair" else FLOOR) / last if number else 0.0
     free = free_friction(trajectory, moved, last)
     start = 0.5 * free
     tells = fit.residuals is not None and interval * omega <= RESOLVED
@@ -201,7 +200,7 @@ def time_scales(trajectory: BeadTrajectory, fit: InitialFit, experiment: Experim
     limits += rounded(trajectory, moved)
     limits += sparse(interval, omega, diffusive, last, memoryless)
     return TimeScales(
-        interval, diffusive, window, tuple(float(lag * interval) for lag in lags), number, (slow, max(slow, fast)),
+        interval, diffusive, window, tuple(float(lag * interval) for lag in lags), number, floor, (slow, max(slow, fast)),
         tuple(free.tolist()), tuple(start.tolist()), tells, omega, forget, last / STRUCTURE_FRAMES, tuple(limits),
     )  # fmt: skip
 
