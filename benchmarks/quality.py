@@ -127,6 +127,7 @@ def cases() -> list[Case]:
     found += [case for both in zip(*pairs) for case in both]
     found += [Case("together", f"{COPIES} times as many molecules, {name}", MANY, source=made, copies=COPIES)
               for name, made in (("10 fs, seed 1", pairs[1][0]), ("friction on each bead", source))]  # fmt: skip
+    found += from_both_sides("together", "10 fs, a critic of neighbourhoods", WATER, 2, pairs[1][0].settings | {"discriminator.kind": "graph"})
     options = {
         "defaults": {},
         "everything adversarial": {"training.potential": "adversarial"},
