@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <istream>
 #include <ostream>
 #include <string>
@@ -61,10 +60,6 @@ template <class T>
 void read(std::istream& stream, T* values, std::size_t count) {
   if (!stream.read(reinterpret_cast<char*>(values), std::streamsize(count * sizeof(T))))
     throw OpenMM::OpenMMException("loadCheckpoint: the checkpoint ends before its integrator does");
-}
-
-inline bool finite(const std::vector<double>& values) {
-  return std::all_of(values.begin(), values.end(), [](double x) { return std::isfinite(x); });
 }
 
 }  // namespace cgadv

@@ -1,6 +1,8 @@
-// Lists of numbers as text, the same in every locale and exact for doubles.
+// Lists of numbers: as text, the same in every locale and exact for doubles; whether they are finite.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <locale>
 #include <sstream>
@@ -32,5 +34,9 @@ std::vector<T> numbers(const std::string& text) {
 
 inline std::vector<double> doubles(const std::string& text) { return numbers<double>(text); }
 inline std::vector<int64_t> integers(const std::string& text) { return numbers<int64_t>(text); }
+
+inline bool finite(const std::vector<double>& values) {
+  return std::all_of(values.begin(), values.end(), [](double x) { return std::isfinite(x); });
+}
 
 }  // namespace cgadv

@@ -1,19 +1,15 @@
 #include "pair_integrator.hpp"
 
-#include <algorithm>
 #include <cmath>
 
 #include "kernels.hpp"
+#include "numbers.hpp"
 
 namespace cgadv {
 
 namespace {
 
 constexpr int64_t MAX_EXTRA = 6;  // as in csrc/core/pair_friction.hpp
-
-bool finite(const std::vector<double>& values) {
-  return std::all_of(values.begin(), values.end(), [](double x) { return std::isfinite(x); });
-}
 
 }  // namespace
 
