@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-REACH = 0.98
-"""Decay of the correlation of gradients, from step to step."""
+REACH = 5
+"""Steps that the correlation of gradients reaches back, for each parameter: fewer than one could not tell it."""
 
 LEAST = 0.03
 """Added to the eigenvalues of that correlation, whose mean is 1: directions with less of it are taken to be noise."""
@@ -54,7 +54,7 @@ class WhitenedAdam(torch.optim.Optimizer):
             direction = state["mean"] / (1 - first ** state["steps"]) / size
             if group["whitened"]:
                 unit = gradient / size
-                state["correlation"] = torch.lerp(torch.outer(unit, unit), state["correlation"], REACH)
+                state["correlation"] = torch.lerp(state["correlation"], torch.outer(unit, unit), 1 / (REACH * len(unit)))
                 values, vectors = torch.linalg.eigh(state["correlation"])
                 direction = vectors @ ((vectors.T @ direction) / (values.clamp_min(0) + LEAST).sqrt())
             parts = direction.split([parameter.numel() for parameter in parameters])
