@@ -118,6 +118,6 @@ def test_friction_between_pairs_that_runs_away_ends_training(reference, tmp_path
 
     training.step = pushed
     said = []
-    with pytest.raises(TrainingDiverged, match="friction between pairs ran away to 6.0 times"):
+    with pytest.raises(TrainingDiverged, match="friction between pairs ran away to 11.0 times"):
         train(training, tmp_path, warn=said.append)
     assert said[0].endswith("training went back to iteration 2")

@@ -323,6 +323,13 @@ def test_starting_friction_is_the_one_asked_for():
     assert float(friction.detach()[:, :, 2].max()) < 1e-20
 
 
+def test_rates_cannot_come_close_to_each_other():
+    motion = PairFriction(2, 3, 17.0, floor=0.7)
+    with torch.no_grad():
+        motion.log_rates.fill_(-30.0)
+    assert motion.memory().diagonal(dim1=1, dim2=2).flatten().tolist() == pytest.approx([0.7, 2.1, 6.3] * 3)
+
+
 class TestParameters:
     """The numbers of a friction, apart from its module."""
 

@@ -13,6 +13,9 @@ from torch import Tensor
 from ..potentials.splines import spline_weights
 from .generalized_langevin import initial_rates
 
+APART = 3.0
+"""Factor between the lowest rates of one auxiliary vector and the next."""
+
 
 class PairFriction(torch.nn.Module):
     r"""Momentum-conserving friction with memory, one set of parameters per pair of bead types.
@@ -42,7 +45,7 @@ class PairFriction(torch.nn.Module):
     ==========  ==============================  ==================
     f_0         ``splines[:, 0]``               ps^(−1/2)
     f_k         ``splines[:, k]``               1/ps
-    α_k         ``floor + exp(log_rates)``      1/ps
+    α_k         ``floors + exp(log_rates)``     1/ps
     w_kl        ``10 rotations``                1/ps
     ==========  ==============================  ==================
 
@@ -69,8 +72,9 @@ class PairFriction(torch.nn.Module):
     n_basis : int
         Number of splines a function.
     floor : float
-        Lowest rate of an auxiliary variable (1/ps). Memory slower than a training window cannot be seen in
-        it, and is ruled out this way.
+        Lowest rate of the first auxiliary vector (1/ps), and of each further one three times that of the one before.
+        Memory slower than a training window cannot be seen in it, and is ruled out this way; and two rates that come
+        close to each other leave only the sum of their functions squared to be told.
     rates : (float, float)
         Slowest and fastest rate of auxiliary variables above the floor to start from (1/ps).
 
@@ -90,12 +94,13 @@ class PairFriction(torch.nn.Module):
         if not 0 <= min(starts) <= max(starts) < r_cut:
             raise ValueError(f"r_min: found {starts} nm, expected numbers from 0 to the range of {r_cut} nm")
         self.floor = float(floor)
+        self.register_buffer("floors", self.floor * APART ** torch.arange(k, dtype=torch.float64))
         self.r_cut = float(r_cut)
         self.register_buffer("r_min", torch.tensor(starts, dtype=torch.float64))
         spread = initial_rates(k, rates)
         instant = friction if k == 0 else 0.5 * friction
         slow = torch.full([k], 0.5 * friction / max(k, 1), dtype=torch.float64)
-        amplitudes = torch.cat([torch.tensor([instant], dtype=torch.float64), slow * (spread + self.floor)]).sqrt()
+        amplitudes = torch.cat([torch.tensor([instant], dtype=torch.float64), slow * (spread + self.floors)]).sqrt()
         # Spline c is centred at knot c − 1: this is a straight line from 1 at r_min down to 0 at r_cut.
         line = 1.0 - (torch.arange(n_basis, dtype=torch.float64) - 1.0) / n_basis
         self.register_buffer("unit", amplitudes[:, None, None].expand(pairs, -1, 2, n_basis).clone())
@@ -122,7 +127,7 @@ class PairFriction(torch.nn.Module):
         upper = torch.zeros([len(self.r_min), k, k], dtype=torch.float64)
         row, column = torch.triu_indices(k, k, 1)
         upper[:, row, column] = 10.0 * self.rotations
-        return torch.diag_embed(self.floor + self.log_rates.exp()) + upper - upper.mT
+        return torch.diag_embed(self.floors + self.log_rates.exp()) + upper - upper.mT
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
         """``splines``, the matrices A and ``r_min``."""

@@ -37,7 +37,7 @@ OPEN = 0.06
 """Margin above which a critic of neighbourhoods tells generated windows from others: with friction between pairs it comes to
 0.02 to 0.03 in water, with friction on single beads it stays at 0.11, and at 0.2 to 0.3 where nothing else acts."""
 
-RAN_AWAY = 5.0
+RAN_AWAY = 10.0
 """Friction between pairs above which it has run away (kT/(m D)): a bead that nothing but friction slows has 1."""
 
 FROM_START = 2.0

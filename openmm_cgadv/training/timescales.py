@@ -10,7 +10,8 @@ window                  1.5 t, where t is the first lag, of 2, 4, 8 … frames, 
 lags                    1, 2, 4 … frames up to the window, and its end
 auxiliary variables     one, and another for every factor of eight between frame interval and window
 floor of their rates    2/window: slower memory could not be seen, and would bend the displacement past t by more
-                        than 10 %; 1/window of friction between pairs, whose memory ends when they part besides
+                        than 10 %; 1/window of friction between pairs, whose memory ends when they part besides,
+                        and three times as much of each further variable there
 their initial rates     those of the exponentials that fit the residual forces' correlation best; without forces
                         log-spaced from 4/window to 0.8/frame interval, but no faster than 4/3 ω
 initial friction        what the residual forces of the fit show within a window, ∫⟨δF(0) δF(t)⟩ dt/(3 m kT), but at most
@@ -55,7 +56,7 @@ FRAMES = 20_000
 """Frames, evenly many at every length, that displacements are measured in."""
 OCTAVES_A_VARIABLE = 3
 FLOOR, FLOOR_PAIRS = 2.0, 1.0
-"""Lowest rate of an auxiliary variable of a bead and of a pair of beads, in units of 1/window."""
+"""Lowest rate of auxiliary variables of a bead and of a pair of beads, in units of 1/window."""
 SLOWEST, FASTEST = 4.0, 0.8
 """Initial rates, in units of 1/window and 1/frame interval."""
 FASTEST_OMEGA, LEAST_OMEGA = 4 / 3, 1 / 4
