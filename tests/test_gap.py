@@ -92,6 +92,15 @@ def test_memory_of_pairs_stays_within_what_forces_tell_at_short_times(reference)
         assert f[:, 1].abs().max() < 0.2 * f[:, 0].abs().max()
 
 
+def test_rates_of_memory_stay_within_what_frames_tell(reference):
+    motion = begun(reference, "pair", 20.0, auxiliary=2).motion
+    with torch.no_grad():
+        motion.log_rates += 10.0
+        motion.limit()
+    highest = motion.floors + 1 / reference.frame_interval
+    assert motion.rates()[0].tolist() == pytest.approx(highest.tolist())
+
+
 def test_a_reference_without_forces_is_said_to_bound_nothing(reference):
     training = begun(reference, "pair", 20.0, auxiliary=2)
     assert training.motion.bound is None

@@ -101,13 +101,16 @@ class PairMotion(PairFriction):
     ----------
     neighborhood : Neighborhood
         Of the reference, in which the friction of a bead is told.
+    ceiling : float
+        Highest rate of memory above its floor (1/ps).
     others
         Those of :class:`~openmm_cgadv.dynamics.PairFriction`.
     """
 
-    def __init__(self, neighborhood: Neighborhood, *arguments, **options):
+    def __init__(self, neighborhood: Neighborhood, *arguments, ceiling: float = math.inf, **options):
         super().__init__(*arguments, **options)
         self.neighborhood = neighborhood
+        self.ceiling = float(ceiling)
         self.log_sizes = torch.nn.Parameter(torch.zeros(self.shapes.shape[:2], dtype=torch.float64))
         self.bound: tuple[Tensor, Tensor] | None = None
 
@@ -188,7 +191,9 @@ class PairMotion(PairFriction):
 
     @torch.no_grad()
     def limit(self) -> float:
-        """Reduce the coefficients of memory that is beyond the bound; returns the share of them that were."""
+        """Reduce rates, and the coefficients of memory, that are beyond their bounds; returns the share of the latter
+        that were."""
+        self.log_rates.clamp_(max=math.log(self.ceiling))
         if self.bound is None:
             return 0.0
         times, most = self.bound
@@ -241,6 +246,7 @@ def initial_motion(
         torch.from_numpy(trajectory.positions(frames)), torch.from_numpy(trajectory.boxes(frames)),
         torch.from_numpy(trajectory.types), torch.from_numpy(trajectory.masses), r_cut,
     )  # fmt: skip
+    options["ceiling"] = 1 / trajectory.frame_interval
     motion = PairMotion(neighborhood, n_types, settings.memory, 1.0, r_min, r_cut, **options)
     if scales.residuals_tell:
         motion.follow(fit.residuals)

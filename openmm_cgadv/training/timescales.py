@@ -11,7 +11,8 @@ lags                    1, 2, 4 … frames up to the window, and its end
 auxiliary variables     one, and another for every factor of eight between frame interval and window
 floor of their rates    2/window: slower memory could not be seen, and would bend the displacement past t by more
                         than 10 %; 1/window of friction between pairs, whose memory ends when they part besides,
-                        and three times as much of each further variable there
+                        and three times as much of each further variable there; above them no more than 1/frame
+                        interval there, as faster memory can't be told from friction at once
 their initial rates     those of the exponentials that fit the residual forces' correlation best; without forces
                         log-spaced from 4/window to 0.8/frame interval, but no faster than 4/3 ω
 initial friction        what the residual forces of the fit show within a window, ∫⟨δF(0) δF(t)⟩ dt/(3 m kT), but at most
