@@ -246,8 +246,8 @@ def initial_motion(
         torch.from_numpy(trajectory.positions(frames)), torch.from_numpy(trajectory.boxes(frames)),
         torch.from_numpy(trajectory.types), torch.from_numpy(trajectory.masses), r_cut,
     )  # fmt: skip
-    options["ceiling"] = 1 / trajectory.frame_interval
-    motion = PairMotion(neighborhood, n_types, settings.memory, 1.0, r_min, r_cut, **options)
+    ceiling = 1 / trajectory.frame_interval
+    motion = PairMotion(neighborhood, n_types, settings.memory, 1.0, r_min, r_cut, ceiling=ceiling, **options)
     if scales.residuals_tell:
         motion.follow(fit.residuals)
     if not scales.residuals_tell or settings.initial_friction_per_ps is not None:
