@@ -232,7 +232,7 @@ class Training(Section):
     """Most iterations; training ends before, once it has settled."""
     window_ps: PositiveFloat | None = None
     """Length of a generated window; the discriminator sees log-spaced lags that fit into it. From
-    the reference when null: 1.92 for water with a frame every 20 fs."""
+    the reference when null: 1.92 for water with a frame every 20 fs, 3.84 for friction between pairs."""
     chains: PositiveInt = 6
     potential: Literal["relative_entropy", "adversarial"] = "relative_entropy"
     forget_ps: PositiveFloat | None = None

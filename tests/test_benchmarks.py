@@ -53,6 +53,16 @@ def test_scaling_measures_every_size(run):
     assert all(float(value) > 0 for _, row in rows for value in row.split())
 
 
+def test_memory_of_pairs_is_told_alike_by_the_adjoint_and_by_runs(run):
+    """Within 0.16 ps hardly anything is forgotten."""
+    number = r"(-?[\d.]+) ± ([\d.]+)"
+    rows = re.findall(rf"^\| (0\.\d+) \| {number} \| {number}", run("slow_memory.py"), re.MULTILINE)
+    assert [float(row[0]) for row in rows] == [0.02, 0.04, 0.08, 0.16]
+    for row in rows:
+        runs, error, adjoint, doubt = map(float, row[1:])
+        assert abs(runs - adjoint) < 5 * math.hypot(error, doubt, 0.02)
+
+
 def test_exact_gradient_of_a_short_rollout_is_the_true_one(run):
     """Over 0.1 ps nothing has exploded yet."""
     text = run("forgetting.py")

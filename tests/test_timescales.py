@@ -121,6 +121,16 @@ def test_memoryless_windows_are_past_the_memory(tmp_path):
     assert f"is taught at {first:.3g} and {second:.3g} ps" in memoryless.limits[-1]
 
 
+def test_windows_of_friction_between_pairs_are_twice_as_long(tmp_path):
+    trajectory = free_beads(tmp_path / "free.h5", 10.0, 1500, 0.02)
+    own, pairs = (time_scales(trajectory, FREE, experiment(trajectory, equation)) for equation in ("generalized_langevin", "pair"))
+    assert pairs.diffusive_ps == own.diffusive_ps and pairs.window_ps == pytest.approx(2 * own.window_ps)
+    assert pairs.lags_ps[-1] == pytest.approx(2 * own.lags_ps[-1], rel=0.05)
+    assert own.floor_per_ps == pytest.approx(2 / own.lags_ps[-1])
+    assert pairs.floor_per_ps == pytest.approx(3.5 / pairs.lags_ps[-1])
+    assert min(pairs.rates_per_ps) > 0
+
+
 def test_what_the_experiment_says_is_taken_as_it_is(tmp_path):
     trajectory = free_beads(tmp_path / "free.h5", 10.0, 400, 0.02)
     scales = time_scales(trajectory, FREE, experiment(trajectory, window_ps=0.4, forget_ps=0.05))

@@ -200,16 +200,13 @@ class AdversarialTraining:
         random = self.random(self.iteration)
         number = min(self.settings.chains, ROLLOUTS)
         chosen = [(self.iteration * number + k) % self.settings.chains for k in range(number)]
-        positions, state, boxes = self.chains.take(chosen, random)
-        frames, positions, state = self.motion.roll_out(
-            positions, state, boxes, types=self.types, masses=self.masses, spec=self.spec,
-            theta=self.entropy.theta(self.phi), kT=self.kT, dt=self.dt, frames=self.frames,
-            forget=self.settings.forget_ps, seed=int(torch.randint(2**62, [1], generator=random)),
-        )  # fmt: skip
+        start = self.chains.take(chosen, random)
+        seed = int(torch.randint(2**62, [1], generator=random))
+        frames, positions, state = self.roll_out(start, self.frames, seed)
         self.chains.put(chosen, positions, state)
 
-        x = self.windows.rounded(at_rest(frames[:, self.window_frames], self.masses), random)
-        windows = Windows.whole(x, boxes, self.types)
+        windows = self.generated(frames[:, self.window_frames], start, random)
+        x, boxes = windows.positions, windows.boxes
         judged, log = self.dynamics.judge(windows, random)
         motion = list(self.motion.parameters())
         used = motion if self.structure is None else [*motion, self.phi]
@@ -247,6 +244,19 @@ class AdversarialTraining:
                 average.lerp_(parameter, 1 - self.decay)
             log["friction"] = self.motion.bead_friction().mean().item()
         return log
+
+    def roll_out(self, start: tuple[Tensor, ...], frames: list[int], seed: int) -> tuple[Tensor, ...]:
+        """Frames, positions and states at the end of rollouts from positions, states and boxes."""
+        positions, state, boxes = start
+        return self.motion.roll_out(
+            positions, state, boxes, types=self.types, masses=self.masses, spec=self.spec,
+            theta=self.entropy.theta(self.phi), kT=self.kT, dt=self.dt, frames=frames,
+            forget=self.settings.forget_ps, seed=seed,
+        )  # fmt: skip
+
+    def generated(self, frames: Tensor, start: tuple[Tensor, ...], random: torch.Generator) -> Windows:
+        """Windows of rollouts from ``start``, as critics see them."""
+        return Windows.whole(self.windows.rounded(at_rest(frames, self.masses), random), start[2], self.types)
 
     @torch.no_grad()
     def look(self, windows: Windows, chosen: list[int], entropy: Tensor, random: torch.Generator) -> Seen:

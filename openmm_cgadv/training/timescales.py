@@ -5,14 +5,15 @@ The rule, for everything that the experiment file leaves open:
 ======================  ==========================================================================================
 window                  1.5 t, where t is the first lag, of 2, 4, 8 … frames, from which on the slope of the mean
                         squared displacement over [t/2, t] is within 10 % of that over [t, 2t]: its end shows diffusion;
+                        3 t of friction between pairs, whose slowest memory shows little in the motion of one bead;
                         memoryless Langevin dynamics, which can only be right past the memory, is judged at the first
                         such lag for 5 %, and at twice that
 lags                    1, 2, 4 … frames up to the window, and its end
 auxiliary variables     one, and another for every factor of eight between frame interval and window
 floor of their rates    2/window: slower memory could not be seen, and would bend the displacement past t by more
-                        than 10 %; 1/window of friction between pairs, whose memory ends when they part besides,
-                        and three times as much of each further variable there; above them no more than 1/frame
-                        interval there, as faster memory can't be told from friction at once
+                        than 10 %; 3.5/window of friction between pairs, as windows twice as long hardly show what is
+                        slower either, and three times as much of each further variable there; above them no more than
+                        1/frame interval there, as faster memory can't be told from friction at once
 their initial rates     those of the exponentials that fit the residual forces' correlation best; without forces
                         log-spaced from 4/window to 0.8/frame interval, but no faster than 4/3 ω
 initial friction        what the residual forces of the fit show within a window, ∫⟨δF(0) δF(t)⟩ dt/(3 m kT), but at most
@@ -23,7 +24,7 @@ structure               a generated configuration every 13th of a window enters 
 
 ω² = ⟨F²⟩/(3 m kT) is the mean curvature that a bead of the fitted potential feels, its Einstein frequency (the
 fastest of the types); D is from the displacement at the window's end. Water at 298 K with a frame every 20 fs
-(ω = 30/ps) gets windows of 1.92 ps, three auxiliary variables and 0.07 ps of forgetting.
+(ω = 30/ps) gets windows of 1.92 ps, of 3.84 ps for friction between pairs, three auxiliary variables and 0.07 ps of forgetting.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ DIFFUSIVE = 0.1
 """Change of the slope of the mean squared displacement, per doubling of the lag, below which motion is diffusive."""
 DIFFUSIVE_MEMORYLESS = 0.05
 """The same where friction has no memory, and what is left of it at the window's lags would bend the friction."""
-PAST, PAST_MEMORYLESS = 1.5, 2.0
+PAST, PAST_MEMORYLESS, PAST_PAIRS = 1.5, 2.0, 3.0
 """End of a window, in units of the lag from which on motion is diffusive."""
 LONGEST = 10.0
 """Longest lag that is tried (ps)."""
@@ -56,7 +57,7 @@ SHARE = 1 / 8
 FRAMES = 20_000
 """Frames, evenly many at every length, that displacements are measured in."""
 OCTAVES_A_VARIABLE = 3
-FLOOR, FLOOR_PAIRS = 2.0, 1.0
+FLOOR, FLOOR_PAIRS = 2.0, 3.5
 """Lowest rate of auxiliary variables of a bead and of a pair of beads, in units of 1/window."""
 SLOWEST, FASTEST = 4.0, 0.8
 """Initial rates, in units of 1/window and 1/frame interval."""
@@ -164,7 +165,7 @@ def time_scales(trajectory: BeadTrajectory, fit: InitialFit, experiment: Experim
         What it gives is taken as it is.
     """
     motion, training = experiment.dynamics, experiment.training
-    interval, memoryless = trajectory.frame_interval, motion.memory == 0
+    interval, memoryless, pairs = trajectory.frame_interval, motion.memory == 0, motion.equation == "pair"
     limits = []
     moved, longest = displacements(trajectory)
     tolerance = DIFFUSIVE_MEMORYLESS if memoryless else DIFFUSIVE
@@ -172,7 +173,7 @@ def time_scales(trajectory: BeadTrajectory, fit: InitialFit, experiment: Experim
     window = training.window_ps
     if window is None:
         chosen = diffusive or max(longest, 2 * interval)
-        window = (PAST_MEMORYLESS if memoryless else PAST) * chosen
+        window = (PAST_MEMORYLESS if memoryless else PAST_PAIRS if pairs else PAST) * chosen
         if diffusive is None:
             limits.append(
                 f"Motion is not seen to become diffusive within {longest:.3g} ps, as far as a reference of "
@@ -191,7 +192,7 @@ def time_scales(trajectory: BeadTrajectory, fit: InitialFit, experiment: Experim
         number = motion.auxiliary_variables
         if number is None:
             number = 1 + int(math.log2(lags[-1])) // OCTAVES_A_VARIABLE
-    floor = (FLOOR_PAIRS if motion.equation == "pair" else FLOOR) / last if number else 0.0
+    floor = (FLOOR_PAIRS if pairs else FLOOR) / last if number else 0.0
     free = free_friction(trajectory, moved, last)
     start = 0.5 * free
     tells = fit.residuals is not None and interval * omega <= RESOLVED
