@@ -15,7 +15,7 @@ from openmm_cgadv.baselines.ranges import friction_range
 from openmm_cgadv.dynamics import Neighborhood, PairFriction, pair_rollout
 from openmm_cgadv.potentials import PairSpec, Potential, PotentialSpec
 from openmm_cgadv.training import AdversarialTraining, from_arrays, train
-from openmm_cgadv.training.motion import initial_motion
+from openmm_cgadv.training.motion import FRICTION_RATE, initial_motion
 from openmm_cgadv.training.timescales import time_scales
 from openmm_cgadv.trajectory import BeadTrajectory, BeadWriter
 from openmm_cgadv.units import KB
@@ -264,6 +264,25 @@ def test_friction_between_free_beads_is_found_from_both_sides(reference, tmp_pat
     assert abs(np.log(start / expected)) > 0.5
     found = train(training, tmp_path / "train").friction.item()
     assert found == pytest.approx(expected, rel=0.15)
+
+
+def test_the_slowest_memory_follows_diffusion_at_the_end_of_windows_alone(reference, monkeypatch):
+    training = AdversarialTraining(reference, FREE, experiment(60.0))
+    before = training.motion.log_sizes.detach().clone()
+    seen = []
+    monkeypatch.setattr(training.motion, "restrain", lambda excess, rate: seen.append(excess))
+    for _ in range(3):
+        training.rate = 1.0
+        training.step()
+    moved = (training.motion.log_sizes.detach() - before)[0]
+    assert abs(moved[1]) < 1e-12 and bool((moved[[0, 2]].abs() > 1e-3).all())
+    # Five times too much friction: beads hardly diffuse.
+    assert all(excess.shape == (1,) and -0.9 < float(excess) < -0.1 for excess in seen)
+    monkeypatch.undo()
+    before = training.motion.log_sizes.detach().clone()
+    training.motion.restrain(torch.tensor([-0.25], dtype=torch.float64), 0.5)
+    moved = (training.motion.log_sizes.detach() - before)[0]
+    assert moved[1] == pytest.approx(-0.5 * 0.25 * FRICTION_RATE) and not moved[[0, 2]].any()
 
 
 def test_trained_parameters_are_kept_and_make_a_model(reference, tmp_path):

@@ -127,7 +127,7 @@ def test_windows_of_friction_between_pairs_are_twice_as_long(tmp_path):
     assert pairs.diffusive_ps == own.diffusive_ps and pairs.window_ps == pytest.approx(2 * own.window_ps)
     assert pairs.lags_ps[-1] == pytest.approx(2 * own.lags_ps[-1], rel=0.05)
     assert own.floor_per_ps == pytest.approx(2 / own.lags_ps[-1])
-    assert pairs.floor_per_ps == pytest.approx(3.5 / pairs.lags_ps[-1])
+    assert pairs.floor_per_ps == pytest.approx(4 / pairs.lags_ps[-1])
     assert min(pairs.rates_per_ps) > 0
 
 

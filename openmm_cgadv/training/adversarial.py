@@ -1,6 +1,7 @@
 """The adversarial loop: rollouts of the generator against windows of the all-atom reference.
 
-Friction and memory follow the critic of the motion of beads. The potential follows the relative entropy,
+Friction and memory follow the critic of the motion of beads, but for the size of the slowest memory of pairs, which follows
+diffusion at the end of windows. The potential follows the relative entropy,
 or, with ``potential: adversarial``, the same critic and one of the arrangement of beads.
 """
 
@@ -21,7 +22,7 @@ from ..units import KB
 from .chains import Chains
 from .course import Seen
 from .game import BATCH, Critic
-from .held_out import HeldOut
+from .held_out import HeldOut, mean_squares
 from .motion import initial_motion
 from .motion_critics import MotionCritics
 from .parameters import TrainedPairParameters, TrainedParameters
@@ -34,6 +35,9 @@ POTENTIAL_RATE = 0.02
 STRUCTURE_CRITIC_RATE = 1e-3
 ROLLOUTS = 2
 """Chains that are rolled out in an iteration; more threads than this are left to the critics."""
+
+WINDOWS = 2000
+"""Windows of the reference that its diffusion is measured in."""
 
 SHORT = 3.0
 """Time up to which residual forces, which move by the real dynamics, tell the memory of friction (1/ω)."""
@@ -100,6 +104,10 @@ class AdversarialTraining:
         longest = self.windows.scale()[:, -1, 1]
         self.lags = torch.tensor(lags, dtype=torch.float64) * trajectory.frame_interval
         self.reference_squares = longest.square()
+        self.half = max(k for k, lag in enumerate([0, *lags]) if 2 * lag <= lags[-1])
+        if self.pairs:
+            growths = [self.growth(x.transpose(0, 1), self.types) for x in self.windows.spread(WINDOWS)]
+            self.reference_growth = torch.stack(growths).mean(0)
         self.free_friction = torch.tensor(self.scales.free_friction_per_ps, dtype=torch.float64)[:, None]
         torch.manual_seed(settings.seed)
         self.motion = initial_motion(trajectory, initial, motion, self.scales)
@@ -215,6 +223,9 @@ class AdversarialTraining:
         )
         for parameter, gradient in zip(used, gradients):
             parameter.grad = torch.zeros_like(parameter) if gradient is None else gradient
+        if self.pairs:
+            # The slowest memory's is told by diffusion, see `restrain`.
+            self.motion.log_sizes.grad[:, 1:2] = 0.0
 
         entropy = self.entropy.gradient(
             frames.detach()[:, self.structure_frames].flatten(0, 1), boxes.repeat_interleave(len(self.structure_frames), 0)
@@ -236,7 +247,10 @@ class AdversarialTraining:
         if not all(bool(torch.isfinite(parameter.grad).all()) for parameter in self.parameters):
             raise RuntimeError(f"a gradient of the generator is not finite at iteration {self.iteration}")
         self.optimizer.step()
-        log["bounded"] = self.motion.limit() if self.pairs else 0.0
+        log["bounded"] = 0.0
+        if self.pairs:
+            self.motion.restrain(self.growth(windows.own.detach(), windows.types) / self.reference_growth - 1, self.rate)
+            log["bounded"] = self.motion.limit()
         if self.structure is None:
             self.entropy.descend(self.phi, entropy, self.kT, self.rate)
         with torch.no_grad():
@@ -257,6 +271,12 @@ class AdversarialTraining:
     def generated(self, frames: Tensor, start: tuple[Tensor, ...], random: torch.Generator) -> Windows:
         """Windows of rollouts from ``start``, as critics see them."""
         return Windows.whole(self.windows.rounded(at_rest(frames, self.masses), random), start[2], self.types)
+
+    def growth(self, windows: Tensor, types: Tensor) -> Tensor:
+        """By how much mean squared displacements [n_types] (nm²) grow from half of windows [W, lags + 1, 3], or the last lag before,
+        to their end, where motion is diffusive."""
+        squares = mean_squares(windows[:, [0, self.half, -1]], types, len(self.reference_squares))
+        return squares[:, 1] - squares[:, 0]
 
     @torch.no_grad()
     def look(self, windows: Windows, chosen: list[int], entropy: Tensor, random: torch.Generator) -> Seen:

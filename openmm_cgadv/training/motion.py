@@ -204,6 +204,24 @@ class PairMotion(PairFriction):
         self.shapes[:, 1:] *= factor[:, None]
         return (factor < 1).double().mean().item()
 
+    @torch.no_grad()
+    def restrain(self, excess: Tensor, rate: float) -> None:
+        """Let the slowest memory grow where beads diffuse too fast at the end of windows, and shrink where too slowly.
+
+        Diffusion answers to it more than to all else, and tells its size better than critics, whose gradient forgets
+        most of what it does there.
+
+        Parameters
+        ----------
+        excess : Tensor [n_types]
+            Growth of mean squared displacements over that of the reference, minus one.
+        rate : float
+            Factor of the learning rates.
+        """
+        if self.n_auxiliary:
+            first, second = torch.triu_indices(self.n_types, self.n_types)
+            self.log_sizes[:, 1] += rate * FRICTION_RATE * 0.5 * (excess[first] + excess[second]).clamp(-1, 1)
+
     def trained(self, theta: Tensor) -> TrainedPairParameters:
         """The present parameters with those of a potential."""
         return TrainedPairParameters(theta.detach().clone(), self.export(), self.neighborhood)

@@ -11,9 +11,9 @@ window                  1.5 t, where t is the first lag, of 2, 4, 8 … frames, 
 lags                    1, 2, 4 … frames up to the window, and its end
 auxiliary variables     one, and another for every factor of eight between frame interval and window
 floor of their rates    2/window: slower memory could not be seen, and would bend the displacement past t by more
-                        than 10 %; 3.5/window of friction between pairs, as windows twice as long hardly show what is
-                        slower either, and three times as much of each further variable there; above them no more than
-                        1/frame interval there, as faster memory can't be told from friction at once
+                        than 10 %; 4/window of friction between pairs, the same rate, and three times as much of each
+                        further variable; above them no more than 1/frame interval there, as faster memory can't be
+                        told from friction at once
 their initial rates     those of the exponentials that fit the residual forces' correlation best; without forces
                         log-spaced from 4/window to 0.8/frame interval, but no faster than 4/3 ω
 initial friction        what the residual forces of the fit show within a window, ∫⟨δF(0) δF(t)⟩ dt/(3 m kT), but at most
@@ -57,7 +57,7 @@ SHARE = 1 / 8
 FRAMES = 20_000
 """Frames, evenly many at every length, that displacements are measured in."""
 OCTAVES_A_VARIABLE = 3
-FLOOR, FLOOR_PAIRS = 2.0, 3.5
+FLOOR, FLOOR_PAIRS = 2.0, 4.0
 """Lowest rate of auxiliary variables of a bead and of a pair of beads, in units of 1/window."""
 SLOWEST, FASTEST = 4.0, 0.8
 """Initial rates, in units of 1/window and 1/frame interval."""
