@@ -96,7 +96,7 @@ class Case:
     def bars(self) -> Bars | None:
         if self.group == "together":
             # A larger box tells diffusion; what waves and neighbours do was judged in the small one.
-            return Bars(0.04, 0.04, 0.02, angles=False, viscosity=None if self.source else 0.1)
+            return Bars(0.04, 0.04, 0.02, viscosity=None if self.source else 0.1)
         if self.source:
             return None
         return Bars(diffusion={"liquids": 0.05, "truth": 0.02}.get(self.group, 0.03))

@@ -35,8 +35,6 @@ class Bars:
     displacement: float = BARS["msd"]
     velocities: float = BARS["vacf_rms"]
     rdf: float = BARS["rdf_l1"]
-    angles: bool = True
-    """Whether angles are judged, by twice the floor. Where friction is between pairs they follow the same energy as elsewhere."""
     friction: float = 0.02
     energy: float = 0.1
     """Root mean square of u(r) against a known one, in kT."""
@@ -219,10 +217,7 @@ def figures(result: Result) -> list[Figure]:
     found = [Figure("D", result.diffusion, max(bars.diffusion, allowed))]
     found += [Figure(f"MSD at {lag:g} ps", ratio - 1, max(bars.displacement, 2 * error)) for lag, ratio, error in ratios(result)]
     found.append(Figure("VACF", run["vacf_rms"], max(bars.velocities, FLOORS["vacf_rms"] * (floor["vacf_rms"] or 0.0))))
-    structure = [("rdf_l1", "g(r)", bars.rdf)]
-    if bars.angles:
-        structure += [("adf_l1", "P(θ)", 0.0), ("second_adf_l1", "P(θ) of the second shell", 0.0)]
-    for name, label, bar in structure:
+    for name, label, bar in (("rdf_l1", "g(r)", bars.rdf), ("adf_l1", "P(θ)", 0.0), ("second_adf_l1", "P(θ) of the second shell", 0.0)):
         if floor[name] is not None:
             found.append(Figure(label, run[name], max(bar, FLOORS[name.removeprefix('second_')] * floor[name])))
     if result.truth is not None:
@@ -376,7 +371,7 @@ def table(records: list[Record], notes: dict[str, str], references: dict[str, di
         "friction 2 % and u(r) 0.1 kT; VACF rms 0.015; g(r) the larger of 0.01 and twice the floor; P(θ) twice the floor. Where friction is",
         "between pairs: D and displacements 4 %, VACF 0.02, viscosity, from shear waves and from the stress, 10 %, displacements that neighbours",
         f"share ({SHARED_LAGS[0]:g} to {SHARED_LAGS[1]:g} ps, two shells) 0.05, the decay of the longest shear wave 0.06. The all-atom viscosity there is",
-        "the mean of both references, as one alone tells it to 5 % only, runs take 4 ns, and angles, which follow the same energy, are not judged again.",
+        "the mean of both references, as one alone tells it to 5 % only, and runs take 4 ns.",
     ]
     for group in dict.fromkeys(record.group for record in records):
         here = [record for record in records if record.group == group]
