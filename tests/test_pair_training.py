@@ -227,6 +227,20 @@ def test_training_starts_from_residual_forces_where_there_are_any(shared):
     torch.testing.assert_close(ratio, torch.full_like(ratio, ratio[0, 0, 0].item()))
 
 
+@pytest.mark.parametrize("auxiliary", [0, 1, 3])
+def test_the_start_from_residual_forces_has_a_least_friction_whatever_the_memory(shared, auxiliary):
+    trajectory, spec, theta, _, _ = shared
+    fit = InitialFit(spec, theta, theta, {}, PairResiduals.measure(trajectory, spec, theta))
+    settings = {"equation": "pair", "friction_cutoff_nm": 0.42, "auxiliary_variables": auxiliary}
+    scales = time_scales(trajectory, fit, config.Experiment.model_validate({
+        "reference": {"temperature_K": TEMPERATURE, "water": "spce"}, "dynamics": settings, "training": {"window_ps": 0.64},
+    }))  # fmt: skip
+    for free in (1.0, 1e5):
+        scales = replace(scales, residuals_tell=True, free_friction_per_ps=(free, free))
+        friction = initial_motion(trajectory, fit, config.Dynamics(**settings), scales).bead_friction().mean().item()
+        assert friction == pytest.approx(1e3) if free == 1e5 else 0.01 < friction < 500
+
+
 def numbers(result):
     return torch.cat([torch.as_tensor(value).flatten() for value in result.arrays().values()])
 

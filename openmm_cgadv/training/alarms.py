@@ -179,7 +179,7 @@ def slow_memory(rates: Tensor, floor: float, running: Tensor) -> str | None:
     rates : Tensor [...]
         Rates of the auxiliary variables (1/ps).
     floor : float
-        The lowest that they can be (1/ps), one over the window.
+        The lowest that they can be (1/ps), which follows from the window.
     running : Tensor [..., 2]
         Friction within the window and at long times (1/ps).
     """

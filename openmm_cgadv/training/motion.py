@@ -17,7 +17,7 @@ from ..baselines.ranges import friction_range, sample_frames
 from ..dynamics import GeneralizedLangevin, Neighborhood, PairFriction, effective_friction, pair_rollout, rollout
 from ..trajectory import BeadTrajectory
 from .parameters import TrainedPairParameters, TrainedParameters
-from .timescales import TimeScales
+from .timescales import LEAST_FRICTION, TimeScales
 
 FRICTION_RATE = 0.02
 """Learning rate of logarithms."""
@@ -160,7 +160,7 @@ class PairMotion(PairFriction):
         rates = self.rates()
         splines = residuals.splines(rates.numpy(), self.r_min.numpy(), self.r_cut, self.shapes.shape[-1])
         splines = torch.from_numpy(splines)
-        scale = torch.cat([torch.ones_like(rates[:, :1]), rates.sqrt()], 1)[:, :, None, None]
+        scale = torch.cat([rates.new_ones(len(rates), 1), rates.sqrt()], 1)[:, :, None, None]
         coefficients = (splines / scale).abs()
         least = LEAST_SIZE * coefficients.square().mean((1, 2, 3), keepdim=True).sqrt()
         self.unit.copy_(scale * torch.maximum(coefficients, least))
@@ -270,4 +270,6 @@ def initial_motion(
         motion.follow(fit.residuals)
     if not scales.residuals_tell or settings.initial_friction_per_ps is not None:
         motion.set_friction(sum(scales.friction_per_ps) / n_types)
+    elif motion.bead_friction().mean() < (least := LEAST_FRICTION * sum(scales.free_friction_per_ps) / n_types) < math.inf:
+        motion.set_friction(least)
     return motion
