@@ -17,6 +17,7 @@ from openmm_cgadv.config import Experiment, load_experiment
 from openmm_cgadv.summary import BEADS
 from openmm_cgadv.training import AdversarialTraining
 from openmm_cgadv.training.checkpoint import load_checkpoint
+from openmm_cgadv.training.held_out import mean_squares
 from openmm_cgadv.trajectory import BeadTrajectory
 
 STEP = 0.2
@@ -30,8 +31,8 @@ def displacements(training: AdversarialTraining, iteration: int) -> torch.Tensor
     start = training.chains.take(chosen, random)
     frames, x, state = training.roll_out(start, training.window_steps, int(torch.randint(2**62, [1], generator=random)))
     training.chains.put(chosen, x, state)
-    windows = training.generated(frames, start, random).positions
-    return (windows[:, 1:] - windows[:, :1]).square().sum(-1).mean((0, 2))
+    windows = training.generated(frames, start, random)
+    return mean_squares(windows.own, windows.types, 1)[0]
 
 
 def by_adjoint(training: AdversarialTraining, rollouts: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -104,8 +104,8 @@ class AdversarialTraining:
         longest = self.windows.scale()[:, -1, 1]
         self.lags = torch.tensor(lags, dtype=torch.float64) * trajectory.frame_interval
         self.reference_squares = longest.square()
-        self.half = max(k for k, lag in enumerate([0, *lags]) if 2 * lag <= lags[-1])
         if self.pairs:
+            self.half = max(k for k, lag in enumerate([0, *lags]) if 2 * lag <= lags[-1])
             growths = [self.growth(x.transpose(0, 1), self.types) for x in self.windows.spread(WINDOWS)]
             self.reference_growth = torch.stack(growths).mean(0)
         self.free_friction = torch.tensor(self.scales.free_friction_per_ps, dtype=torch.float64)[:, None]
