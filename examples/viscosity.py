@@ -44,8 +44,9 @@ for name, (equation, reference) in experiments.items():
     if name == "pair":
         arguments += ["--compare", str(options.out / "single")]
     for change in options.set:
-        # The reference is made once.
-        if name == "single" or not change.startswith("reference."):
+        # The reference is made once; its temperature and frames are told of it.
+        told = ("reference.temperature_K=", "reference.frame_interval_fs=")
+        if name == "single" or not change.startswith("reference.") or change.startswith(told):
             arguments += ["--set", change]
     status = cgadv(arguments, standalone_mode=False)
     if status:

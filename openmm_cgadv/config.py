@@ -293,11 +293,22 @@ class Experiment(Section):
                 f"training.window_ps: found {window:g}, expected at least two frames of the "
                 f"reference, {shortest:g} ps"
             )
-        if None not in (window, length) and length < window:
+        if None not in (window, length) and length < 2 * window + shortest:
             raise ValueError(
-                f"reference.length_ps: found {length:g}, expected at least training.window_ps "
-                f"{window:g}"
+                f"reference.length_ps: found {length:g}, expected at least {2 * window + shortest:g}, "
+                f"two windows of training.window_ps {window:g}, of which one is held out"
             )
+        if self.discriminator.critics == 2:
+            if self.dynamics.memory == 0:
+                raise ValueError(
+                    "discriminator.critics: found 2 with dynamics without memory, which is judged at "
+                    "the two longest lags alone, expected 1"
+                )
+            if window is not None and window < 1.5 * shortest * (1 - 1e-9):
+                raise ValueError(
+                    f"training.window_ps: found {window:g} with 2 discriminator.critics, expected at "
+                    f"least three frames of the reference, {1.5 * shortest:g} ps"
+                )
         made, cutoffs = self.reference.made, self.cutoffs
         if made is not None and cutoffs:
             from .reference.systems import box_edge

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from openmm import app
 
 from .analysis import dynamics
@@ -15,7 +14,7 @@ from .analysis import metrics as figures
 from .analysis.blocks import Unmeasurable
 from .config import Production
 from .export import Model
-from .production import ProductionExploded, create_simulation, run_production, wrapped
+from .production import ProductionExploded, create_simulation, openmm_seed, run_production
 from .training import TrainedPairParameters, TrainedParameters
 from .trajectory import BeadTrajectory
 
@@ -29,8 +28,9 @@ DISPLACEMENT_LAGS = (0.02, 20.0)
 class LiveValidation:
     """Runs averaged parameters in OpenMM during training and measures structure and diffusion.
 
-    Each run starts from where the one before ended, in the same Context, which is given the new
-    parameters.
+    All runs start from the last frame of the reference, in one Context, which is given the new
+    parameters and random numbers that depend on the iteration alone: what is found does not depend
+    on the runs before.
 
     Parameters
     ----------
@@ -64,7 +64,6 @@ class LiveValidation:
         self.length = min(VALIDATION_LENGTH, trajectory.n_frames * trajectory.frame_interval)
         self.frame_interval = frame_interval
         self.measured: figures.Measurement | None = None
-        self.positions: np.ndarray | None = None
         self.simulation: app.Simulation | None = None
         self.last = ""
 
@@ -86,8 +85,6 @@ class LiveValidation:
 
     def __call__(self, parameters: TrainedParameters | TrainedPairParameters, iteration: int) -> dict[str, float]:
         model = self.build(parameters)
-        if self.positions is not None:
-            model = replace(model, positions=self.positions)
         shutil.rmtree(self.directory, ignore_errors=True)
         if self.simulation is None:
             self.simulation = create_simulation(
@@ -96,6 +93,10 @@ class LiveValidation:
                 platform=self.settings.platform,
                 backend=self.settings.backend,
             )
+        else:
+            self.simulation.integrator.setRandomNumberSeed(openmm_seed(iteration))
+            self.simulation.context.reinitialize()
+            self.simulation.context.setPositions(model.positions)
         try:
             run = run_production(
                 model,
@@ -109,15 +110,11 @@ class LiveValidation:
             )
         except ProductionExploded as error:
             self.say(f"train: live validation at iteration {iteration}: {error}")
-            # What it exploded into is left behind.
-            self.simulation = None
             return {}
         with BeadTrajectory.open(run.beads) as beads:
             reference = self.reference()
             measured = figures.measure(beads, reference, together=False)
             found = figures.metrics(measured, reference)
-            last = beads.n_frames - 1
-            self.positions = wrapped(beads.positions([last])[0], beads.boxes([last])[0])
         shutil.rmtree(self.directory, ignore_errors=True)
         values = {f"validation_{name}": value for name, value in self.figures(found).items() if value is not None}
         shown = {

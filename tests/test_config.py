@@ -105,7 +105,15 @@ def test_what_was_set_is_enough_to_make_it_again(tmp_path):
         ("reference.timestep_fs=5", "reference.timestep_fs: found 5, expected at most 4"),
         (
             "training.window_ps=300",
-            "reference.length_ps: found 200, expected at least training.window_ps",
+            "reference.length_ps: found 200, expected at least 600.04, two windows",
+        ),
+        (
+            "discriminator.critics=2; dynamics.equation=langevin",
+            "discriminator.critics: found 2 with dynamics without memory",
+        ),
+        (
+            "discriminator.critics=2; training.window_ps=0.04",
+            "training.window_ps: found 0.04 with 2 discriminator.critics, expected at least three frames",
         ),
         (
             "reference.frame_interval_fs=25",
@@ -151,7 +159,7 @@ def test_what_was_set_is_enough_to_make_it_again(tmp_path):
 def test_wrong_fields_are_named_in_one_sentence(tmp_path, override, sentence):
     path = write(tmp_path, WATER)
     with pytest.raises(ConfigError, match=sentence) as caught:
-        load_experiment(path, [override])
+        load_experiment(path, override.split("; "))
     message = str(caught.value)
     assert "\n" not in message
     assert message.startswith("--set" if sentence.startswith("--set") else f"{path}: ")

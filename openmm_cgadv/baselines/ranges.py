@@ -153,8 +153,9 @@ def friction_range(trajectory: BeadTrajectory, cutoff: float | None) -> tuple[tu
     found = [d[d < cutoff] for d in distances]
     fewest = min(len(d) for d in found)
     if fewest < 100:
+        kinds = " of two bead types" if len(found) > 1 else ""
         raise ValueError(
-            f"dynamics.friction_cutoff_nm: found {fewest} pairs of two bead types inside {cutoff:g} nm in 60 frames, "
+            f"dynamics.friction_cutoff_nm: found {fewest} pairs{kinds} inside {cutoff:g} nm in 60 frames, "
             "expected 100 to learn their friction"
         )
     return tuple(float(np.quantile(d, max(RAREST_PAIRS, 5 / len(d)))) for d in found), cutoff
