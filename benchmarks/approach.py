@@ -74,7 +74,7 @@ def approach(trajectory: BeadTrajectory, critic: str, start: str, iterations: in
     set_memory(training.motion, *STARTS[start])
     training.average = [parameter.detach().clone() for parameter in training.parameters]
     if critic == "default without products of increments":
-        training.dynamics.critics["dynamics"][0].module.weights.requires_grad_(False)
+        training.dynamics.critics["dynamics"].module.weights.requires_grad_(False)
     training.decay = 0.98
     moved, found, begun = [], [], time.process_time()
     for iteration in range(1, iterations + 1):

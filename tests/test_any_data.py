@@ -184,11 +184,11 @@ def test_generated_windows_are_given_the_errors_of_a_rounded_reference(tmp_path,
     with read(tmp_path / "exact", topology, x, boxes) as full, read(tmp_path / "xtc", topology, x, boxes, "xtc") as beads:
         true = ReferenceWindows(full, [1, 2, 4])
         rounded = ReferenceWindows(beads, [1, 2, 4])
-        windows = torch.stack(list(true.spread(400)))
+        windows = torch.cat([one.positions for one in true.spread(400)])
         assert true.rounded(windows, random) is windows
         given = rounded.rounded(windows, random).transpose(1, 2).flatten(0, 1)
         windows = windows.transpose(1, 2).flatten(0, 1)
-        seen = torch.cat([part.transpose(0, 1) for part in rounded.spread(400)])
+        seen = torch.cat([one.own for one in rounded.spread(400)])
 
     def moments(w):
         steps = np.diff(w.numpy(), axis=1)

@@ -63,7 +63,7 @@ def test_critics_and_relative_entropy_never_see_the_last_part(reference):
 
 def test_a_critic_that_has_collapsed_begins_anew(reference, tmp_path, hasty):
     training = begun(reference, friction=90.0, iterations=40)
-    critic, _ = training.dynamics.critics["dynamics"]
+    critic = training.dynamics.critics["dynamics"]
     with torch.no_grad():
         for parameter in critic.module.parameters():
             parameter.zero_()

@@ -76,5 +76,5 @@ def test_the_critic_of_neighbourhoods_has_one_of_single_beads_at_its_side(refere
     real, fake = windows.sample(64, random), windows.sample(64, random)
     found = critics.margin(real, fake)
     with torch.no_grad():
-        critics.critics["dynamics"][0].module.logit[-1].weight += 1.0
+        critics.critics["dynamics"].module.logit[-1].weight += 1.0
     assert critics.margin(real, fake) == found

@@ -152,4 +152,4 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(reference, tmp_path):
 
 def test_a_window_longer_than_the_reference_is_refused(reference, tmp_path):
     with pytest.raises(ValueError, match="training.window_ps: found a reference of 400 frames"):
-        train(AdversarialTraining(reference, FREE, experiment(window_ps=100.0)), tmp_path)
+        train(AdversarialTraining(reference, FREE, experiment(window_ps=50.0)), tmp_path)

@@ -1,8 +1,8 @@
 """The adversarial loop: rollouts of the generator against windows of the all-atom reference.
 
-Friction and memory follow the critic of the motion of beads, but for the size of the slowest memory of pairs, which follows
-diffusion at the end of windows. The potential follows the relative entropy,
-or, with ``potential: adversarial``, the same critic and one of the arrangement of beads.
+Friction and memory follow the critic of the motion of beads, and between pairs one of shear waves, but for the size of the
+slowest memory of pairs, which follows diffusion at the end of windows. The potential follows the relative entropy,
+or, with ``potential: adversarial``, the same critics and one of the arrangement of beads.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class AdversarialTraining:
         self.reference_squares = longest.square()
         if self.pairs:
             self.half = max(k for k, lag in enumerate([0, *lags]) if 2 * lag <= lags[-1])
-            growths = [self.growth(x.transpose(0, 1), self.types) for x in self.windows.spread(WINDOWS)]
+            growths = [self.growth(one.own, one.types) for one in self.windows.spread(WINDOWS)]
             self.reference_growth = torch.stack(growths).mean(0)
         self.free_friction = torch.tensor(self.scales.free_friction_per_ps, dtype=torch.float64)[:, None]
         torch.manual_seed(settings.seed)
@@ -125,7 +125,7 @@ class AdversarialTraining:
         self.entropy = RelativeEntropy(trajectory, self.spec, stop=held_out)
         self.held_out = HeldOut(trajectory, lags, held_out, self.entropy)
         self.phi = torch.nn.Parameter(self.entropy.phi(torch.from_numpy(initial.theta)))
-        self.dynamics = MotionCritics(self.windows, experiment.discriminator, self.random(-3))
+        self.dynamics = MotionCritics(self.windows, experiment.discriminator, self.random(-3), waves=self.pairs)
         self.structure = None
         if settings.potential == "adversarial":
             module = StructureDiscriminator(
@@ -249,7 +249,8 @@ class AdversarialTraining:
         self.optimizer.step()
         log["bounded"] = 0.0
         if self.pairs:
-            self.motion.restrain(self.growth(windows.own.detach(), windows.types) / self.reference_growth - 1, self.rate)
+            excess = self.growth(windows.own.detach(), windows.types) / self.reference_growth - 1
+            self.motion.restrain(torch.where(self.reference_growth > 0, excess, 0.0), self.rate)
             log["bounded"] = self.motion.limit()
         if self.structure is None:
             self.entropy.descend(self.phi, entropy, self.kT, self.rate)

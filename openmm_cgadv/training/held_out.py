@@ -43,8 +43,7 @@ class HeldOut:
         self.windows = ReferenceWindows(trajectory, lags, start)
         self.n_types = len(trajectory.type_names)
         squares = torch.stack([
-            mean_squares(x.transpose(0, 1), self.windows.types, self.n_types)
-            for x in self.windows.spread(WINDOWS)
+            mean_squares(one.own, one.types, self.n_types) for one in self.windows.spread(WINDOWS)
         ])
         self.squares = squares.mean(0)
         blocks = torch.stack([part.mean(0) for part in squares.chunk(BLOCKS)])

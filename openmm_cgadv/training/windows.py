@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -155,23 +155,18 @@ class ReferenceWindows:
         """Positions [T, N, 3] relative to the centre of mass (nm)."""
         return at_rest(torch.from_numpy(self.trajectory.positions(frames)), self.masses).numpy()
 
-    def spread(self, number: int) -> Iterator[Tensor]:
-        """At most ``number`` windows [lags + 1, N, 3] (nm) of all beads, spread evenly."""
+    def spread(self, number: int) -> Iterator[Windows]:
+        """At most ``number`` windows of all beads, one by one, spread evenly."""
         last = self.n_frames - self.offsets[-1]
         for start in np.unique(np.linspace(0, last - 1, number).astype(int)):
-            yield torch.from_numpy(self._window(start).astype(np.float64))
+            positions = torch.from_numpy(self._window(start).astype(np.float64))
+            yield Windows.whole(positions[None], self.boxes[start, None], self.types)
 
     def scale(self, frames: list[int] | None = None, windows: int = 200) -> Tensor:
         """Root mean square increments and displacements [n_types, lags, 2] (nm), among some frames of a window if wanted."""
         frames = list(range(len(self.offsets))) if frames is None else frames
-        sums = torch.zeros([len(self.trajectory.type_names), len(frames) - 1, 2], dtype=torch.float64)
-        numbers = torch.zeros(len(sums), dtype=torch.float64)
-        for window in self.spread(windows):
-            x = window[frames]
-            both = torch.stack([x[1:] - x[:-1], x[1:] - x[:1]], -1).square().sum(2)
-            sums.index_add_(0, self.types, both.transpose(0, 1))
-            numbers += torch.bincount(self.types, minlength=len(sums))
-        return (sums / numbers[:, None, None]).sqrt()
+        parts = ((one.own[:, frames], one.types) for one in self.spread(windows))
+        return root_mean_squares(parts, len(self.trajectory.type_names))
 
     def sample(self, number: int, generator: torch.Generator, starts: int = 16) -> Windows:
         """Windows in which random beads are judged, ``number`` in all or few less, evenly many at each of some times."""
@@ -195,3 +190,13 @@ class ReferenceWindows:
         index = int(torch.randint(self.n_frames, [1], generator=generator))
         one = slice(self.start + index, self.start + index + 1)
         return torch.from_numpy(self.trajectory.positions(one)[0]), self.boxes[index]
+
+
+def root_mean_squares(windows: Iterable[tuple[Tensor, Tensor]], n_kinds: int) -> Tensor:
+    """Root mean square increments and displacements [n_kinds, lags, 2] (nm) of windows [W, lags + 1, 3] and their kinds [W]."""
+    sums, numbers = torch.zeros([], dtype=torch.float64), torch.zeros(n_kinds, dtype=torch.float64)
+    for x, kinds in windows:
+        both = torch.stack([x[:, 1:] - x[:, :-1], x[:, 1:] - x[:, :1]], -1).square().sum(2)
+        sums = sums + both.new_zeros([n_kinds, *both.shape[1:]]).index_add_(0, kinds, both)
+        numbers += torch.bincount(kinds, minlength=n_kinds)
+    return (sums / numbers[:, None, None]).sqrt()
