@@ -201,7 +201,7 @@ class Dynamics(Section):
 
 
 class Discriminator(Section):
-    """The discriminators of window dynamics."""
+    """The discriminators of window dynamics. Friction between neighbours has one of shear waves besides, whatever is chosen."""
 
     kind: Literal["equivariant", "gram", "graph"] = "equivariant"
     """`graph` is that critic and another one, which sees how the neighbours of a bead moved; it is for friction between
