@@ -15,7 +15,7 @@ from openmm_cgadv.baselines.ranges import friction_range
 from openmm_cgadv.dynamics import Neighborhood, PairFriction, pair_rollout
 from openmm_cgadv.potentials import PairSpec, Potential, PotentialSpec
 from openmm_cgadv.training import AdversarialTraining, from_arrays, train
-from openmm_cgadv.training.motion import FRICTION_RATE, initial_motion
+from openmm_cgadv.training.motion import DIFFUSION_RATE, initial_motion
 from openmm_cgadv.training.timescales import time_scales
 from openmm_cgadv.trajectory import BeadTrajectory, BeadWriter
 from openmm_cgadv.units import KB
@@ -284,7 +284,7 @@ def test_the_slowest_memory_follows_diffusion_at_the_end_of_windows_alone(refere
     training = AdversarialTraining(reference, FREE, experiment(60.0))
     before = training.motion.log_sizes.detach().clone()
     seen = []
-    monkeypatch.setattr(training.motion, "restrain", lambda excess, rate: seen.append(excess))
+    monkeypatch.setattr(training.motion, "restrain", seen.append)
     for _ in range(3):
         training.rate = 1.0
         training.step()
@@ -294,9 +294,9 @@ def test_the_slowest_memory_follows_diffusion_at_the_end_of_windows_alone(refere
     assert all(excess.shape == (1,) and -0.9 < float(excess) < -0.1 for excess in seen)
     monkeypatch.undo()
     before = training.motion.log_sizes.detach().clone()
-    training.motion.restrain(torch.tensor([-0.25], dtype=torch.float64), 0.5)
+    training.motion.restrain(torch.tensor([-0.25], dtype=torch.float64))
     moved = (training.motion.log_sizes.detach() - before)[0]
-    assert moved[1] == pytest.approx(-0.5 * 0.25 * FRICTION_RATE) and not moved[[0, 2]].any()
+    assert moved[1] == pytest.approx(-0.25 * DIFFUSION_RATE) and not moved[[0, 2]].any()
 
 
 def test_trained_parameters_are_kept_and_make_a_model(reference, tmp_path):

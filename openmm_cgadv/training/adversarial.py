@@ -250,7 +250,7 @@ class AdversarialTraining:
         log["bounded"] = 0.0
         if self.pairs:
             excess = self.growth(windows.own.detach(), windows.types) / self.reference_growth - 1
-            self.motion.restrain(torch.where(self.reference_growth > 0, excess, 0.0), self.rate)
+            self.motion.restrain(torch.where(self.reference_growth > 0, excess, 0.0))
             log["bounded"] = self.motion.limit()
         if self.structure is None:
             self.entropy.descend(self.phi, entropy, self.kT, self.rate)

@@ -22,6 +22,10 @@ from .timescales import LEAST_FRICTION, TimeScales
 FRICTION_RATE = 0.02
 """Learning rate of logarithms."""
 
+DIFFUSION_RATE = 0.04
+"""By how much the logarithm of the size of the slowest memory of pairs changes in an iteration, for an excess of diffusion of
+one. Diffusion, which a window tells to some per cent, answers by -1.5 times as much: it is averaged over about 15 iterations."""
+
 SHAPE_RATE = 0.005
 """Learning rate of the coefficients of functions, relative to their size."""
 
@@ -205,22 +209,21 @@ class PairMotion(PairFriction):
         return (factor < 1).double().mean().item()
 
     @torch.no_grad()
-    def restrain(self, excess: Tensor, rate: float) -> None:
+    def restrain(self, excess: Tensor) -> None:
         """Let the slowest memory grow where beads diffuse too fast at the end of windows, and shrink where too slowly.
 
         Diffusion answers to it more than to all else, and tells its size better than critics, whose gradient forgets
-        most of what it does there.
+        most of what it does there. It follows at the same rate when those of training fall: what the other parameters still
+        do to diffusion is made up for.
 
         Parameters
         ----------
         excess : Tensor [n_types]
             Growth of mean squared displacements over that of the reference, minus one.
-        rate : float
-            Factor of the learning rates.
         """
         if self.n_auxiliary:
             first, second = torch.triu_indices(self.n_types, self.n_types)
-            self.log_sizes[:, 1] += rate * FRICTION_RATE * 0.5 * (excess[first] + excess[second]).clamp(-1, 1)
+            self.log_sizes[:, 1] += DIFFUSION_RATE * 0.5 * (excess[first] + excess[second]).clamp(-1, 1)
 
     def trained(self, theta: Tensor) -> TrainedPairParameters:
         """The present parameters with those of a potential."""

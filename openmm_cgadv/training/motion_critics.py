@@ -34,7 +34,7 @@ SPREAD = 200
 SYSTEMS = 10
 """Windows of systems whose shear waves are shown as real in a step: `BATCH` of them, or a few more."""
 
-SHEAR = 0.3
+SHEAR = 0.15
 """Weight of the judgement of shear waves, of which a system has few: what it says is noisier than what beads say."""
 
 
