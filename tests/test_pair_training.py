@@ -299,6 +299,31 @@ def test_the_slowest_memory_follows_diffusion_at_the_end_of_windows_alone(refere
     assert moved[1] == pytest.approx(-0.25 * DIFFUSION_RATE) and not moved[[0, 2]].any()
 
 
+def test_diffusion_settles_by_the_slowest_memory_alone(reference):
+    """From a larger and from a smaller size it comes to the same, at which diffusion is that of the reference."""
+    training = AdversarialTraining(reference, FREE, experiment(9.0, window_ps=0.64))
+    values = [parameter.detach().clone() for parameter in training.parameters]
+    place = next(k for k, parameter in enumerate(training.parameters) if parameter is training.motion.log_sizes)
+    sizes, done = [], []
+    for factor in (1.4, 0.7):
+        given = [value.clone() for value in values]
+        given[place][:, 1] += np.log(factor)
+        settled = training.settle(given, 400, done.append)
+        for k, (before, after) in enumerate(zip(given, settled)):
+            moved = (after - before).abs().flatten(1) if k == place else (after - before).abs().flatten()[None]
+            assert not moved[:, [n for n in range(moved.shape[1]) if k != place or n != 1]].any()
+        sizes.append(settled[place][0, 1].item())
+    assert done == 2 * [*range(1, 401)]
+    assert sizes[0] == pytest.approx(sizes[1], abs=0.15)
+    excess = []
+    with training.holding(settled):
+        for n in range(120):
+            random = training.random(10_000 + n)
+            _, start, frames = training.advance(10_000 + n, training.window_steps, random)
+            excess.append(training.excess(training.generated(frames, start, random)).item())
+    assert np.mean(excess) == pytest.approx(0.0, abs=0.05)
+
+
 def test_trained_parameters_are_kept_and_make_a_model(reference, tmp_path):
     parameters = AdversarialTraining(reference, FREE, experiment(20.0)).averaged()
     np.savez(tmp_path / "p.npz", **parameters.arrays())

@@ -7,7 +7,7 @@ or, with ``potential: adversarial``, the same critics and one of the arrangement
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -171,11 +171,13 @@ class AdversarialTraining:
         """Let the parameters have other values for a moment, without gradients."""
         current = [parameter.detach().clone() for parameter in self.parameters]
         with torch.no_grad():
-            for parameter, value in zip(self.parameters, values):
-                parameter.copy_(value)
-            yield
-            for parameter, value in zip(self.parameters, current):
-                parameter.copy_(value)
+            try:
+                for parameter, value in zip(self.parameters, values):
+                    parameter.copy_(value)
+                yield
+            finally:
+                for parameter, value in zip(self.parameters, current):
+                    parameter.copy_(value)
 
     def state_dict(self) -> dict:
         """Everything that the following iterations depend on."""
@@ -206,13 +208,7 @@ class AdversarialTraining:
         """One iteration: rollouts, critics' steps, the generator's step. Returns what is logged."""
         self.iteration += 1
         random = self.random(self.iteration)
-        number = min(self.settings.chains, ROLLOUTS)
-        chosen = [(self.iteration * number + k) % self.settings.chains for k in range(number)]
-        start = self.chains.take(chosen, random)
-        seed = int(torch.randint(2**62, [1], generator=random))
-        frames, positions, state = self.roll_out(start, self.frames, seed)
-        self.chains.put(chosen, positions, state)
-
+        chosen, start, frames = self.advance(self.iteration, self.frames, random)
         windows = self.generated(frames[:, self.window_frames], start, random)
         x, boxes = windows.positions, windows.boxes
         judged, log = self.dynamics.judge(windows, random)
@@ -249,8 +245,7 @@ class AdversarialTraining:
         self.optimizer.step()
         log["bounded"] = 0.0
         if self.pairs:
-            excess = self.growth(windows.own.detach(), windows.types) / self.reference_growth - 1
-            self.motion.restrain(torch.where(self.reference_growth > 0, excess, 0.0))
+            self.motion.restrain(self.excess(windows))
             log["bounded"] = self.motion.limit()
         if self.structure is None:
             self.entropy.descend(self.phi, entropy, self.kT, self.rate)
@@ -259,6 +254,48 @@ class AdversarialTraining:
                 average.lerp_(parameter, 1 - self.decay)
             log["friction"] = self.motion.bead_friction().mean().item()
         return log
+
+    @torch.no_grad()
+    def settle(self, values: list[Tensor], rollouts: int, progress: Callable[[int], None]) -> list[Tensor]:
+        """Values of the parameters in which the slowest memory of pairs has followed diffusion while all else stood still.
+
+        Windows of one rollout tell diffusion to a tenth. Sizes are averaged, those of the first quarter left out.
+
+        Parameters
+        ----------
+        values : list of Tensor
+            Of the parameters.
+        rollouts : int
+        progress : callable
+            Told how many are done.
+
+        Raises
+        ------
+        RuntimeError
+            The model explodes.
+        """
+        with self.holding(values):
+            sizes = []
+            for n in range(rollouts):
+                iteration = self.iteration + 1 + n
+                random = self.random(iteration)
+                _, start, frames = self.advance(iteration, self.window_steps, random)
+                self.motion.restrain(self.excess(self.generated(frames, start, random)))
+                sizes.append(self.motion.log_sizes.detach().clone())
+                progress(n + 1)
+            if rollouts:
+                self.motion.log_sizes.copy_(torch.stack(sizes[rollouts // 4 :]).mean(0))
+            return [parameter.detach().clone() for parameter in self.parameters]
+
+    def advance(self, iteration: int, frames: list[int], random: torch.Generator) -> tuple[list[int], tuple[Tensor, ...], Tensor]:
+        """Roll out the chains whose turn it is: which they are, where they started, and the frames."""
+        number = min(self.settings.chains, ROLLOUTS)
+        chosen = [(iteration * number + k) % self.settings.chains for k in range(number)]
+        start = self.chains.take(chosen, random)
+        seed = int(torch.randint(2**62, [1], generator=random))
+        found, positions, state = self.roll_out(start, frames, seed)
+        self.chains.put(chosen, positions, state)
+        return chosen, start, found
 
     def roll_out(self, start: tuple[Tensor, ...], frames: list[int], seed: int) -> tuple[Tensor, ...]:
         """Frames, positions and states at the end of rollouts from positions, states and boxes."""
@@ -278,6 +315,11 @@ class AdversarialTraining:
         to their end, where motion is diffusive."""
         squares = mean_squares(windows[:, [0, self.half, -1]], types, len(self.reference_squares))
         return squares[:, 1] - squares[:, 0]
+
+    def excess(self, windows: Windows) -> Tensor:
+        """That growth in generated windows over the reference's, minus one [n_types]; zero where the reference stands still."""
+        excess = self.growth(windows.own.detach(), windows.types) / self.reference_growth - 1
+        return torch.where(self.reference_growth > 0, excess, 0.0)
 
     @torch.no_grad()
     def look(self, windows: Windows, chosen: list[int], entropy: Tensor, random: torch.Generator) -> Seen:

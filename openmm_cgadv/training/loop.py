@@ -25,6 +25,9 @@ MOST_RECOVERIES = 5
 MOST_RENEWALS = 2
 """A critic that ends like the two before it has not collapsed."""
 
+SETTLE = 2
+"""Rollouts in which diffusion settles at the end, in iterations of the fall."""
+
 RESTS = 4
 """Parts of the fall whose means tell how far the parameters wander."""
 
@@ -148,11 +151,24 @@ class Loop:
             average = [value.clone() for value in self.training.average]
             self.candidates.append(Candidate(self.training.iteration, average, values))
 
-    def outcome(self) -> Outcome:
-        """The parameters to be exported, and what is known of them."""
+    def outcome(self, progress: Callable[[int, int], None]) -> Outcome:
+        """The parameters to be exported, and what is known of them.
+
+        Parameters
+        ----------
+        progress : callable
+            Told the rollouts done and their number while diffusion settles.
+        """
         training = self.training
         chosen = choose(self.candidates) if self.candidates else None
-        parameters = training.averaged(chosen and chosen.average)
+        average = training.average if chosen is None else chosen.average
+        if training.pairs and training.motion.n_auxiliary:
+            rollouts = SETTLE * self.schedule.fall
+            try:
+                average = training.settle(average, rollouts, lambda done: progress(done, rollouts))
+            except RuntimeError as error:
+                self.warnings.append(f"iteration {training.iteration}: diffusion was not settled: {error}")
+        parameters = training.averaged(average)
         rests = [training.averaged(rest) for rest in self._rests_taken()]
         return Outcome(
             parameters=parameters,
@@ -257,7 +273,8 @@ def train(
     Learning rates are constant until friction, memory, displacements in windows and the structure, the latter two
     compared with a part of the reference that training never sees, have stopped changing by more than their own
     scatter, and live validation finds no improvement. Then they fall along a cosine of fixed length. Of the moving averages that were validated along it the last is exported
-    whose figures are within their errors as good as the best.
+    whose figures are within their errors as good as the best. Between pairs, its slowest memory follows diffusion for
+    some more rollouts before.
 
     Parameters
     ----------
@@ -329,7 +346,10 @@ def train(
                 progress(iteration, loop.schedule.end, values)
     finally:
         log.close()
-    outcome = loop.outcome()
+    end, named = training.iteration, training.averaged().named(names)
+    outcome = loop.outcome(
+        lambda done, total: progress(end + done, end + total, named) if progress is not None else None
+    )
     outcome.save(directory)
     say(outcome.sentence())
     return outcome.parameters
