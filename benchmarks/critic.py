@@ -69,7 +69,7 @@ def measure(training, plain_backward, iterations: int, molecules: int, threads: 
     watch = Stopwatch()
     training.motion.roll_out = watch("rollout, forward", training.motion.roll_out)
     kernels._Rollout.backward = staticmethod(watch("rollout, backward", plain_backward))
-    critics = [critic for critic, _ in training.dynamics.critics.values()]
+    critics = list(training.dynamics.critics.values())
     for critic in critics:
         critic.learn = watch(f"critic, {STEPS} steps of {2 * BATCH} windows", critic.learn)
     training.entropy.gradient = watch("relative entropy's gradient", training.entropy.gradient)
