@@ -27,10 +27,7 @@ STEP = 0.2
 def displacements(training: AdversarialTraining, iteration: int) -> torch.Tensor:
     """Mean squared displacements [lags] (nm²) of the next windows of some chains."""
     random = training.random(iteration)
-    chosen = [iteration % training.settings.chains]
-    start = training.chains.take(chosen, random)
-    frames, x, state = training.roll_out(start, training.window_steps, int(torch.randint(2**62, [1], generator=random)))
-    training.chains.put(chosen, x, state)
+    _, start, frames = training.advance(iteration, training.window_steps, random)
     windows = training.generated(frames, start, random)
     return mean_squares(windows.own, windows.types, 1)[0]
 
