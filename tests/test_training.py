@@ -87,6 +87,33 @@ def test_friction_of_free_beads_is_found_from_both_sides(tmp_path, start):
     assert found == pytest.approx(15.0, rel=0.12)
 
 
+def test_diffusion_settles_by_the_slowest_memory_alone(tmp_path):
+    """From more and from less of it training comes to the friction of the reference, and nothing else moves."""
+    truth = GeneralizedLangevin(1, 2, 15.0, rates=(4.0, 40.0))
+    trajectory = free_beads(tmp_path / "beads.h5", truth, 1500)
+    training = AdversarialTraining(trajectory, FREE, experiment(window_ps=0.64))
+    learned = training.motion
+    learned.floor = truth.floor
+    with torch.no_grad():
+        for name, value in truth.named_parameters():
+            width = value.shape[-1]
+            getattr(learned, name)[..., :width] = value
+        # Auxiliary variables that the truth lacks.
+        learned.log_couplings[:, truth.n_auxiliary :] = -10.0
+    right = [parameter.detach().clone() for parameter in training.parameters]
+    place = next(k for k, parameter in enumerate(training.parameters) if parameter is learned.log_couplings)
+    for factor in (1.5, 0.6):
+        given = [value.clone() for value in right]
+        given[place][:, 0] += math.log(factor)
+        settled = training.settle(given, 400, lambda done: None)
+        assert all(torch.equal(one, other) for k, (one, other) in enumerate(zip(given, settled)) if k != place)
+        assert torch.equal(given[place][:, 1:], settled[place][:, 1:])
+        with training.holding(settled):
+            assert learned.bead_friction().item() == pytest.approx(15.0, rel=0.08)
+        with training.holding(given):
+            assert learned.bead_friction().item() != pytest.approx(15.0, rel=0.15)
+
+
 def parameters(result):
     return torch.cat([result.theta, result.drift.flatten()])
 

@@ -104,10 +104,9 @@ class AdversarialTraining:
         longest = self.windows.scale()[:, -1, 1]
         self.lags = torch.tensor(lags, dtype=torch.float64) * trajectory.frame_interval
         self.reference_squares = longest.square()
-        if self.pairs:
-            self.half = max(k for k, lag in enumerate([0, *lags]) if 2 * lag <= lags[-1])
-            growths = [self.growth(one.own, one.types) for one in self.windows.spread(WINDOWS)]
-            self.reference_growth = torch.stack(growths).mean(0)
+        self.half = max(k for k, lag in enumerate([0, *lags]) if 2 * lag <= lags[-1])
+        growths = [self.growth(one.own, one.types) for one in self.windows.spread(WINDOWS)]
+        self.reference_growth = torch.stack(growths).mean(0)
         self.free_friction = torch.tensor(self.scales.free_friction_per_ps, dtype=torch.float64)[:, None]
         torch.manual_seed(settings.seed)
         self.motion = initial_motion(trajectory, initial, motion, self.scales)
@@ -243,10 +242,7 @@ class AdversarialTraining:
         if not all(bool(torch.isfinite(parameter.grad).all()) for parameter in self.parameters):
             raise RuntimeError(f"a gradient of the generator is not finite at iteration {self.iteration}")
         self.optimizer.step()
-        log["bounded"] = 0.0
-        if self.pairs:
-            self.motion.restrain(self.excess(windows))
-            log["bounded"] = self.motion.limit()
+        log["bounded"] = self.motion.restrain(self.excess(windows)) if self.pairs else 0.0
         if self.structure is None:
             self.entropy.descend(self.phi, entropy, self.kT, self.rate)
         with torch.no_grad():
@@ -257,7 +253,7 @@ class AdversarialTraining:
 
     @torch.no_grad()
     def settle(self, values: list[Tensor], rollouts: int, progress: Callable[[int], None]) -> list[Tensor]:
-        """Values of the parameters in which the slowest memory of pairs has followed diffusion while all else stood still.
+        """Values of the parameters in which the slowest memory has followed diffusion while all else stood still.
 
         Windows of one rollout tell diffusion to a tenth. Sizes are averaged, those of the first quarter left out.
 
@@ -281,10 +277,10 @@ class AdversarialTraining:
                 random = self.random(iteration)
                 _, start, frames = self.advance(iteration, self.window_steps, random)
                 self.motion.restrain(self.excess(self.generated(frames, start, random)))
-                sizes.append(self.motion.log_sizes.detach().clone())
+                sizes.append(self.motion.slowest.clone())
                 progress(n + 1)
             if rollouts:
-                self.motion.log_sizes.copy_(torch.stack(sizes[rollouts // 4 :]).mean(0))
+                self.motion.slowest.copy_(torch.stack(sizes[rollouts // 4 :]).mean(0))
             return [parameter.detach().clone() for parameter in self.parameters]
 
     def advance(self, iteration: int, frames: list[int], random: torch.Generator) -> tuple[list[int], tuple[Tensor, ...], Tensor]:

@@ -162,7 +162,7 @@ class Loop:
         training = self.training
         chosen = choose(self.candidates) if self.candidates else None
         average = training.average if chosen is None else chosen.average
-        if training.pairs and training.motion.n_auxiliary:
+        if training.motion.n_auxiliary:
             rollouts = SETTLE * self.schedule.fall
             try:
                 average = training.settle(average, rollouts, lambda done: progress(done, rollouts))

@@ -23,8 +23,9 @@ FRICTION_RATE = 0.02
 """Learning rate of logarithms."""
 
 DIFFUSION_RATE = 0.04
-"""By how much the logarithm of the size of the slowest memory of pairs changes in an iteration, for an excess of diffusion of
-one. Diffusion, which a window tells to some per cent, answers by -1.5 times as much: it is averaged over about 15 iterations."""
+"""By how much the logarithm of the size of the slowest memory changes in an iteration, for an excess of diffusion of one.
+Diffusion, which a window tells to some per cent, answers by -1.5 times as much between pairs: it is averaged over about 15
+iterations."""
 
 SHAPE_RATE = 0.005
 """Learning rate of the coefficients of functions, relative to their size."""
@@ -66,6 +67,17 @@ class BeadMotion(GeneralizedLangevin):
     def rates(self) -> Tensor:
         """Rates of the memory [n_types, K] (1/ps)."""
         return torch.diagonal(self.drift(), dim1=1, dim2=2)[:, 1:]
+
+    @property
+    def slowest(self) -> Tensor:
+        """Logarithm of the coupling of the slowest memory [n_types]."""
+        return self.log_couplings.detach()[:, 0]
+
+    @torch.no_grad()
+    def restrain(self, excess: Tensor) -> float:
+        """Let the slowest memory follow diffusion, see :meth:`PairMotion.restrain`; nothing is bounded."""
+        self.slowest.add_(DIFFUSION_RATE * excess.clamp(-1, 1))
+        return 0.0
 
     @torch.no_grad()
     def set_friction(self, friction: Tensor) -> None:
@@ -208,9 +220,15 @@ class PairMotion(PairFriction):
         self.shapes[:, 1:] *= factor[:, None]
         return (factor < 1).double().mean().item()
 
+    @property
+    def slowest(self) -> Tensor:
+        """Logarithm of the size of the slowest memory [n_type_pairs]."""
+        return self.log_sizes.detach()[:, 1]
+
     @torch.no_grad()
-    def restrain(self, excess: Tensor) -> None:
-        """Let the slowest memory grow where beads diffuse too fast at the end of windows, and shrink where too slowly.
+    def restrain(self, excess: Tensor) -> float:
+        """Let the slowest memory grow where beads diffuse too fast at the end of windows, and shrink where too slowly, within
+        :meth:`limit`, whose share it returns.
 
         Diffusion answers to it more than to all else, and tells its size better than critics, whose gradient forgets
         most of what it does there. It follows at the same rate when those of training fall: what the other parameters still
@@ -223,7 +241,8 @@ class PairMotion(PairFriction):
         """
         if self.n_auxiliary:
             first, second = torch.triu_indices(self.n_types, self.n_types)
-            self.log_sizes[:, 1] += DIFFUSION_RATE * 0.5 * (excess[first] + excess[second]).clamp(-1, 1)
+            self.slowest.add_(DIFFUSION_RATE * 0.5 * (excess[first] + excess[second]).clamp(-1, 1))
+        return self.limit()
 
     def trained(self, theta: Tensor) -> TrainedPairParameters:
         """The present parameters with those of a potential."""
