@@ -31,6 +31,9 @@ class GraphDiscriminator(LagsDiscriminator):
     The R_n are fixed splines and are mixed after the sum, so that the sums are computed once a window, outside the
     discriminator's own steps.
 
+    Gradients pass through the δ alone. How neighbours are arranged belongs to the potential, and through a trajectory
+    whose sensitivity forgets, friction would seem to change it.
+
     Nothing depends on where the system is, how it is turned or mirrored, on the order of beads of a type or on the
     periodic image they are in.
 
@@ -90,7 +93,8 @@ class GraphDiscriminator(LagsDiscriminator):
         system, frame = torch.arange(len(now))[:, None, None, None], torch.arange(now.shape[1])[:, None, None]
         one = beads[:, None, :, None]
         apart = (now[system, frame, near] - now[system, frame, one]) @ torch.linalg.inv(boxes)[:, None, None]
-        apart = (apart - apart.detach().round()) @ boxes[:, None, None]
+        # The generator learns from how neighbours move; how they are arranged is the potential's.
+        apart = ((apart - apart.round()) @ boxes[:, None, None]).detach()
         r = apart.square().sum(-1).sqrt()
         unit = apart / r[..., None]
         delta = moved[system, frame, near] - moved[system, frame, one]

@@ -39,14 +39,6 @@ ROLLOUTS = 2
 WINDOWS = 2000
 """Windows of the reference that its diffusion is measured in."""
 
-SHORT = 3.0
-"""Time up to which residual forces, which move by the real dynamics, tell the memory of friction (1/ω)."""
-
-UNBOUNDED = (
-    "The reference holds no forces in frames close enough, which would bound the memory of friction between pairs: a critic "
-    "that sees neighbours may make it too strong, and diffusion at long times too fast."
-)
-
 
 class AdversarialTraining:
     """State of the training of one model.
@@ -110,12 +102,6 @@ class AdversarialTraining:
         self.free_friction = torch.tensor(self.scales.free_friction_per_ps, dtype=torch.float64)[:, None]
         torch.manual_seed(settings.seed)
         self.motion = initial_motion(trajectory, initial, motion, self.scales)
-        if self.sees_neighbors and self.pairs and motion.memory:
-            if self.scales.residuals_tell:
-                last = lags[-1] * trajectory.frame_interval
-                self.motion.hold(initial.residuals, SHORT / max(self.scales.omega_per_ps, SHORT / last))
-            else:
-                self.scales = replace(self.scales, limits=(*self.scales.limits, UNBOUNDED))
         # Residual forces may tell more than the rule.
         start, rates = self.motion.bead_friction().detach().tolist(), self.motion.rates().detach()
         if rates.numel():
@@ -242,7 +228,8 @@ class AdversarialTraining:
         if not all(bool(torch.isfinite(parameter.grad).all()) for parameter in self.parameters):
             raise RuntimeError(f"a gradient of the generator is not finite at iteration {self.iteration}")
         self.optimizer.step()
-        log["bounded"] = self.motion.restrain(self.excess(windows)) if self.pairs else 0.0
+        if self.pairs:
+            self.motion.restrain(self.excess(windows))
         if self.structure is None:
             self.entropy.descend(self.phi, entropy, self.kT, self.rate)
         with torch.no_grad():

@@ -33,15 +33,6 @@ SHAPE_RATE = 0.005
 LEAST_SIZE = 0.05
 """Size of coefficients that are smaller or zero at the start, in units of the root mean square of all."""
 
-
-MORE = 2.0
-"""Memory of pairs that a critic of neighbourhoods may find, in units of that of the residual forces: they move by the real
-dynamics, and show too little. Without a bound training comes to three times theirs along close pairs of water, and twice
-theirs across."""
-
-BOUND_RATES = 6
-"""Exponentials by which the residual forces' correlation is smoothed where it is a bound."""
-
 SLOWEST = 1.5
 """Least rate of memory to start from, in units of the floor. Near the floor a rate hardly moves any more, and what such memory
 does past the window shows least."""
@@ -74,10 +65,9 @@ class BeadMotion(GeneralizedLangevin):
         return self.log_couplings.detach()[:, 0]
 
     @torch.no_grad()
-    def restrain(self, excess: Tensor) -> float:
-        """Let the slowest memory follow diffusion, see :meth:`PairMotion.restrain`; nothing is bounded."""
+    def restrain(self, excess: Tensor) -> None:
+        """Let the slowest memory follow diffusion, see :meth:`PairMotion.restrain`."""
         self.slowest.add_(DIFFUSION_RATE * excess.clamp(-1, 1))
-        return 0.0
 
     @torch.no_grad()
     def set_friction(self, friction: Tensor) -> None:
@@ -128,7 +118,6 @@ class PairMotion(PairFriction):
         self.neighborhood = neighborhood
         self.ceiling = float(ceiling)
         self.log_sizes = torch.nn.Parameter(torch.zeros(self.shapes.shape[:2], dtype=torch.float64))
-        self.bound: tuple[Tensor, Tensor] | None = None
 
     @property
     def splines(self) -> Tensor:
@@ -182,53 +171,15 @@ class PairMotion(PairFriction):
         self.unit.copy_(scale * torch.maximum(coefficients, least))
         self.shapes.copy_(splines / self.unit)
 
-    def hold(self, residuals: PairResiduals, longest: float) -> None:
-        """From now on keep the memory of every pair below `MORE` times that of the residual forces.
-
-        A critic of neighbourhoods is told little of friction by windows in which pairs stay together, and may drive a
-        slow bond along them to any strength. The forces tell it at short times: that is a bound.
-
-        Parameters
-        ----------
-        residuals : PairResiduals
-        longest : float
-            Time up to which memory is bounded (ps).
-        """
-        short = residuals.times <= max(longest, residuals.times[1]) * (1 + 1e-9)
-        times = torch.from_numpy(residuals.times[short & (residuals.times > 0)])
-        slowest, fastest = math.log10(self.floor), math.log10(1 / times[0])
-        rates = torch.logspace(slowest, fastest, BOUND_RATES, dtype=torch.float64)
-        pairs, _, _, number = self.shapes.shape
-        splines = residuals.splines(rates.expand(pairs, -1).numpy(), self.r_min.numpy(), self.r_cut, number)
-        slow = torch.from_numpy(splines[:, 1:]) ** 2
-        most = MORE * torch.einsum("pkdn,tk->ptdn", slow, torch.exp(-times[:, None] * rates))
-        least = LEAST_SIZE**2 * most.mean((2, 3), keepdim=True)
-        self.bound = times, torch.maximum(most, least)
-
-    @torch.no_grad()
-    def limit(self) -> float:
-        """Reduce rates, and the coefficients of memory, that are beyond their bounds; returns the share of the latter
-        that were."""
-        self.log_rates.clamp_(max=math.log(self.ceiling))
-        if self.bound is None:
-            return 0.0
-        times, most = self.bound
-        slow = self.splines[:, 1:]
-        decay = torch.matrix_exp(-self.memory()[:, None] * times[:, None, None])
-        now = torch.einsum("pkdn,ptkl,pldn->ptdn", slow, decay, slow)
-        factor = torch.where(now > most, most / now, 1.0).amin(1).sqrt()
-        self.shapes[:, 1:] *= factor[:, None]
-        return (factor < 1).double().mean().item()
-
     @property
     def slowest(self) -> Tensor:
         """Logarithm of the size of the slowest memory [n_type_pairs]."""
         return self.log_sizes.detach()[:, 1]
 
     @torch.no_grad()
-    def restrain(self, excess: Tensor) -> float:
-        """Let the slowest memory grow where beads diffuse too fast at the end of windows, and shrink where too slowly, within
-        :meth:`limit`, whose share it returns.
+    def restrain(self, excess: Tensor) -> None:
+        """Keep rates below their ceiling, and let the slowest memory grow where beads diffuse too fast at the end of windows,
+        and shrink where too slowly.
 
         Diffusion answers to it more than to all else, and tells its size better than critics, whose gradient forgets
         most of what it does there. It follows at the same rate when those of training fall: what the other parameters still
@@ -242,7 +193,7 @@ class PairMotion(PairFriction):
         if self.n_auxiliary:
             first, second = torch.triu_indices(self.n_types, self.n_types)
             self.slowest.add_(DIFFUSION_RATE * 0.5 * (excess[first] + excess[second]).clamp(-1, 1))
-        return self.limit()
+            self.log_rates.clamp_(max=math.log(self.ceiling))
 
     def trained(self, theta: Tensor) -> TrainedPairParameters:
         """The present parameters with those of a potential."""

@@ -34,8 +34,9 @@ SPREAD = 200
 SYSTEMS = 10
 """Windows of systems whose shear waves are shown as real in a step: `BATCH` of them, or a few more."""
 
-SHEAR = 0.15
-"""Weight of the judgement of shear waves, of which a system has few: what it says is noisier than what beads say."""
+WEIGHTS = {"shear": 0.15, "neighbors": 0.03}
+"""Of judgements; one of all others. Of shear waves a system has few: what they say is noisier than what beads say. What
+neighbours do is never quite that of all-atom ones, and asks for more than there is to learn (see ``docs/recipe.md``)."""
 
 
 class MotionCritics:
@@ -125,7 +126,7 @@ class MotionCritics:
 
             judged = fake.some(CENTRES, random) if isinstance(critic.module, GraphDiscriminator) else fake
             gradient, values = critic.judge(real, self._tokens(name, judged), x, random)
-            total += SHEAR * gradient if name == "shear" else gradient
+            total += WEIGHTS.get(name, 1.0) * gradient
             log |= {f"{name}_{key}": value for key, value in values.items()}
         return total, log
 
