@@ -36,6 +36,8 @@ BLOCK = 100
 """Steps between two calls into Python, where progress is told and an interruption is noticed."""
 MINIMIZATIONS = 200
 """Steps of the minimizer, enough to take overlaps away."""
+FAILED = "the simulation failed at step"
+"""What integrators of the plugin say of a step that they can't make; it leaves beads where they were."""
 HOT = 5.0
 """A kinetic temperature that many times too high means that the run explodes."""
 SMALL = 2000
@@ -406,14 +408,17 @@ class _Run:
         free = v.size - 3 * (self.model.equation == "pair")
         temperature = float((self.masses[:, None] * v * v).sum() / (free * KB))
         finite = np.isfinite(state.getPositions(asNumpy=True)._value).all()
-        if finite and temperature < HOT * self.model.temperature:
-            if cause:
-                raise openmm.OpenMMException(cause)
-            return state, temperature
         when = f"{begun:.6g} to {begun + self.interval:.6g} ps after its start"
-        found = (
-            f"the temperature rose to {temperature:.3g} K" if finite else "a position is not finite"
-        )
+        if not finite:
+            found = "a position is not finite"
+        elif temperature >= HOT * self.model.temperature:
+            found = f"the temperature rose to {temperature:.3g} K"
+        elif FAILED in cause:
+            found = cause.split(FAILED)[1].split(": ", 1)[1]
+        elif cause:
+            raise openmm.OpenMMException(cause)
+        else:
+            return state, temperature
         raise ProductionExploded(
             f"{self.directory}: the run exploded, {when}: {found}; likely the time step of "
             f"{self.arguments['timestep'] * 1e3:g} fs is too long for this potential, or the "

@@ -1,6 +1,7 @@
 """An experiment with friction between pairs runs from its file to its report."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -38,3 +39,11 @@ def test_a_liquid_with_pair_friction_runs_to_its_report(tmp_path):
     assert metrics["trained"]["temperature_K"] == pytest.approx(115, abs=45)
     page = (tmp_path / "out" / "report" / "index.html").read_text()
     assert "initial, by forces alone" in page and "Friction between two beads" in page
+    # A step that can't be made stops before beads have become hot.
+    for step in (40, 80, 160, 320):
+        arguments = ["--steps", "400", "--timestep-fs", str(step), "--equilibration-ps", "1", "--out", str(tmp_path / f"{step}")]
+        boom = CliRunner().invoke(app, ["simulate", str(tmp_path / "out" / "model.cg"), *arguments])
+        told = [line for line in boom.stderr.splitlines() if line.startswith("cgadv: ")]
+        assert boom.exit_code == (1 if told else 0), boom.output
+        assert all(re.search(r"the run exploded, .* time step of \d+ fs is too long", line) for line in told), told
+    assert told and re.search(r"bead \d+ moved", told[0])
