@@ -2,8 +2,8 @@
 
     python viscosity.py --out runs/viscosity
 
-Makes all-atom water, trains both models on it and runs them in OpenMM, which takes about half an hour
-on two cores, or some minutes with `--quick`. Run again, it goes on where it stopped, and prints what was
+Makes all-atom water, trains both models on it and runs them in OpenMM, which takes about three quarters of
+an hour on two cores, or some minutes with `--quick`. Run again, it goes on where it stopped, and prints what was
 measured. DIR/pair/report/index.html shows both beside all-atom water.
 """
 
@@ -65,3 +65,6 @@ for label, run in runs.items():
         value, error = run[f"{name}_mPa_s"], run[f"{name}_stderr"]
         found = run["reasons"].get(f"{name}_mPa_s") if value is None else f"{value:.2f} ± {error:.2f}"
         print(f"    {how:<16}{found}")
+print("With friction on single beads the stress is that of the energy alone, and no flow has that viscosity.")
+for label, name in (("friction on single beads", "single"), ("friction between neighbours", "pair")):
+    print(f"{label}: {figures[name]['verdict']['headline']} See {options.out / name}/report/index.html.")

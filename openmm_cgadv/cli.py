@@ -110,7 +110,10 @@ def _project(
     from .summary import check_compared
 
     if settings.production.platform is not None:
-        find_platform(settings.production.platform)
+        try:
+            find_platform(settings.production.platform)
+        except ValueError as error:
+            raise ConfigError(f"{experiment}: production.{error}") from None
     if settings.production.backend is not None:
         choose_backend(settings.production.backend)
     if settings.dynamics.equation == "pair":

@@ -132,7 +132,9 @@ def test_viscosity_of_both_kinds_of_friction_is_told(run):
         *SHORT_TRAINING, "production.length_ps=12",
     ]  # fmt: skip
     said = run("viscosity.py", "--quick", "--out", "eta", "--set", *shorter)
-    table = said[said.index("shear viscosity, mPa s") :].splitlines()[1:]
+    _, *table = said[said.index("shear viscosity, mPa s") :].splitlines()
+    table, more = table[:9], table[9:]
+    assert len(more) == 3 and all("figures" in line or "model" in line for line in more[1:])
     labels = ["all-atom", "friction on single beads", "friction between neighbours"]
     assert [line.strip() for line in table[::3]] == labels
     for line in table:

@@ -507,7 +507,7 @@ def test_wrong_input_of_the_core_is_named():
 @needs_library
 @pytest.mark.parametrize("dt", [0.005, 0.01])
 def test_kinetic_temperature_is_right_at_any_time_step(dt):
-    """Within 0.5 % in liquid water of beads with twice its friction, solved to the usual tolerance."""
+    """In liquid water of beads with twice its friction, solved to the usual tolerance, as far as so short runs tell."""
     n, replicas, runs, rest = 216, 4, 480, 60
     spec, theta = mw_water()
     box = liquid_box(n, 33.4)

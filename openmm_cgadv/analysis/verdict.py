@@ -322,6 +322,8 @@ def _not_known(here, name, lacking, figure):
 
 def _motion_cause(lags, settings):
     """Why motion is off at some lags, ps, and what to change."""
+    if not settings.settled:
+        return "friction was still changing when training ran out of iterations; raise training.iterations"
     if settings.critic == "graph" and settings.equation != "pair":
         return ("the critic sees that neighbours move together, which friction on each bead by itself can't do, and "
                 "training bent the friction to hide it; use `dynamics.equation: pair`, or "
@@ -330,8 +332,6 @@ def _motion_cause(lags, settings):
         return ("friction without memory can't be right at short and at long times at once; use "
                 "`dynamics.equation: generalized_langevin`, or a longer training.window_ps if only long times "
                 "count")
-    if not settings.settled:
-        return "friction was still changing when training ran out of iterations; raise training.iterations"
     if min(lags) > settings.window_ps:
         return (f"training compared lags up to {settings.window_ps:g} ps alone, and memory slower than that "
                 "escapes it; use a longer training.window_ps, and a longer reference if it is short")
