@@ -35,7 +35,8 @@ window on: windows are chosen so that a rate may well end at the floor and what 
 
 OPEN = 0.06
 """Margin above which a critic of neighbourhoods tells generated windows from others: with friction between pairs it comes to
-0.02 to 0.03 in water, with friction on single beads it stays at 0.11, and at 0.2 to 0.3 where nothing else acts."""
+0.02 to 0.03 in windows of 2 ps of water and stays at 0.04 to 0.11 in those of 4 ps, with friction on single beads it stays at
+0.11 in 2 ps, and at 0.2 to 0.3 where nothing else acts."""
 
 RAN_AWAY = 10.0
 """Friction between pairs above which it has run away (kT/(m D)): a bead that nothing but friction slows has 1."""
