@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -97,8 +98,6 @@ class AdversarialTraining:
         self.lags = torch.tensor(lags, dtype=torch.float64) * trajectory.frame_interval
         self.reference_squares = longest.square()
         self.half = max(k for k, lag in enumerate([0, *lags]) if 2 * lag <= lags[-1])
-        growths = [self.growth(one.own, one.types) for one in self.windows.spread(WINDOWS)]
-        self.reference_growth = torch.stack(growths).mean(0)
         self.free_friction = torch.tensor(self.scales.free_friction_per_ps, dtype=torch.float64)[:, None]
         torch.manual_seed(settings.seed)
         self.motion = initial_motion(trajectory, initial, motion, self.scales)
@@ -292,6 +291,11 @@ class AdversarialTraining:
     def generated(self, frames: Tensor, start: tuple[Tensor, ...], random: torch.Generator) -> Windows:
         """Windows of rollouts from ``start``, as critics see them."""
         return Windows.whole(self.windows.rounded(at_rest(frames, self.masses), random), start[2], self.types)
+
+    @cached_property
+    def reference_growth(self) -> Tensor:
+        """The reference's :meth:`growth`; friction without memory, which does not follow it, never reads the windows for it."""
+        return torch.stack([self.growth(one.own, one.types) for one in self.windows.spread(WINDOWS)]).mean(0)
 
     def growth(self, windows: Tensor, types: Tensor) -> Tensor:
         """By how much mean squared displacements [n_types] (nm²) grow from half of windows [W, lags + 1, 3], or the last lag before,
