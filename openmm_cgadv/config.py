@@ -172,16 +172,19 @@ class Dynamics(Section):
     friction_cutoff_nm: PositiveFloat | None = None
     """Range of `pair` friction. When null, the distance within which a bead of the reference has
     11 neighbours on average, to 0.01 nm: 0.44 nm for water at 298 K."""
+    self_friction_per_ps: PositiveFloat | None = None
+    """Friction of each bead against its surroundings beside `pair` friction, as in an implicit
+    solvent; it is kept as it is given, and momentum is not conserved. None when null."""
     initial_friction_per_ps: PositiveFloat | None = None
     """Friction at the start of training; estimated from the reference when null."""
 
     @model_validator(mode="after")
     def _range(self) -> Dynamics:
-        if self.friction_cutoff_nm is not None and self.equation != "pair":
-            raise ValueError(
-                f"found friction_cutoff_nm beside equation `{self.equation}`, expected it only with "
-                "`pair`"
-            )
+        for name in ("friction_cutoff_nm", "self_friction_per_ps"):
+            if getattr(self, name) is not None and self.equation != "pair":
+                raise ValueError(
+                    f"found {name} beside equation `{self.equation}`, expected it only with `pair`"
+                )
         if self.equation == "pair" and (self.auxiliary_variables or 0) > 6:
             raise ValueError(
                 f"found {self.auxiliary_variables} auxiliary_variables with equation `pair`, expected up to 6"

@@ -535,28 +535,28 @@ def rollout(
 
 class _PairRollout(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, positions, velocities, theta, splines, memory, boxes, types, masses, r_min, frames, spec, numbers,
-                single):  # fmt: skip
+    def forward(ctx, positions, velocities, theta, splines, memory, boxes, types, masses, r_min, own, frames, spec,
+                numbers, single):  # fmt: skip
         keep = any(ctx.needs_input_grad[:5])
         frame_positions, last, last_velocities, kept = _ops().pair_rollout(
-            positions, boxes, types, theta, *_packed(spec), velocities, masses, r_min, splines, memory, frames,
-            *numbers, keep, single, torch.get_num_threads(),
+            positions, boxes, types, theta, *_packed(spec), velocities, masses, r_min, splines, memory, own,
+            frames, *numbers, keep, single, torch.get_num_threads(),
         )  # fmt: skip
-        ctx.save_for_backward(positions, theta, splines, memory, boxes, types, masses, r_min, frames, kept)
+        ctx.save_for_backward(positions, theta, splines, memory, boxes, types, masses, r_min, own, frames, kept)
         ctx.settings = spec, numbers, single
         return frame_positions, last, last_velocities
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, d_frames, d_last, d_last_velocities):
-        positions, theta, splines, memory, boxes, types, masses, r_min, frames, kept = ctx.saved_tensors
+        positions, theta, splines, memory, boxes, types, masses, r_min, own, frames, kept = ctx.saved_tensors
         spec, numbers, single = ctx.settings
         gradients = _ops().pair_rollout_backward(
-            positions, boxes, types, theta, *_packed(spec), masses, r_min, splines, memory, frames, *numbers, kept,
-            d_frames.contiguous(), d_last.contiguous(), d_last_velocities.contiguous(), single,
+            positions, boxes, types, theta, *_packed(spec), masses, r_min, splines, memory, own, frames, *numbers,
+            kept, d_frames.contiguous(), d_last.contiguous(), d_last_velocities.contiguous(), single,
             torch.get_num_threads(),
         )  # fmt: skip
-        return *gradients, *[None] * 8
+        return *gradients, *[None] * 9
 
 
 def pair_rollout(
@@ -578,6 +578,7 @@ def pair_rollout(
     forget: float = math.inf,
     tolerance: float = 1e-4,
     precision: str = "double",
+    self_friction: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Integrate replicas with pairwise friction in one call; differentiable.
 
@@ -616,6 +617,8 @@ def pair_rollout(
         Where conjugate gradients stop.
     precision : {"double", "single"}
         Arithmetic of energies and forces. All else is in double in any case.
+    self_friction : Tensor [n_types], optional
+        Friction of each bead besides (1/ps); there is no gradient for it.
 
     Returns
     -------
@@ -650,9 +653,12 @@ def pair_rollout(
     frames = _checked_frames(frames, forget)
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance: found {tolerance}, expected a number between 0 and 1")
+    own = boxes.new_zeros(len(spec.type_names)) if self_friction is None else _double(self_friction)
+    if own.shape != (len(spec.type_names),) or not bool(((own >= 0) & own.isfinite()).all()):
+        raise ValueError(f"self_friction: found {own.tolist()}/ps, expected 0 or more for each bead type")
     tensors = [t.to(torch.float64).contiguous() for t in (positions, velocities, theta, splines, memory)]
     return _PairRollout.apply(
-        *tensors, boxes, types, _double(masses), _double(r_min), frames, spec,
+        *tensors, boxes, types, _double(masses), _double(r_min), own, frames, spec,
         (float(r_cut), float(kT), float(dt), float(tolerance), float(forget), int(seed)), _single(precision),
     )  # fmt: skip
 

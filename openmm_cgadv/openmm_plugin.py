@@ -289,6 +289,7 @@ def read_pair_integrator(integrator) -> dict:
             float(found["rCut"]),
             numbers["splines"].reshape(pairs, k + 1, 2, -1),
             numbers["memory"].reshape(pairs, k, k),
+            tuple(float(own) for own in found.get("self", "").split()),
         ),
         **common,
         "tolerance": float(root.get("tolerance")),
@@ -407,6 +408,7 @@ def _friction(friction: PairFrictionParameters) -> tuple:
         *_doubles(friction.r_min),
         *_doubles(friction.splines),
         *_doubles(friction.memory),
+        *_doubles(friction.self_friction),
     )
 
 

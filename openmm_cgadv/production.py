@@ -404,8 +404,8 @@ class _Run:
             cause = str(error)
         state = self.context.getState(positions=True, velocities=True)
         v = state.getVelocities(asNumpy=True)._value
-        # Friction between beads leaves the whole system at rest.
-        free = v.size - 3 * (self.model.equation == "pair")
+        # Friction between beads alone leaves the whole system at rest.
+        free = v.size - 3 * self.model.conserves_momentum
         temperature = float((self.masses[:, None] * v * v).sum() / (free * KB))
         finite = np.isfinite(state.getPositions(asNumpy=True)._value).all()
         when = f"{begun:.6g} to {begun + self.interval:.6g} ps after its start"

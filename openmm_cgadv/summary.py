@@ -77,7 +77,7 @@ def report(project: Project, compare: tuple[Path, ...]) -> dict:
                 friction_per_ps=float(model.friction.mean()),
                 timestep_fs=timestep * 1e3,
             ),
-            model.equation,
+            model.conserves_momentum,
         )
     outcome = json.loads((project.directory / "train" / "outcome.json").read_text())
     trained = runs["trained"].metrics

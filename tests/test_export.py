@@ -172,7 +172,7 @@ class TestBundle:
             (lambda p: (p / "model.json").write_text("{}"), "found no schema_version"),
             (
                 lambda p: (p / "model.json").write_text('{"schema_version": 7}'),
-                "found schema_version 7, expected 1 to 2; install a newer openmm_cgadv",
+                "found schema_version 7, expected 1 to 3; install a newer openmm_cgadv",
             ),
             (
                 lambda p: (p / "parameters.npz").write_bytes(
@@ -246,6 +246,19 @@ class TestBundle:
         for text in (description["needs"], (path / "README.txt").read_text()):
             assert "only the OpenMM plugin of openmm_cgadv can integrate" in text
         assert not (path / "integrator.xml").exists()
+
+    def test_friction_of_beads_beside_that_of_pairs(self, tmp_path):
+        """It adds to a bead's friction, takes up momentum, and needs a newer schema, also of the integrator."""
+        without = make_pair_model()
+        model = replace(without, pair_friction=replace(without.pair_friction, self_friction=(3.0,)))
+        path = save_bundle(model, tmp_path / "pair.cg")
+        assert json.loads((path / "model.json").read_text())["schema_version"] == 3
+        again = load(path)
+        assert again.pair_friction.self_friction == (3.0,)
+        np.testing.assert_allclose(again.friction, without.friction + 3.0, rtol=1e-12)
+        for each, removers in ((without, 1), (again, 0)):
+            forces = each.create_system(backend="pythonforce").getForces()
+            assert sum(isinstance(f, openmm.CMMotionRemover) for f in forces) == removers
 
     @pytest.mark.parametrize(
         "change, message",

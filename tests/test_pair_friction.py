@@ -22,9 +22,12 @@ KT = 2.479
 DT = 0.005
 
 
-def random_friction(n_types, k, seed=0, size=30.0, r_cut=0.44):
+def random_friction(n_types, k, seed=0, size=30.0, r_cut=0.44, own=0.0):
+    """With friction `own` of each bead, of the second type half as much."""
     pairs = n_types * (n_types + 1) // 2
-    motion = PairFriction(n_types, k, size, tuple(0.24 + 0.01 * p for p in range(pairs)), r_cut, floor=1.0)
+    starts = tuple(0.24 + 0.01 * p for p in range(pairs))
+    motion = PairFriction(n_types, k, size, starts, r_cut, floor=1.0, self_friction=own)
+    motion.self_friction[1:] *= 0.5
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in motion.parameters():
@@ -35,7 +38,7 @@ def random_friction(n_types, k, seed=0, size=30.0, r_cut=0.44):
 class Case:
     """Two replicas of a small two-type liquid and a smooth loss on frames and final velocities."""
 
-    def __init__(self, k=2, n=24, steps=12, dt=DT, seed=0, n_types=2, density=33.0):
+    def __init__(self, k=2, n=24, steps=12, dt=DT, seed=0, n_types=2, density=33.0, own=0.0):
         rng = np.random.default_rng(seed)
         self.spec = random_spec(n_types, r_cut=0.42)
         self.theta = random_theta(self.spec, seed, 2.0).requires_grad_()
@@ -45,7 +48,7 @@ class Case:
         self.types = torch.from_numpy(rng.integers(0, n_types, n))
         self.masses = torch.where(self.types == 0, 18.0, 45.0).to(torch.float64)
         self.v = torch.from_numpy(rng.normal(size=[2, n, 3]) * 0.37).requires_grad_()
-        self.motion = random_friction(n_types, k, seed)
+        self.motion = random_friction(n_types, k, seed, own=own)
         self.frames = [0, 3, 7, steps] if steps > 7 else [0, steps]
         self.dt = dt
         self.weights = torch.from_numpy(rng.normal(size=[2, len(self.frames), n, 3]))
@@ -96,14 +99,18 @@ class Case:
                 pairs, drift, push = dense(self.motion, stop(x), self.boxes[b], self.types, self.masses)
                 i, j = torch.tensor(pairs).T
                 fresh = self.noise(b, step, i, j, self.motion.n_auxiliary, True)
-                xi = self.noise(b, step, i, j, self.motion.n_auxiliary + 1, False)
+                every = torch.arange(len(v))
+                xi = torch.cat([
+                    self.noise(b, step, i, j, self.motion.n_auxiliary + 1, False).reshape(-1),
+                    self.noise(b, step, every, every, 1, False).reshape(-1),
+                ])  # fmt: skip
                 scaled = [self.masses[:, None].sqrt() * v]
                 for p, (a, c) in enumerate(pairs):
                     mu = 2 * self.masses[a] * self.masses[c] / (self.masses[a] + self.masses[c])
                     scaled.append(sigma[a, c] if (a, c) in sigma else (KT**0.5 * fresh[p]))
                 s = torch.cat(scaled).reshape(-1)
                 eye = torch.eye(len(s), dtype=torch.float64)
-                kick = (KT * self.dt) ** 0.5 * push @ xi.reshape(-1)
+                kick = (KT * self.dt) ** 0.5 * push @ xi
                 mean = torch.linalg.solve(eye + 0.5 * self.dt * drift, s + 0.5 * kick)
                 s = (2 * mean - s).reshape(-1, 3)
                 v, rest = s[: len(v)] / self.masses[:, None].sqrt(), s[len(v) :].unflatten(0, [len(pairs), -1])
@@ -116,7 +123,7 @@ class Case:
 def dense(motion, x, box, types, masses):
     """Pairs in range and the matrices M and B of ds = −M s dt + √kT B dW, written out entry by entry.
 
-    s are velocities times √m, then each pair's σ times √μ.
+    s are velocities times √m, then each pair's σ times √μ. Noises of single beads are behind those of pairs.
     """
     n, k = len(x), motion.n_auxiliary
     memory = motion.memory()
@@ -157,21 +164,23 @@ def dense(motion, x, box, types, masses):
             block = noise + 3 * (m + 1)
             spread = (2 * memory[kind, m, m]).sqrt() * eye
             push = push + mine[m].T @ torch.nn.functional.pad(spread, [block, push.shape[1] - block - 3])
-    return pairs, drift, push
+    own = torch.zeros(size, dtype=torch.float64)
+    own[: 3 * n] = motion.self_friction[types].repeat_interleave(3)
+    return pairs, drift + torch.diag(own), torch.cat([push, torch.diag((2.0 * own).sqrt())[:, : 3 * n]], 1)
 
 
-@pytest.mark.parametrize("k", [0, 1, 3])
-def test_friction_and_noise_balance(k):
+@pytest.mark.parametrize("k, own", [(0, 0.0), (1, 0.0), (3, 0.0), (2, 7.0)])
+def test_friction_and_noise_balance(k, own):
     """M + Mᵀ = B Bᵀ: with it the stationary covariance is kT/m in velocities, kT/μ in σ."""
-    case = Case(k, n=10, density=13.0)
+    case = Case(k, n=10, density=13.0, own=own)
     _, drift, push = dense(case.motion, case.x[0].detach(), case.boxes[0], case.types, case.masses)
     torch.testing.assert_close(drift + drift.T, push @ push.T, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("k, dt", [(0, 0.005), (3, 0.005), (3, 0.05)])
-def test_step_keeps_the_covariance_of_equilibrium(k, dt):
+@pytest.mark.parametrize("k, dt, own", [(0, 0.005, 0.0), (3, 0.005, 0.0), (3, 0.05, 0.0), (2, 0.05, 60.0)])
+def test_step_keeps_the_covariance_of_equilibrium(k, dt, own):
     """At frozen positions the step is linear: s ← R s + Q ξ with R C Rᵀ + Q Qᵀ = C, however long it is."""
-    case = Case(k, n=10, density=13.0)
+    case = Case(k, n=10, density=13.0, own=own)
     motion, n = case.motion, 10
     with torch.no_grad():
         pairs = _Pairs.find(
@@ -179,18 +188,19 @@ def test_step_keeps_the_covariance_of_equilibrium(k, dt):
         )
         assert len(pairs.i) > n
         inverse = torch.linalg.inv(torch.eye(k, dtype=torch.float64) + 0.5 * dt * motion.memory())[pairs.kind]
-        m = len(pairs.i)
+        m, friction = len(pairs.i), motion.self_friction[case.types]
+        jostle = (0.5 * KT * dt * friction / case.masses).sqrt()[:, None]
 
         def step(s, xi):
             v, sigma = s[: 3 * n].reshape(n, 3), s[3 * n :].reshape(m, k, 3)
-            push, kick = pairs.step_noise(xi.reshape(m, k + 1, 3), motion.memory(), math.sqrt(KT * dt))
+            push, kick = pairs.step_noise(xi[3 * n :].reshape(m, k + 1, 3), motion.memory(), math.sqrt(KT * dt))
+            right = v + 0.5 * pairs.force(push, v) / case.masses[:, None] + jostle * xi[: 3 * n].reshape(n, 3)
             mean, sigma_mean = _solve(
-                pairs, case.masses, 0.5 * dt, inverse, v + 0.5 * pairs.force(push, v) / case.masses[:, None],
-                sigma + 0.5 * kick, 1.0, v, 1e-14,
-            )  # fmt: skip
+                pairs, case.masses, friction, 0.5 * dt, inverse, right, sigma + 0.5 * kick, 1.0, v, 1e-14
+            )
             return torch.cat([(2 * mean - v).reshape(-1), (2 * sigma_mean - sigma).reshape(-1)])
 
-        size, noises = 3 * n + 3 * k * m, 3 * (k + 1) * m
+        size, noises = 3 * n + 3 * k * m, 3 * n + 3 * (k + 1) * m
         still, quiet = torch.zeros(size, dtype=torch.float64), torch.zeros(noises, dtype=torch.float64)
         r = torch.stack([step(e, quiet) for e in torch.eye(size, dtype=torch.float64)], 1)
         q = torch.stack([step(still, e) for e in torch.eye(noises, dtype=torch.float64)], 1)
@@ -250,9 +260,9 @@ def test_images_and_order_of_beads_do_not_matter():
         torch.testing.assert_close(v, expected[2][:, order], rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("k", [0, 1, 3])
-def test_adjoint_without_forgetting_is_autograd(k):
-    case = Case(k, n=10, steps=8, density=13.0)
+@pytest.mark.parametrize("k, own", [(0, 0.0), (1, 0.0), (3, 0.0), (2, 20.0)])
+def test_adjoint_without_forgetting_is_autograd(k, own):
+    case = Case(k, n=10, steps=8, density=13.0, own=own)
     for ours, plain in zip(case.run(), case.plain()):
         torch.testing.assert_close(ours, plain, rtol=1e-11, atol=1e-11)
     expected = torch.autograd.grad(case.loss(*case.plain()), case.inputs, allow_unused=True)
@@ -309,6 +319,8 @@ def test_wrong_ranges_are_named():
         PairFriction(2, 1, 20.0, (0.2, 0.3))
     with pytest.raises(ValueError, match="r_min: found .* expected numbers from 0 to the range of 0.2"):
         PairFriction(1, 1, 20.0, 0.24, 0.2)
+    with pytest.raises(ValueError, match="self_friction: found -1.0/ps, expected 0 or more"):
+        PairFriction(1, 1, 20.0, self_friction=-1.0)
     case = Case(1)
     case.motion = random_friction(1, 1)
     with pytest.raises(ValueError, match="friction: found 1 bead types, expected the potential's 2"):
@@ -382,6 +394,7 @@ def fused(case, forget=math.inf, tolerance=1e-13, precision="double"):
     return kernels.pair_rollout(
         case.x, case.v, case.boxes, case.types, case.masses, KT, case.dt, case.frames, case.theta, case.spec,
         motion.splines, motion.memory(), motion.r_min, motion.r_cut, 5, forget, tolerance, precision,
+        motion.self_friction,
     )  # fmt: skip
 
 
@@ -399,10 +412,11 @@ def test_noise_of_the_core_is_that_of_plain_torch():
 
 @needs_library
 @pytest.mark.parametrize(
-    "n_types, k, forget", [(1, 0, math.inf), (2, 2, math.inf), (2, 1, 0.05), (3, 3, 0.07), (1, 6, math.inf)]
+    "n_types, k, forget, own",
+    [(1, 0, math.inf, 0.0), (2, 2, math.inf, 0.0), (2, 1, 0.05, 0.0), (3, 3, 0.07, 9.0), (1, 6, math.inf, 0.0)],
 )
-def test_fused_rollout_is_the_plain_one(n_types, k, forget):
-    case = Case(k, n_types=n_types, n=40, steps=20)
+def test_fused_rollout_is_the_plain_one(n_types, k, forget, own):
+    case = Case(k, n_types=n_types, n=40, steps=20, own=own)
     outputs, plain = fused(case, forget), case.run(forget, noise=core_noise)
     for found, expected in zip(outputs, plain):
         assert relative(found, expected) < 1e-10

@@ -66,12 +66,12 @@ def assert_same_coordinates(a, b):
         np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("n_types, k", [(1, 0), (1, 3), (2, 2), (3, 1)])
+@pytest.mark.parametrize("n_types, k, own", [(1, 0, 0.0), (1, 3, 0.0), (2, 2, 15.0), (3, 1, 0.0)])
 @pytest.mark.parametrize("platform", PLATFORMS)
-def test_trajectory_is_the_rollouts(n_types, k, platform):
+def test_trajectory_is_the_rollouts(n_types, k, own, platform):
     """Step for step that of plain torch, which needs nothing but the seed to have the same noise."""
     beads, masses = liquid(n_types)
-    motion = random_friction(n_types, k).requires_grad_(False)
+    motion = random_friction(n_types, k, own=own).requires_grad_(False)
     context = started(beads, masses, motion.export(), platform, threads=2, tolerance=1e-13)
     start = coordinates(context)[1]
     frames, _, final = pair_rollout(
@@ -100,15 +100,42 @@ def test_momentum_is_conserved(threads):
     assert np.abs(after - before).max() < 1e-12 * np.abs(masses[:, None] * coordinates(context)[1]).sum()
 
 
-@pytest.mark.parametrize("dt", [0.005, 0.01])
-def test_kinetic_temperature_is_right_at_any_time_step(dt):
+def test_a_single_bead_diffuses_by_its_own_friction():
+    """D = kT/(m γ), which the step has exactly in any time step; and no bead jostles another."""
+    n, gamma, dt, steps, lag = 1000, 40.0, 0.01, 400, 100
+    spec, theta = mw_water()
+    types = np.zeros(n, np.int64)
+    # Apart: on a grid wider than all ranges.
+    x = 5.0 * np.stack(np.meshgrid(*3 * [np.arange(10.0)], indexing="ij"), -1).reshape(-1, 3)
+    force = openmm_plugin.create_force(*kernels.pack(spec), theta, types)
+    friction = PairFriction(1, 1, 60.0, floor=1.0, self_friction=gamma).export()
+    integrator = openmm_plugin.create_pair_integrator(friction, types, TEMPERATURE, dt, 5)
+    context = context_of(system_of(force, np.full(n, 18.0), 50.0 * torch.eye(3, dtype=torch.float64)), "CPU", integrator)
+    context.setPositions(x)
+    context.setVelocities(np.sqrt(KT / 18.0) * np.random.default_rng(2).normal(size=[n, 3]))
+    ends = []
+    for _ in range(steps // lag):
+        start = coordinates(context)[0]
+        integrator.step(lag)
+        ends.append(coordinates(context)[0] - start)
+    moved, free = np.array(ends), KT / 18.0
+    # Of the velocities' correlation c^k with c = (1 - γ dt/2)/(1 + γ dt/2), summed up over the middles of steps.
+    t = lag * dt
+    slow = 2 * free / gamma * (t - (1 - ((1 - gamma * dt / 2) / (1 + gamma * dt / 2)) ** lag) / gamma)
+    assert moved.var() == pytest.approx(slow, rel=5 * np.sqrt(2 / moved.size))
+    others = np.einsum("tic,tjc->ij", moved[:, :100], moved[:, :100])[~np.eye(100, dtype=bool)]
+    assert abs(others.mean()) < 5 * moved.var() * np.sqrt(12 / len(others))
+
+
+@pytest.mark.parametrize("dt, own", [(0.005, 0.0), (0.01, 0.0), (0.01, 20.0)])
+def test_kinetic_temperature_is_right_at_any_time_step(dt, own):
     """Within 0.5 % in liquid water, with twice its friction."""
     n, samples, every = 512, 3000, 0.04
     spec, theta = mw_water()
     box = liquid_box(n, 33.4)
     types, masses = np.zeros(n, np.int64), np.full(n, 18.015)
     force = openmm_plugin.create_force(*kernels.pack(spec), theta, types)
-    friction = PairFriction(1, 3, 60.0, floor=1.0).export()
+    friction = PairFriction(1, 3, 60.0, floor=1.0, self_friction=own).export()
     integrator = openmm_plugin.create_pair_integrator(friction, types, TEMPERATURE, dt, 5)
     context = context_of(system_of(force, masses, box), "CPU", integrator)
     context.setPositions(jittered_lattice(n, box, 0.1, 0).numpy())
@@ -118,7 +145,7 @@ def test_kinetic_temperature_is_right_at_any_time_step(dt):
     found = []
     for _ in range(samples):
         integrator.step(round(every / dt))
-        found.append(context.getState(energy=True).getKineticEnergy()._value / (1.5 * (n - 1) * KT))
+        found.append(context.getState(energy=True).getKineticEnergy()._value / (1.5 * (n - (own == 0)) * KT))
     # A third of the samples are as good as independent: the standard error is 0.0011.
     assert abs(np.mean(found) - 1) < 0.005
 
@@ -325,20 +352,22 @@ def pairs_in(state):
     return [float(number) for number in node.get("pairAuxiliary").split()]
 
 
-@pytest.mark.parametrize("n_types, k", [(1, 0), (2, 3)])
-def test_serialized_integrator_is_the_same(n_types, k):
-    friction, types = random_friction(n_types, k).export(), np.arange(40) % n_types
+@pytest.mark.parametrize("n_types, k, own", [(1, 0, 0.0), (2, 3, 0.0), (2, 1, 4.0)])
+def test_serialized_integrator_is_the_same(n_types, k, own):
+    friction, types = random_friction(n_types, k, own=own).export(), np.arange(40) % n_types
     integrator = openmm_plugin.create_pair_integrator(friction, types, 310.0, 0.004, 9, 1e-6)
     integrator.setIntegrationForceGroups(5)
     text = openmm.XmlSerializer.serialize(integrator)
     assert "the OpenMM plugin of openmm_cgadv" in text
+    # Plugins that don't know of friction of single beads refuse it, and read all else.
+    assert ElementTree.fromstring(text).get("version") == ("2" if own else "1")
     copy = openmm.XmlSerializer.deserialize(text)
     assert openmm.XmlSerializer.serialize(copy) == text
     assert openmm_plugin.is_pair_integrator(copy) and not openmm_plugin.is_integrator(copy)
     assert copy.getStepSize()._value == 0.004 and copy.getIntegrationForceGroups() == 5
     found = openmm_plugin.read_pair_integrator(copy)
     same = found.pop("friction")
-    assert same.to_dict() == friction.to_dict()
+    assert same.to_dict() == friction.to_dict() and same.self_friction == friction.self_friction
     np.testing.assert_array_equal(found.pop("types"), types)
     assert found == {"temperature": 310.0, "timestep": 0.004, "seed": 9, "tolerance": 1e-6}
 
@@ -407,6 +436,8 @@ class TestRefusals:
             ("rMin", "0.5", "found r_min of 0.5.* nm, expected it from 0 to the range of 0.44"),
             ("rMin", "nan", "expected numbers|not finite"),
             ("auxiliary", "-1", "found -1 auxiliary vectors"),
+            ("self", "1 2", "found 2 frictions of single beads, expected 1"),
+            ("self", "-2", "found friction of single beads of -2.0+/ps, expected 0 or more"),
         ],
     )
     def test_changed_xml(self, name, value, message):

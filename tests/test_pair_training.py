@@ -225,6 +225,18 @@ def test_training_starts_from_residual_forces_where_there_are_any(shared):
     assert scaled.bead_friction().mean().item() == pytest.approx(7.0)
     ratio = scaled.friction(r).detach() / motion.friction(r).detach()
     torch.testing.assert_close(ratio, torch.full_like(ratio, ratio[0, 0, 0].item()))
+    # Friction of the beads themselves comes on top of what forces tell, and is part of what is asked for.
+    for initial, total in ((None, motion.bead_friction() + 3.0), (7.0, torch.tensor([7.0, 7.0]))):
+        own = dynamics.model_copy(update={"initial_friction_per_ps": initial, "self_friction_per_ps": 3.0})
+        both = initial_motion(trajectory, fit, own, replace(scales, friction_per_ps=(7.0, 7.0)))
+        assert both.bead_friction().mean().item() == pytest.approx(total.mean().item())
+        felt = both.running_friction(torch.tensor([0.0, 1e3], dtype=torch.float64)).mean(0)
+        assert felt[1].item() == pytest.approx(total.mean().item()) and felt[0] > 3.0
+        trained = both.trained(torch.as_tensor(theta))
+        assert trained.pair_friction.self_friction == (3.0, 3.0)
+        assert trained.friction.mean().item() == pytest.approx(total.mean().item())
+        again = from_arrays(trained.arrays())
+        assert again.pair_friction.to_dict() == trained.pair_friction.to_dict()
 
 
 @pytest.mark.parametrize("auxiliary", [0, 1, 3])
@@ -348,6 +360,8 @@ def test_range_of_friction_holds_eleven_neighbours(reference):
 def test_a_range_of_friction_is_for_pairs_alone():
     with pytest.raises(ValueError, match="friction_cutoff_nm beside equation `langevin`"):
         config.Dynamics(equation="langevin", friction_cutoff_nm=0.44)
+    with pytest.raises(ValueError, match="self_friction_per_ps beside equation `generalized_langevin`"):
+        config.Dynamics(self_friction_per_ps=2.0)
     reference = {"temperature_K": 298.0, "water": "spce", "molecules": 100}
     with pytest.raises(ValueError, match="dynamics.friction_cutoff_nm: found 0.8, expected at most 0.7"):
         config.Experiment.model_validate(

@@ -245,7 +245,7 @@ def test_page_tells_what_friction_on_single_beads_costs(full, tmp_path):
 def test_equation_of_motion_is_named_where_it_is_the_cause(full, tmp_path):
     lags = np.linspace(0, 2, 101)
 
-    def page_with(rate, damping, msd=1.01, viscosity=None, equation=None):
+    def page_with(rate, damping, msd=1.01, viscosity=None, conserves=None):
         def run(of, rate, viscosity, at_k, damping):
             figures = of.metrics | {
                 "transverse_current": [[t, np.exp(-rate * t)] for t in lags],
@@ -255,7 +255,7 @@ def test_equation_of_motion_is_named_where_it_is_the_cause(full, tmp_path):
                 "shear_damping_per_ps": damping, "shear_damping_stderr": 0.5,
                 "msd_ratio": [[0.02, msd, 0.01]], "vacf_rms": 0.01}
             why = {name: f"{name} was lost" for name, v in figures.items() if v is None}
-            return Run(of.label, figures | {"reasons": why}, equation)
+            return Run(of.label, figures | {"reasons": why}, conserves)
 
         data = replace(full, reference=run(full.reference, 2.0, 0.72, 0.7, 0.1), comparison=[],
                        trained=run(full.trained, rate, viscosity, 0.35 * rate, damping))
@@ -264,10 +264,10 @@ def test_equation_of_motion_is_named_where_it_is_the_cause(full, tmp_path):
     single = page_with(20.0, 18.0)
     assert "Trained 0.09 instead of 0.79 at 0.12 ps" in single
     assert "The equation of motion is the cause: friction on single beads" in single
-    assert "Momentum is conserved, so it is the range" in page_with(3.0, 0.1, viscosity=1.0, equation="pair")
+    assert "Momentum is conserved, so it is the range" in page_with(3.0, 0.1, viscosity=1.0, conserves=True)
     # What is known of a model goes before what its run shows, and of other runs nothing is said that they don't show.
     for damping in (0.1, 18.0):
-        assert "is the cause: friction on single beads" in page_with(20.0, damping, equation="generalized_langevin")
+        assert "is the cause: friction on single beads" in page_with(20.0, damping, conserves=False)
     assert "Whether momentum is conserved could not be told" in page_with(3.0, 0.1, viscosity=1.0)
     # 4 % is beyond the bar of displacements.
     for fine in (page_with(2.05, 0.1, viscosity=0.75), page_with(20.0, 18.0, msd=1.04)):

@@ -37,11 +37,11 @@ CURRENT_BAR = 0.06
 
 @dataclass(frozen=True)
 class Run:
-    """One run: the name it has in the report, its figures from `metrics.metrics`, and its equation of motion if known."""
+    """One run: the name it has in the report, its figures from `metrics.metrics`, and whether its friction keeps momentum, if known."""
 
     label: str
     metrics: dict
-    equation: str | None = None
+    conserves_momentum: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -639,8 +639,8 @@ def transverse_error(m: dict, reference: dict) -> tuple[float, float, float] | N
 
 CAUSES = {
     "single": "The equation of motion is the cause: friction on single beads does not conserve "
-              "momentum, and no training can mend that. Friction between neighbours (equation: "
-              "pair) does.",
+              "momentum, and no training can mend that. Friction between neighbours alone "
+              "(equation: pair, without self_friction_per_ps) does.",
     "pair": "Momentum is conserved, so it is the range, the size or the memory of the friction "
             "between neighbours that is not right yet.",
     "unknown": "Whether momentum is conserved could not be told from this run.",
@@ -659,10 +659,10 @@ def _equation_of_motion(data):
         if off is None or any(standing(name, run.metrics, m, data.noise_floor).state != GOOD
                               for name in ("msd", "vacf_rms")):
             continue
-        if run.equation is None:
+        if run.conserves_momentum is None:
             cause = "single" if damped_shear(run.metrics, m) else "unknown"
         else:
-            cause = "pair" if run.equation == "pair" else "single"
+            cause = "pair" if run.conserves_momentum else "single"
         found.setdefault(cause, []).append(
             f"{run.label} {off[1]:.2f} instead of {off[2]:.2f} at {off[0]:.2g} ps")
     return [f"<p class=note>Each bead moves as it should, but beads don't move together as they "

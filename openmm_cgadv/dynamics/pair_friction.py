@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..potentials.splines import spline_weights
 from .generalized_langevin import initial_rates
+from .neighborhood import Neighborhood
 
 APART = 3.0
 """Factor between the lowest rates of one auxiliary vector and the next."""
@@ -38,6 +39,9 @@ class PairFriction(torch.nn.Module):
     Forces act on both beads of a pair with opposite signs: momentum is conserved. The relative velocity of two beads
     alone decays with 2 (T_0² + memory) for all masses, which is why μ is twice the reduced mass.
 
+    A bead may have friction γ against its surroundings besides, ``− m γ v dt + √(2 kT m γ) dW``, as in an implicit
+    solvent: it balances its own noise, and takes up momentum. It is given, not trained.
+
     Seen from u the friction of a pair has the kernel ``μ [2 T_0² δ(t) + Σ_kl T_k exp(−A t)_kl T_l]``.
 
     ==========  ==============================  ==================
@@ -47,6 +51,7 @@ class PairFriction(torch.nn.Module):
     f_k         ``splines[:, k]``               1/ps
     α_k         ``floors + exp(log_rates)``     1/ps
     w_kl        ``10 rotations``                1/ps
+    γ           ``self_friction``               1/ps
     ==========  ==============================  ==================
 
     The parameters of ``splines`` are ``shapes``, in units of ``unit``, which is about the size of the coefficients at
@@ -77,16 +82,20 @@ class PairFriction(torch.nn.Module):
         close to each other leave only the sum of their functions squared to be told.
     rates : (float, float)
         Slowest and fastest rate of auxiliary variables above the floor to start from (1/ps).
+    self_friction : float
+        γ of beads of all types (1/ps).
 
     Raises
     ------
     ValueError
-        If a range is empty or there is not one for each pair of types.
+        If a range is empty or there is not one for each pair of types, or γ is negative.
     """
 
     def __init__(self, n_types: int, n_auxiliary: int, friction: float, r_min=0.24, r_cut: float = 0.44,
-                 n_basis: int = 8, floor: float = 0.0, rates=(3.0, 40.0)):  # fmt: skip
+                 n_basis: int = 8, floor: float = 0.0, rates=(3.0, 40.0), self_friction: float = 0.0):  # fmt: skip
         super().__init__()
+        if not 0 <= self_friction < math.inf:
+            raise ValueError(f"self_friction: found {self_friction}/ps, expected 0 or more")
         k, pairs = n_auxiliary, n_types * (n_types + 1) // 2
         starts = [float(r_min)] * pairs if isinstance(r_min, (int, float)) else [float(r) for r in r_min]
         if len(starts) != pairs:
@@ -97,6 +106,7 @@ class PairFriction(torch.nn.Module):
         self.register_buffer("floors", self.floor * APART ** torch.arange(k, dtype=torch.float64))
         self.r_cut = float(r_cut)
         self.register_buffer("r_min", torch.tensor(starts, dtype=torch.float64))
+        self.register_buffer("self_friction", torch.full([n_types], float(self_friction), dtype=torch.float64))
         spread = initial_rates(k, rates)
         instant = friction if k == 0 else 0.5 * friction
         slow = torch.full([k], 0.5 * friction / max(k, 1), dtype=torch.float64)
@@ -129,9 +139,9 @@ class PairFriction(torch.nn.Module):
         upper[:, row, column] = 10.0 * self.rotations
         return torch.diag_embed(self.floors + self.log_rates.exp()) + upper - upper.mT
 
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """``splines``, the matrices A and ``r_min``."""
-        return self.splines, self.memory(), self.r_min
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """``splines``, the matrices A, ``r_min`` and ``self_friction``."""
+        return self.splines, self.memory(), self.r_min, self.self_friction
 
     def functions(self, r: Tensor) -> Tensor:
         """f_k∥ and f_k⊥ [n_type_pairs, K + 1, 2, R] at distances [R] (nm)."""
@@ -139,12 +149,13 @@ class PairFriction(torch.nn.Module):
 
     def friction(self, r: Tensor) -> Tensor:
         """Friction of slow relative motion, ``f_0² + fᵀ A⁻¹ f``, along and across [n_type_pairs, 2, R] (1/ps)."""
-        return slow_friction(*self.tensors(), self.r_cut, r)
+        return slow_friction(self.splines, self.memory(), self.r_min, self.r_cut, r)
 
     def export(self) -> PairFrictionParameters:
         """The present parameters, for a model."""
         splines, memory = self.splines.detach().numpy(), self.memory().detach().numpy()
-        return PairFrictionParameters(tuple(self.r_min.tolist()), self.r_cut, splines, memory)
+        own = tuple(self.self_friction.tolist())
+        return PairFrictionParameters(tuple(self.r_min.tolist()), self.r_cut, splines, memory, own)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,17 +172,20 @@ class PairFrictionParameters:
         Coefficients of f_k along and across; f_0 in ps^(−1/2), the others in 1/ps.
     memory : ndarray [n_type_pairs, K, K]
         Matrices A, rates plus an antisymmetric matrix (1/ps).
+    self_friction : tuple of float
+        Friction of a bead of each type against its surroundings (1/ps); none if empty.
 
     Raises
     ------
     ValueError
-        Shapes do not match each other, a range is empty, or a matrix is not of that form.
+        Shapes do not match each other, a range is empty, a matrix is not of that form, or friction is negative.
     """
 
     r_min: tuple[float, ...]
     r_cut: float
     splines: np.ndarray
     memory: np.ndarray
+    self_friction: tuple[float, ...] = ()
 
     def __post_init__(self):
         object.__setattr__(self, "r_min", tuple(float(r) for r in self.r_min))
@@ -183,6 +197,10 @@ class PairFrictionParameters:
             raise ValueError(f"r_min: found {pairs} numbers, expected one for each pair of bead types: 1, 3, 6, …")
         if not 0 <= min(self.r_min) <= max(self.r_min) < self.r_cut < math.inf:
             raise ValueError(f"r_min: found {self.r_min} nm, expected numbers from 0 to the range of {self.r_cut} nm")
+        own = tuple(float(g) for g in self.self_friction) or (0.0,) * self.n_types
+        object.__setattr__(self, "self_friction", own)
+        if len(own) != self.n_types or not all(0 <= g < math.inf for g in own):
+            raise ValueError(f"self_friction: found {own}/ps, expected 0 or more for each of {self.n_types} bead types")
         k = self.n_auxiliary
         if self.memory.shape != (pairs, k, k):
             raise ValueError(f"memory: found shape {self.memory.shape}, expected ({pairs}, K, K)")
@@ -207,27 +225,40 @@ class PairFrictionParameters:
     def n_auxiliary(self) -> int:
         return self.memory.shape[-1] if self.memory.ndim else 0
 
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+    @property
+    def conserves_momentum(self) -> bool:
+        """Whether friction acts between beads alone."""
+        return not any(self.self_friction)
+
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """As :meth:`PairFriction.tensors` gives them."""
-        return torch.tensor(self.splines), torch.tensor(self.memory), torch.tensor(self.r_min, dtype=torch.float64)
+        numbers = (self.splines, self.memory, self.r_min, self.self_friction)
+        return tuple(torch.tensor(x, dtype=torch.float64) for x in numbers)
 
     def functions(self, r: np.ndarray) -> np.ndarray:
         """See :meth:`PairFriction.functions`: [n_type_pairs, K + 1, 2, R] at distances [R] (nm)."""
-        splines, _, r_min = self.tensors()
+        splines, _, r_min, _ = self.tensors()
         return functions_at(splines, r_min, self.r_cut, torch.as_tensor(r, dtype=torch.float64)).numpy()
 
     def friction(self, r: np.ndarray) -> np.ndarray:
         """See :meth:`PairFriction.friction`: [n_type_pairs, 2, R] (1/ps) at distances [R] (nm)."""
-        splines, memory, r_min = self.tensors()
+        splines, memory, r_min, _ = self.tensors()
         return slow_friction(splines, memory, r_min, self.r_cut, torch.as_tensor(r, dtype=torch.float64)).numpy()
 
+    def bead_friction(self, neighborhood: Neighborhood) -> Tensor:
+        """Friction (1/ps) [n_types] of a bead of each type whose neighbours move independently of it."""
+        pair = neighborhood.mean(torch.from_numpy(self.friction(neighborhood.r.numpy())))
+        return pair + torch.tensor(self.self_friction, dtype=torch.float64)
+
     def to_dict(self) -> dict[str, Any]:
-        """The parameters as plain JSON types."""
+        """The parameters as plain JSON types; without ``self_friction`` where there is none."""
+        own = {} if self.conserves_momentum else {"self_friction": list(self.self_friction)}
         return {
             "r_min": list(self.r_min),
             "r_cut": self.r_cut,
             "splines": self.splines.tolist(),
             "memory": self.memory.tolist(),
+            **own,
         }
 
     @classmethod
@@ -236,7 +267,7 @@ class PairFrictionParameters:
         splines = np.array(data["splines"], dtype=np.float64)
         shape = (len(splines), splines.shape[1] - 1, splines.shape[1] - 1)
         memory = np.array(data["memory"], dtype=np.float64).reshape(shape)
-        return cls(data["r_min"], data["r_cut"], splines, memory)
+        return cls(data["r_min"], data["r_cut"], splines, memory, tuple(data.get("self_friction", ())))
 
 
 def functions_at(splines: Tensor, r_min: Tensor, r_cut: float, r: Tensor) -> Tensor:

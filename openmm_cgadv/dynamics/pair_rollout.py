@@ -19,6 +19,8 @@ of which only the symmetric part counts. With an antisymmetric part in A the sys
 definite as without, and conjugate gradients, started from v, solve it. They stop at ``tolerance``, and conserve
 momentum wherever they stop. Since s̄ contains v̄, x moves by Δt v̄ in a step.
 
+Friction γ of a bead of its own is part of M: it adds h m γ v̄ to the left side, as if the bead were heavier.
+
 A pair that comes into range draws its σ from equilibrium, and so do all pairs at the start of a rollout: in
 equilibrium σ is independent of x and v, so that a rollout which goes on from the end of another keeps equilibrium.
 
@@ -124,11 +126,11 @@ def pair_rollout(
         raise ValueError("pair_rollout: expected either a seed or a noise function")
     if friction.n_types != spec.n_types:
         raise ValueError(f"friction: found {friction.n_types} bead types, expected the potential's {spec.n_types}")
-    splines, memory, r_min = friction.tensors()
+    splines, memory, r_min, own = friction.tensors()
     if noise is None and kernels.available() and friction.n_auxiliary <= kernels.MAX_PAIR_EXTRA:
         return kernels.pair_rollout(
             positions, velocities, boxes, types, masses, kT, dt, frames, theta, spec, splines, memory, r_min,
-            friction.r_cut, seed, forget, tolerance,
+            friction.r_cut, seed, forget, tolerance, self_friction=own,
         )  # fmt: skip
     if noise is None:
 
@@ -136,8 +138,8 @@ def pair_rollout(
             return pair_noise(seed, replica, *address)
 
     return _PairRollout.apply(
-        positions, velocities, theta, splines, memory, boxes, types, masses, spec, r_min, friction.r_cut, kT, dt,
-        frames, forget, tolerance, noise,
+        positions, velocities, theta, splines, memory, boxes, types, masses, spec, r_min, own[types], friction.r_cut,
+        kT, dt, frames, forget, tolerance, noise,
     )  # fmt: skip
 
 
@@ -191,21 +193,23 @@ class _Pairs:
         return instant[:, 0], (2.0 * rates / self.mass).sqrt() * scale * xi[:, 1:]
 
 
-def _solve(pairs, masses, h, inverse, v, sigma, direction, start, tolerance):
+def _solve(pairs, masses, own, h, inverse, v, sigma, direction, start, tolerance):
     """Velocities and σ with ``(1 + h M) (v̄, σ̄) = (v, σ)``, or with its adjoint for direction −1.
 
-    ``inverse`` is ``C = (1 + h A)⁻¹`` of each pair [M, K, K].
+    ``own`` is the friction of each bead alone [N], ``inverse`` is ``C = (1 + h A)⁻¹`` of each pair [M, K, K].
     """
+    slowed = (1.0 + h * own)[:, None]
+    heavy = masses[:, None] * slowed
     f0, f = pairs.f[:, :1], pairs.f[:, 1:]
     bare = inverse @ sigma
     drag = h * f0**2 + h * h * torch.einsum("mkd,mkl,mld->md", f, inverse, f)[:, None]
-    right = v - pairs.force(direction * h * (pairs.mass * pairs.act(f, bare)).sum(1), v) / masses[:, None]
+    right = v / slowed - pairs.force(direction * h * (pairs.mass * pairs.act(f, bare)).sum(1), v) / heavy
 
     def apply(v):
-        return v + pairs.force((pairs.mass * pairs.act(drag, pairs.difference(v)))[:, 0], v) / masses[:, None]
+        return v + pairs.force((pairs.mass * pairs.act(drag, pairs.difference(v)))[:, 0], v) / heavy
 
     def dot(a, b):
-        return (masses[:, None] * a * b).sum()
+        return (heavy * a * b).sum()
 
     mean = start.clone()
     residual = right - apply(mean)
@@ -232,11 +236,13 @@ class _PairRollout(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, positions, velocities, theta, splines, memory, boxes, types, masses, spec,
-                r_min, r_cut, kT, dt, frames, forget, tolerance, noise):  # fmt: skip
+                r_min, own, r_cut, kT, dt, frames, forget, tolerance, noise):  # fmt: skip
         potential = Potential(spec, theta, types)
         n, k, h, steps = positions.shape[1], memory.shape[-1], 0.5 * dt, frames[-1]
         inverse = torch.linalg.inv(torch.eye(k, dtype=memory.dtype) + h * memory)
         halves = positions.new_empty([2 * steps + 1, *positions.shape])
+        beads = torch.arange(n)[own > 0]
+        jostle = (0.5 * kT * dt * own / masses).sqrt()[beads, None]
         kept = {}
         final = torch.empty_like(velocities)
         for b in range(positions.shape[0]):
@@ -255,10 +261,13 @@ class _PairRollout(torch.autograd.Function):
                 sigma = torch.where(known[:, None, None], sigma[before], fresh)
                 xi = noise(b, step, pairs.i, pairs.j, k + 1, False)
                 push, kick = pairs.step_noise(xi, memory, math.sqrt(kT * dt))
+                right = v + 0.5 * pairs.force(push, v) / masses[:, None]
+                if len(beads):
+                    # That of a pair of a bead with itself.
+                    right = right.index_add(0, beads, jostle * noise(b, step, beads, beads, 1, False)[:, 0])
                 mean, sigma_mean = _solve(
-                    pairs, masses, h, inverse[pairs.kind], v + 0.5 * pairs.force(push, v) / masses[:, None],
-                    sigma + 0.5 * kick, 1.0, v, tolerance,
-                )  # fmt: skip
+                    pairs, masses, own, h, inverse[pairs.kind], right, sigma + 0.5 * kick, 1.0, v, tolerance
+                )
                 kept[b, step] = sigma_mean, torch.where(known, before, -1)
                 halves[2 * step + 1, b] = x + h * v
                 halves[2 * step + 2, b] = x + dt * mean
@@ -268,14 +277,14 @@ class _PairRollout(torch.autograd.Function):
                 x = halves[2 * step + 2, b]
             final[b] = v
         ctx.save_for_backward(theta, splines, memory, boxes, types, masses, halves)
-        ctx.settings = (spec, r_min, r_cut, kT, dt, frames, forget, tolerance, noise, kept)
+        ctx.settings = (spec, r_min, own, r_cut, kT, dt, frames, forget, tolerance, noise, kept)
         return halves[[2 * f for f in frames]].transpose(0, 1).contiguous(), halves[-1].clone(), final
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_frames, grad_x, grad_v):
         theta, splines, memory, boxes, types, masses, halves = ctx.saved_tensors
-        spec, r_min, r_cut, kT, dt, frames, forget, tolerance, noise, kept = ctx.settings
+        spec, r_min, own, r_cut, kT, dt, frames, forget, tolerance, noise, kept = ctx.settings
         potential = Potential(spec, theta, types)
         k, h, mass = memory.shape[-1], 0.5 * dt, masses[:, None]
         keep = math.exp(-h / forget)
@@ -301,8 +310,9 @@ class _PairRollout(torch.autograd.Function):
                     sigma_end[after[after >= 0]] = sigma_adjoint[after >= 0]
                 with torch.no_grad():
                     eta, sigma_eta = _solve(
-                        pairs, masses, h, inverse[pairs.kind], 2.0 * end, 2.0 * sigma_end, -1.0, 2.0 * end, tolerance
-                    )
+                        pairs, masses, own, h, inverse[pairs.kind], 2.0 * end, 2.0 * sigma_end, -1.0, 2.0 * end,
+                        tolerance,
+                    )  # fmt: skip
                 adjoint, sigma_adjoint, after = mass * (eta - end), sigma_eta - sigma_end, before
                 xi = noise(b, step, pairs.i, pairs.j, k + 1, False)
                 with torch.enable_grad():
@@ -328,4 +338,4 @@ class _PairRollout(torch.autograd.Function):
                 if step in at:
                     direct += grad_frames[b, at[step]]
             grad_x0[b], grad_v0[b] = direct + feedback, adjoint
-        return grad_x0, grad_v0, grad_theta, grad_splines, grad_memory, *[None] * 12
+        return grad_x0, grad_v0, grad_theta, grad_splines, grad_memory, *[None] * 13

@@ -43,8 +43,9 @@ from ..units import plain
 if TYPE_CHECKING:
     import openmm
 
-SCHEMA_VERSION = 2
-"""2 brought pair friction. A bundle without it is written as version 1, for packages of before."""
+SCHEMA_VERSION = 3
+"""2 brought pair friction, 3 friction of each bead beside it. Bundles without them are written as 1 and 2, for packages of
+before."""
 MODEL, PARAMETERS, POTENTIAL = "model.json", "parameters.npz", "potential.pt"
 TOPOLOGY, SYSTEM, INTEGRATOR, FORCE_FIELD = (
     "topology.pdb",
@@ -183,9 +184,13 @@ class Model:
         that of a bead among the neighbours of the configuration, if they move independently of it.
         """
         if self.pair_friction is not None:
-            pair = self.pair_friction.friction(self.neighborhood.r.numpy())
-            return self.neighborhood.mean(torch.from_numpy(pair)).numpy()
+            return self.pair_friction.bead_friction(self.neighborhood).numpy()
         return 1.0 / np.linalg.inv(self.drift)[:, 0, 0]
+
+    @property
+    def conserves_momentum(self) -> bool:
+        """Whether friction acts between beads alone."""
+        return self.pair_friction is not None and self.pair_friction.conserves_momentum
 
     @cached_property
     def neighborhood(self) -> Neighborhood:
@@ -230,8 +235,8 @@ class Model:
     ) -> openmm.System:
         """An OpenMM System in which the beads of a topology move.
 
-        With pair friction it has a CMMotionRemover as well: friction between beads keeps their
-        total momentum, which velocities drawn at random begin with.
+        With pair friction alone it has a CMMotionRemover as well: friction between beads keeps
+        their total momentum, which velocities drawn at random begin with.
 
         Parameters
         ----------
@@ -497,7 +502,7 @@ def _description(model: Model) -> dict:
             "pair_friction": pair.to_dict(),
         }
     return {
-        "schema_version": 1 if pair is None else SCHEMA_VERSION,
+        "schema_version": 1 if pair is None else 2 if pair.conserves_momentum else SCHEMA_VERSION,
         "written_by": f"openmm_cgadv {__version__}",
         "units": UNITS,
         "bead_types": [

@@ -123,7 +123,7 @@ def create_system(
     system = bare_system(model, topology)
     types = bead_types(topology, model.type_names)
     system.addForce(BACKENDS[backend].create_force(model.spec, model.theta, types, plain))
-    if model.pair_friction is not None:
+    if model.conserves_momentum:
         # Nothing else stops a momentum that velocities begin with.
         system.addForce(openmm.CMMotionRemover())
     return system

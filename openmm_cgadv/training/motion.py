@@ -125,9 +125,11 @@ class PairMotion(PairFriction):
         return self.log_sizes.exp()[:, :, None, None] * super().splines
 
     def start(self, masses: Tensor, kT: float, generator: torch.Generator) -> Tensor:
-        """Velocities [N, 1, 3] of beads in equilibrium (nm/ps), with no momentum in all."""
+        """Velocities [N, 1, 3] of beads in equilibrium (nm/ps), with no momentum in all where friction conserves it."""
         v = (kT / masses).sqrt()[:, None] * torch.randn([len(masses), 3], generator=generator, dtype=torch.float64)
-        return (v - masses @ v / masses.sum())[:, None]
+        if not self.self_friction.any():
+            v = v - masses @ v / masses.sum()
+        return v[:, None]
 
     def roll_out(self, positions, state, boxes, **options) -> tuple[Tensor, Tensor, Tensor]:
         """See :func:`openmm_cgadv.dynamics.pair_rollout`; the auxiliary variables of pairs are drawn at the start."""
@@ -136,7 +138,7 @@ class PairMotion(PairFriction):
 
     def bead_friction(self) -> Tensor:
         """Friction (1/ps) [n_types] of a bead of each type whose neighbours move independently of it."""
-        return self.neighborhood.mean(self.friction(self.neighborhood.r))
+        return self.neighborhood.mean(self.friction(self.neighborhood.r)) + self.self_friction
 
     def running_friction(self, times: Tensor) -> Tensor:
         """The same up to some times (ps) [n_types, T] (1/ps)."""
@@ -144,7 +146,7 @@ class PairMotion(PairFriction):
         one = torch.eye(self.n_auxiliary, dtype=memory.dtype)
         lost = one - torch.matrix_exp(-memory[:, None] * times[None, :, None, None])
         slow = torch.einsum("pkdr,ptkl,pldr->pdrt", f[:, 1:], lost @ torch.linalg.inv(memory)[:, None], f[:, 1:])
-        return self.neighborhood.mean(f[:, 0, :, :, None] ** 2 + slow)
+        return self.neighborhood.mean(f[:, 0, :, :, None] ** 2 + slow) + self.self_friction[:, None]
 
     def rates(self) -> Tensor:
         """Rates of the memory [n_type_pairs, K] (1/ps)."""
@@ -152,8 +154,10 @@ class PairMotion(PairFriction):
 
     @torch.no_grad()
     def set_friction(self, friction: float) -> None:
-        """Scale all functions so that the mean friction of a bead is ``friction`` (1/ps)."""
-        self.unit *= (friction / self.bead_friction().mean()).sqrt()
+        """Scale all functions so that the mean friction of a bead is ``friction`` (1/ps), a tenth of it at least between pairs."""
+        own = self.self_friction.mean()
+        wanted = max(friction - own, 0.1 * friction)
+        self.unit *= (wanted / (self.bead_friction().mean() - own)).sqrt()
 
     @torch.no_grad()
     def follow(self, residuals: PairResiduals) -> None:
@@ -238,7 +242,8 @@ def initial_motion(
         torch.from_numpy(trajectory.types), torch.from_numpy(trajectory.masses), r_cut,
     )  # fmt: skip
     ceiling = 1 / trajectory.frame_interval
-    motion = PairMotion(neighborhood, n_types, settings.memory, 1.0, r_min, r_cut, ceiling=ceiling, **options)
+    options |= {"ceiling": ceiling, "self_friction": settings.self_friction_per_ps or 0.0}
+    motion = PairMotion(neighborhood, n_types, settings.memory, 1.0, r_min, r_cut, **options)
     if scales.residuals_tell:
         motion.follow(fit.residuals)
     if not scales.residuals_tell or settings.initial_friction_per_ps is not None:

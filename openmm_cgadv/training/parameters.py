@@ -73,8 +73,7 @@ class TrainedPairParameters:
     @property
     def friction(self) -> Tensor:
         """Friction (1/ps) of a bead of each type whose neighbours move independently of it."""
-        pair = self.pair_friction.friction(self.neighborhood.r.numpy())
-        return self.neighborhood.mean(torch.from_numpy(pair))
+        return self.pair_friction.bead_friction(self.neighborhood)
 
     def named(self, type_names: tuple[str, ...]) -> dict[str, float]:
         """Friction, rates and functions by name, for the log.
@@ -105,6 +104,7 @@ class TrainedPairParameters:
         return {
             "theta": self.theta.numpy(), "splines": friction.splines, "memory": friction.memory,
             "r_min": np.array(friction.r_min), "r_cut": np.array(friction.r_cut),
+            "self_friction": np.array(friction.self_friction),
             "distances": self.neighborhood.r.numpy(), "neighbors": self.neighborhood.numbers.numpy(),
         }  # fmt: skip
 
@@ -114,8 +114,9 @@ def from_arrays(arrays) -> TrainedParameters | TrainedPairParameters:
     theta = torch.from_numpy(arrays["theta"])
     if "drift" in arrays:
         return TrainedParameters(theta, torch.from_numpy(arrays["drift"]))
+    own = tuple(arrays["self_friction"]) if "self_friction" in arrays else ()
     friction = PairFrictionParameters(
-        tuple(arrays["r_min"]), float(arrays["r_cut"]), arrays["splines"], arrays["memory"]
+        tuple(arrays["r_min"]), float(arrays["r_cut"]), arrays["splines"], arrays["memory"], own
     )
     neighborhood = Neighborhood(torch.from_numpy(arrays["distances"]), torch.from_numpy(arrays["neighbors"]))
     return TrainedPairParameters(theta, friction, neighborhood)

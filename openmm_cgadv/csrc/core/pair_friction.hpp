@@ -24,6 +24,7 @@ struct PairFrictionShape {
   const double* r_min;    // [kinds]
   const double* splines;  // [kinds,K+1,2,n_basis]
   const double* memory;   // [kinds,K,K]
+  const double* self;     // [n_types], friction of each bead
   double kT, dt, tolerance;
 
   int kinds() const { return n_types * (n_types + 1) / 2; }
@@ -217,7 +218,7 @@ struct Place {
 // Solves v + 1/m sum_pairs +- drag (v_i - v_j) = right side by conjugate gradients from a start, in
 // the scalar product that masses weigh, where the matrix is symmetric. They stop when the residual
 // is small beside the start and the first residual. Wherever they stop, forces of pairs add up to
-// zero.
+// zero. A bead with friction of its own moves as if it were heavier by dt/2 m times that friction.
 class Solver {
  public:
   struct Kind {
@@ -230,15 +231,38 @@ class Solver {
   Array<double> v;      // [4 n]: start before, solution after
   Array<double> force;  // [4 n]: masses times the start's residual
 
-  void resize(int64_t n, const double* masses) {
-    mass_.resize(4 * n), inverse_.resize(4 * n);
-    for (int64_t i = 0; i < 4 * n; ++i)
-      mass_[i] = i % 4 == 3 ? 0 : masses[i / 4], inverse_[i] = i % 4 == 3 ? 0 : 1 / masses[i / 4];
+  void resize(const PairFrictionShape& s, int64_t n, const int64_t* types, const double* masses) {
+    mass_.assign(4 * n, 0.0), inverse_.assign(4 * n, 0.0);
+    for (int64_t i = 0; i < n; ++i) {
+      const double drag = 0.5 * s.dt * masses[i] * s.self[types[i]];
+      if (drag > 0)
+        for (int c = 0; c < 3; ++c) rubbed_.push_back({int32_t(4 * i + c), drag});
+      for (int c = 0; c < 3; ++c)
+        mass_[4 * i + c] = masses[i] + drag, inverse_[4 * i + c] = 1 / (masses[i] + drag);
+    }
     force.assign(4 * n, 0.0), v.assign(4 * n, 0.0);
     drag_.resize(4 * n), residual_.resize(4 * n), search_.resize(4 * n);
   }
 
-  double inverse_mass(int64_t i) const { return inverse_[4 * i]; }
+  // Drag of each bead's own friction on v, off the force.
+  void rub(double* force) const {
+    for (const Rubbed& r : rubbed_) force[r.component] -= r.drag * v[r.component];
+  }
+
+  // Noise of each bead's own friction, which a pair of a bead with itself has.
+  void jostle(int64_t t, const PairNoise& noise, double kT, double* force) const {
+    float g[4][NOISE_LANES];
+    for (std::size_t start = 0; start < rubbed_.size(); start += 3 * NOISE_LANES) {
+      const int m = int(std::min<std::size_t>(NOISE_LANES, (rubbed_.size() - start) / 3));
+      int32_t beads[NOISE_LANES];
+      for (int k = 0; k < m; ++k) beads[k] = rubbed_[start + 3 * k].component / 4;
+      noise.fill(t, m, beads, beads, false, 3, g);
+      for (int k = 0; k < 3 * m; ++k) {
+        const Rubbed& r = rubbed_[start + k];
+        force[r.component] += std::sqrt(kT * r.drag) * double(g[k % 3][k / 3]);
+      }
+    }
+  }
 
   // Slots [from, to) of a part, in whole batches of noise.
   struct Share {
@@ -304,6 +328,11 @@ class Solver {
   }
 
  private:
+  struct Rubbed {
+    int32_t component;  // of v
+    double drag;        // dt/2 m times the bead's own friction
+  };
+  std::vector<Rubbed> rubbed_;
   Array<double> mass_, inverse_, drag_, residual_, search_;
   std::vector<Array<double>> shares_;
 
@@ -349,9 +378,9 @@ class PairFriction {
 
   PairFriction(const PairTables& tables, int64_t n, const int64_t* types, const double* masses,
                double skin)
-      : tables_(&tables), types_(types, types + n),
+      : tables_(&tables), types_(types, types + n), masses_(masses, masses + n),
         list_(tables.shape.r_cut, 0, skin, 1), kinds_(tables.shape.kinds()) {
-    solver_.resize(n, masses);
+    solver_.resize(tables.shape, n, types, masses);
     solver_.kinds.resize(kinds_.size());
   }
 
@@ -379,6 +408,7 @@ class PairFriction {
     pairs::with_extra(tables_->shape.extra, [&](auto extra) {
       constexpr int K = decltype(extra)::value;
       solver_.add_up(solver_.force, [&](int part, double* force) {
+        if (part == 0) solver_.rub(force), solver_.jostle(t, noise, tables_->shape.kT, force);
         for (int k = 0; k < int(kinds_.size()); ++k)
           advance<K, false>(t, noise, k, {kinds_[k].i.size(), part, parts}, force, nullptr, part);
       });
@@ -472,6 +502,7 @@ class PairFriction {
 
   const PairTables* tables_;
   std::vector<int64_t> types_;
+  std::vector<double> masses_;
   Neighbors list_;
   std::vector<Kind> kinds_, old_;  // under the present list and, once it is new, the one before
   pairs::Solver solver_;
@@ -637,7 +668,7 @@ class PairFriction {
                     carried = kind.carried[m];
       kind.free.pop_back();
       kind.slot[m] = slot, kind.i[slot] = i, kind.j[slot] = j, kind.before[slot] = carried;
-      const double root = std::sqrt(2 / (solver_.inverse_mass(i) + solver_.inverse_mass(j)));
+      const double root = std::sqrt(2 / (1 / masses_[i] + 1 / masses_[j]));
       double* const mass = &kind.mass[std::size_t(slot / W) * 2 * W + slot % W];
       mass[0] = root, mass[W] = 1 / root;
       if (carried < 0) fresh_.push_back(slot);
@@ -793,10 +824,11 @@ class PairFriction {
 // The adjoint, from the last step to the first.
 class PairFrictionAdjoint {
  public:
-  PairFrictionAdjoint(const PairTables& tables, int64_t n, const double* masses)
+  PairFrictionAdjoint(const PairTables& tables, int64_t n, const int64_t* types,
+                      const double* masses)
       : tables_(tables), n_(n), masses_(masses),
         moments_(tables.table.size(), 0.0), memory_(tables.inverse.size(), 0.0) {
-    solver_.resize(n, masses);
+    solver_.resize(tables.shape, n, types, masses);
     solver_.kinds.resize(tables.shape.kinds());
     x_.resize(4 * n), mean_.assign(4 * n, 0.0), d_x_.resize(4 * n);
     later_.resize(tables.shape.kinds());
@@ -815,6 +847,7 @@ class PairFrictionAdjoint {
       x_[4 * i + 3] = 1 / masses_[i];
     }
     std::fill(solver_.force.begin(), solver_.force.end(), 0.0);
+    solver_.rub(solver_.force.data());
     std::fill(d_x_.begin(), d_x_.end(), 0.0);
     pairs::with_extra(tables_.shape.extra, [&](auto extra) {
       constexpr int K = decltype(extra)::value;

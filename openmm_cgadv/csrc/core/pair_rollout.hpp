@@ -110,7 +110,7 @@ class PairRollout {
     }
     replayed.resize(stretch);
 
-    PairFrictionAdjoint adjoint(friction_, n, masses_);
+    PairFrictionAdjoint adjoint(friction_, n, types_, masses_);
     add_frame(steps);
     for (int64_t t = steps - 1; t >= 0; --t) {
       if (t == steps - 1 || t % stretch == stretch - 1) {

@@ -241,7 +241,8 @@ PairFrictionShape friction_of(int n_types, const PairFrictionArgs& r) {
   PairFrictionShape shape;
   shape.n_types = n_types, shape.extra = int(r.extra), shape.n_basis = int(r.n_basis);
   shape.r_cut = r.r_cut, shape.r_min = r.r_min, shape.splines = r.splines;
-  shape.memory = r.memory, shape.kT = r.kT, shape.dt = r.dt, shape.tolerance = r.tolerance;
+  shape.memory = r.memory, shape.self = r.self;
+  shape.kT = r.kT, shape.dt = r.dt, shape.tolerance = r.tolerance;
   return shape;
 }
 
@@ -409,7 +410,7 @@ class PairMoverIn final : public PairMover {
  private:
   // The friction, with a copy of its parameters.
   struct Now {
-    std::vector<double> r_min, splines, memory;
+    std::vector<double> r_min, splines, memory, self;
     PairTables tables;
     PairFriction friction;
     Now(const PairMoverIn& of, PairFrictionArgs args)
@@ -417,8 +418,10 @@ class PairMoverIn final : public PairMover {
           splines(args.splines,
                   args.splines + kinds(of.n_types_) * 2 * (args.extra + 1) * args.n_basis),
           memory(args.memory, args.memory + kinds(of.n_types_) * args.extra * args.extra),
+          self(args.self, args.self + of.n_types_),
           tables(friction_of(of.n_types_, (args.r_min = r_min.data(), args.splines = splines.data(),
-                                           args.memory = memory.data(), args))),
+                                           args.memory = memory.data(), args.self = self.data(),
+                                           args))),
           friction(tables, int64_t(of.places_.size()), of.types_.data(), of.masses_.data(), SKIN) {
     }
     static int64_t kinds(int64_t n_types) { return n_types * (n_types + 1) / 2; }

@@ -41,6 +41,7 @@ struct PairFrictionArgs {
   const double* r_min;    // [n_kinds], pairs of types
   const double* splines;  // [n_kinds,K+1,2,n_basis]
   const double* memory;   // [n_kinds,K,K]
+  const double* self;     // [n_types], friction of each bead
   double kT, dt, tolerance;
 };
 

@@ -46,6 +46,7 @@ void HostIntegratePairFrictionStepKernel::configure(const PairFrictionIntegrator
   PairFrictionArgs a{};
   a.extra = f.extra, a.n_basis = f.n_basis(), a.r_cut = f.r_cut;
   a.r_min = f.r_min.data(), a.splines = f.splines.data(), a.memory = f.memory.data();
+  a.self = f.self.data();
   a.kT = KB * integrator.getTemperature(), a.dt = dt_, a.tolerance = integrator.getTolerance();
   if (mover_)
     mover_->configure(a);

@@ -38,12 +38,20 @@ void PairFrictionIntegrator::check(const Friction& f) const {
   if (int64_t(f.memory.size()) != kinds * K * K)
     refuse("found " + std::to_string(f.memory.size()) + " numbers of memory, expected " +
            std::to_string(kinds * K * K));
-  if (!finite(f.r_min) || !finite(f.splines) || !finite(f.memory) || !std::isfinite(f.r_cut))
+  if (int64_t(f.self.size()) != f.n_types)
+    refuse("found " + std::to_string(f.self.size()) + " frictions of single beads, expected " +
+           std::to_string(f.n_types) + ", one for each bead type");
+  if (!finite(f.r_min) || !finite(f.splines) || !finite(f.memory) || !finite(f.self) ||
+      !std::isfinite(f.r_cut))
     refuse("found friction that is not finite, expected numbers");
   for (const double r : f.r_min)
     if (!(r >= 0 && r < f.r_cut))
       refuse("found r_min of " + std::to_string(r) + " nm, expected it from 0 to the range of " +
              std::to_string(f.r_cut) + " nm");
+  for (const double friction : f.self)
+    if (friction < 0)
+      refuse("found friction of single beads of " + std::to_string(friction) +
+             "/ps, expected 0 or more");
   for (int64_t k = 0; k < kinds; ++k)
     for (int64_t i = 0; i < K; ++i) {
       const double* const A = f.memory.data() + k * K * K;

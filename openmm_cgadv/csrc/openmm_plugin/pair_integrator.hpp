@@ -8,7 +8,8 @@ namespace cgadv {
 // Every pair of beads closer than r_cut carries K auxiliary vectors, and friction and noise act
 // between the two. A step of dt:
 //   v += dt F/m;  x += dt/2 v;  friction of pairs at x;  x += dt/2 v
-// as in openmm_cgadv/dynamics/pair_rollout.py, and with the noise of a rollout: a function of the
+// as in openmm_cgadv/dynamics/pair_rollout.py, where each bead may have friction of its own as well,
+// and with the noise of a rollout: a function of the
 // seed, the step and the numbers of the two beads among those that have a mass. Auxiliary vectors
 // are drawn from their stationary distribution when two beads come together and at the first step.
 // They belong to checkpoints, with seed and count of steps, and to States, with the count of steps.
@@ -23,6 +24,7 @@ class PairFrictionIntegrator : public BeadIntegrator {
     std::vector<double> r_min;       // [kinds], nm
     std::vector<double> splines;     // [kinds,K+1,2,n_basis]; f_0 in ps^(-1/2), the others in 1/ps
     std::vector<double> memory;      // [kinds,K,K], 1/ps
+    std::vector<double> self;        // [n_types], friction of each bead, 1/ps
 
     int64_t kinds() const { return n_types * (n_types + 1) / 2; }
     int64_t n_basis() const { return int64_t(splines.size()) / (kinds() * (extra + 1) * 2); }

@@ -82,11 +82,12 @@ PairFrictionIntegrator& pair_integrator_at(void* address) {
 PairFrictionIntegrator::Friction friction(int64_t n_types, int64_t extra, double r_cut,
                                           const double* r_min, int64_t n_r_min,
                                           const double* splines, int64_t n_splines,
-                                          const double* memory, int64_t n_memory) {
+                                          const double* memory, int64_t n_memory,
+                                          const double* self, int64_t n_self) {
   PairFrictionIntegrator::Friction f;
   f.n_types = n_types, f.extra = extra, f.r_cut = r_cut;
   f.r_min = list(r_min, n_r_min), f.splines = list(splines, n_splines);
-  f.memory = list(memory, n_memory);
+  f.memory = list(memory, n_memory), f.self = list(self, n_self);
   return f;
 }
 
@@ -143,11 +144,11 @@ CGADV_EXPORT const char* cgadv_integrator_xml(const double* drift, int64_t n_dri
 CGADV_EXPORT const char* cgadv_pair_integrator_xml(
     int64_t n_types, int64_t extra, double r_cut, const double* r_min, int64_t n_r_min,
     const double* splines, int64_t n_splines, const double* memory, int64_t n_memory,
-    const int64_t* types, int64_t n, double temperature, double timestep, double tolerance,
-    int32_t seed, const char** out) {
+    const double* self, int64_t n_self, const int64_t* types, int64_t n, double temperature,
+    double timestep, double tolerance, int32_t seed, const char** out) {
   return guarded([&] {
     PairFrictionIntegrator integrator(friction(n_types, extra, r_cut, r_min, n_r_min, splines,
-                                               n_splines, memory, n_memory),
+                                               n_splines, memory, n_memory, self, n_self),
                                       list(types, n), temperature, timestep, tolerance);
     integrator.setRandomNumberSeed(seed);
     *out = xml<Integrator>(integrator, "Integrator");
@@ -189,11 +190,12 @@ CGADV_EXPORT const char* cgadv_set_drift(void* integrator, const double* drift, 
 CGADV_EXPORT const char* cgadv_set_friction(void* integrator, int64_t n_types, int64_t extra,
                                             double r_cut, const double* r_min, int64_t n_r_min,
                                             const double* splines, int64_t n_splines,
-                                            const double* memory, int64_t n_memory) {
+                                            const double* memory, int64_t n_memory,
+                                            const double* self, int64_t n_self) {
   return guarded([&] {
     pair_integrator_at(integrator)
         .setFriction(friction(n_types, extra, r_cut, r_min, n_r_min, splines, n_splines, memory,
-                              n_memory));
+                              n_memory, self, n_self));
   });
 }
 

@@ -1,5 +1,7 @@
 #include "serialization.hpp"
 
+#include <algorithm>
+
 #include "force.hpp"
 #include "integrator.hpp"
 #include "numbers.hpp"
@@ -15,12 +17,12 @@ namespace {
 
 constexpr int VERSION = 1;
 
-void check_version(const SerializationNode& node) {
+void check_version(const SerializationNode& node, int newest = VERSION) {
   const int version = node.getIntProperty("version");
-  if (version != VERSION)
+  if (version < VERSION || version > newest)
     throw OpenMMException(node.getStringProperty("type") + ": found version " +
-                          std::to_string(version) + ", expected " + std::to_string(VERSION) +
-                          (version > VERSION ? "; install a newer openmm_cgadv" : ""));
+                          std::to_string(version) + ", expected " + std::to_string(newest) +
+                          (version > newest ? "; install a newer openmm_cgadv" : ""));
 }
 
 class ForceProxy : public SerializationProxy {
@@ -110,6 +112,10 @@ class IntegratorProxy : public SerializationProxy {
   }
 };
 
+// Of a PairFrictionIntegrator where beads have friction of their own: others are still for plugins
+// that don't know of it.
+constexpr int WITH_SELF = 2;
+
 class PairIntegratorProxy : public SerializationProxy {
  public:
   PairIntegratorProxy() : SerializationProxy("PairFrictionIntegrator") {}
@@ -119,18 +125,21 @@ class PairIntegratorProxy : public SerializationProxy {
     const auto& f = integrator.friction();
     node.setStringProperty("needs", "the OpenMM plugin of openmm_cgadv: import openmm_cgadv");
     node.setDoubleProperty("tolerance", integrator.getTolerance());
-    node.createChildNode("PairFriction")
-        .setLongProperty("types", f.n_types)
+    auto& friction = node.createChildNode("PairFriction");
+    friction.setLongProperty("types", f.n_types)
         .setLongProperty("auxiliary", f.extra)
         .setDoubleProperty("rCut", f.r_cut)
         .setStringProperty("rMin", text(f.r_min))
         .setStringProperty("splines", text(f.splines))
         .setStringProperty("memory", text(f.memory));
-    serialize_common(integrator, node);
+    const bool with_self = std::any_of(f.self.begin(), f.self.end(), [](double g) { return g > 0; });
+    if (with_self) friction.setStringProperty("self", text(f.self));
+    serialize_common(integrator, node);  // which moves the node of the friction
+    if (with_self) node.setIntProperty("version", WITH_SELF);
   }
 
   void* deserialize(const SerializationNode& node) const override {
-    check_version(node);
+    check_version(node, WITH_SELF);
     const auto& from = node.getChildNode("PairFriction");
     PairFrictionIntegrator::Friction f;
     f.n_types = from.getLongProperty("types");
@@ -139,6 +148,8 @@ class PairIntegratorProxy : public SerializationProxy {
     f.r_min = doubles(from.getStringProperty("rMin"));
     f.splines = doubles(from.getStringProperty("splines"));
     f.memory = doubles(from.getStringProperty("memory"));
+    f.self = from.hasProperty("self") ? doubles(from.getStringProperty("self"))
+                                      : std::vector<double>(f.n_types, 0.0);
     auto* integrator = new PairFrictionIntegrator(
         std::move(f), integers(node.getChildNode("Beads").getStringProperty("types")),
         node.getDoubleProperty("temperature"), node.getDoubleProperty("stepSize"),

@@ -372,12 +372,12 @@ void noise(Cell* stack, uint64_t, uint64_t) {
 }
 
 struct PairDynamics {
-  Tensor masses, r_min, splines, memory, frames;
+  Tensor masses, r_min, splines, memory, self, frames;
   double r_cut, kT, dt, tolerance, forget;
   int64_t seed;
   explicit PairDynamics(Arguments& a)
       : masses(a.tensor()), r_min(a.tensor()), splines(a.tensor()), memory(a.tensor()),
-        frames(a.tensor()), r_cut(a.real()), kT(a.real()), dt(a.real()), tolerance(a.real()),
+        self(a.tensor()), frames(a.tensor()), r_cut(a.real()), kT(a.real()), dt(a.real()), tolerance(a.real()),
         forget(a.real()), seed(a.integer()) {}
 
   cgadv::PairRolloutArgs args(const cgadv::PotentialArgs& p, const cgadv::SystemArgs& s) const {
@@ -391,6 +391,7 @@ struct PairDynamics {
     r.r_min = r_min.read("r_min", kinds);
     r.splines = splines.read("splines", -1);
     r.memory = memory.read("memory", kinds * r.extra * r.extra);
+    r.self = self.read("self-friction", p.ints[0]);
     r.frames = frames.read_ints("frames", -1);
     r.n_frames = frames.numel();
     for (int64_t f = 0; f < r.n_frames; ++f)
@@ -466,8 +467,8 @@ void pair_noise(Cell* stack, uint64_t, uint64_t) {
   "Tensor masses, Tensor E, Tensor S, Tensor frames, float kT, float dt, float forget, int seed, "
 
 #define PAIR_DYNAMICS                                                                          \
-  "Tensor masses, Tensor r_min, Tensor splines, Tensor memory, Tensor frames, float r_cut, "   \
-  "float kT, float dt, float tolerance, float forget, int seed, "
+  "Tensor masses, Tensor r_min, Tensor splines, Tensor memory, Tensor self_friction, "         \
+  "Tensor frames, float r_cut, float kT, float dt, float tolerance, float forget, int seed, "
 
 struct Registration {
   TorchLibraryHandle schemas = nullptr, on_cpu = nullptr, anywhere = nullptr;
