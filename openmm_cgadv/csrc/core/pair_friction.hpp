@@ -3,7 +3,7 @@
 //
 // Every pair of beads i < j in range has a slot. Slots come in packs of beads' pairs of one kind
 // (pair of types); a slot without a pair has i = j, which makes its friction zero. A pair keeps its
-// slot until the neighbour list is built anew. What a pack's slots carry lies together:
+// slot as long as it is in range, but for a tidying now and then. What a pack's slots carry lies together:
 // array[(pack * fields + field) * W + lane].
 #pragma once
 
@@ -131,17 +131,22 @@ CGADV_INLINE void scatter(double* records, const int32_t* i, const int32_t* j, c
 template <int K>
 struct Place {
   V unit[3], inverse;  // from i to j; 1/r
-  V mass;              // mu
+  V mass, inverse_mass;  // mu, 1/mu
   V t;
   Index<double> row;
   V f[2 * K + 2], slope[2 * K + 2];
 
+  // From records (x, y, z, 1/m).
   template <bool SLOPES>
   CGADV_INLINE void find(const PairTables& tables, int kind, const PackBox<double>& box,
-                         const double* x, const int32_t* i, const int32_t* j) {
+                         const double* records, const int32_t* i, const int32_t* j) {
     const PairFrictionShape& s = tables.shape;
-    V r;
-    difference(x, j, i, unit);
+    V r, a[4], b[4];
+    fetch4(records, j, a);
+    fetch4(records, i, b);
+    for (int c = 0; c < 3; ++c) unit[c] = a[c] - b[c];
+    inverse_mass = (a[3] + b[3]) * 0.5;
+    mass = broadcast(1.0) / inverse_mass;
     auto same = [](V v) { return v; };
     box.nearest(unit[0], unit[1], unit[2], same);
     const V r2 = dot(unit, unit);
@@ -165,14 +170,6 @@ struct Place {
         slope[k] = apart ? rate : V{};
       }
     }
-  }
-
-  // From records (x, y, z, 1/m).
-  CGADV_INLINE void find_mass(const double* records, const int32_t* i, const int32_t* j) {
-    V a[4], b[4];
-    fetch4(records, i, a);
-    fetch4(records, j, b);
-    mass = broadcast(2.0) / (a[3] + b[3]);
   }
 
   // g[k] = sum_l matrix[k * to_row + l * to_column] f_l, along and across.
@@ -378,8 +375,9 @@ class PairFriction {
 
   PairFriction(const PairTables& tables, int64_t n, const int64_t* types, const double* masses,
                double skin)
-      : tables_(&tables), types_(types, types + n), masses_(masses, masses + n),
+      : tables_(&tables), types_(types, types + n),
         list_(tables.shape.r_cut, 0, skin, 1), kinds_(tables.shape.kinds()) {
+    for (int64_t i = 0; i < n; ++i) inverse_masses_.push_back(1 / masses[i]);
     solver_.resize(tables.shape, n, types, masses);
     solver_.kinds.resize(kinds_.size());
   }
@@ -449,14 +447,13 @@ class PairFriction {
   // What comes next depends on these pairs i < j and auxiliary variables, and on nothing before.
   void write(int64_t pairs, const int32_t* beads, const double* auxiliary) {
     list_.forget();
+    lists_ = 0;
     for (Kind& kind : kinds_) kind = Kind();
     for (int64_t p = 0; p < pairs; ++p) {
       const int32_t i = beads[2 * p], j = beads[2 * p + 1];
       Kind& kind = kinds_[tables_->shape.kind(types_[i], types_[j])];
       if (kind.free.empty()) grow(kind, W);
-      const int32_t slot = kind.free.back();
-      kind.free.pop_back();
-      kind.i[slot] = i, kind.j[slot] = j;
+      const int32_t slot = take(kind, i, j);
       for (int c = 0; c < 3 * extra(); ++c)
         sigma(kind, slot)[c * W] = auxiliary[p * 3 * extra() + c];
     }
@@ -488,29 +485,30 @@ class PairFriction {
   using V = pairs::V;
   static constexpr int W = pairs::W;
   static constexpr int32_t NEAR_PACKS = 16;
+  static constexpr int64_t TIDY = 16;  // lists
 
   struct Kind {
-    // Of listed pairs: beads; their places; slot, or -1; slot under the last list, or -1. Places and
-    // slots end with a pack of places 0 and 0, which are never in range.
-    std::vector<int32_t> near_i, near_j, place_i, place_j, slot, carried;
+    // Of listed pairs: places of their beads in the list; slot, or -1. There is a pack of places 0
+    // and 0 behind, which are never in range.
+    std::size_t listed = 0;
+    std::vector<int32_t> place_i, place_j, slot;
     // Of slots: beads, slot in the step before. Slots without a pair.
     std::vector<int32_t> i, j, before, free;
     Array<double> sigma;     // fields 3 k + c
     Array<double> response;  // of sigma to velocities, fields 2 k + (across, excess along)
-    Array<double> mass;      // fields sqrt(mu), 1/sqrt(mu)
   };
 
   const PairTables* tables_;
   std::vector<int64_t> types_;
-  std::vector<double> masses_;
+  std::vector<double> inverse_masses_;
   Neighbors list_;
-  std::vector<Kind> kinds_, old_;  // under the present list and, once it is new, the one before
+  std::vector<Kind> kinds_;
   pairs::Solver solver_;
   Box box_;
   Array<double> x_;
   Array<float> listed_x_;
-  int64_t builds_ = 0;
-  std::vector<int32_t> come_, fresh_;
+  int64_t builds_ = 0, lists_ = 0;  // lists since others wrote the pairs
+  std::vector<int32_t> come_, place_, start_, second_, slot_, mark_;
 
   // Of half of a step's momentum, which is twice what the solver's equations have.
   struct Moment {
@@ -537,62 +535,99 @@ class PairFriction {
     const int64_t n = int64_t(types_.size());
     box_ = box;
     x_.resize(4 * n);
-    for (int64_t i = 0; i < n; ++i)
+    for (int64_t i = 0; i < n; ++i) {
       for (int c = 0; c < 3; ++c) x_[4 * i + c] = x(i, c);
+      x_[4 * i + 3] = inverse_masses_[i];
+    }
     list_.update(n, x, types_.data(), box, listed_x_, threads);
-    const bool is_new = list_.builds != builds_;
+    if (list_.builds != builds_) new_list();
     builds_ = list_.builds;
-    if (is_new) new_list();
     for (int k = 0; k < int(kinds_.size()); ++k) come_and_go(t, noise, k);
-    if (is_new)
-      for (Kind& kind : kinds_) std::fill(kind.carried.begin(), kind.carried.end(), -1);
   }
 
+  // A slot for a pair that has come; there must be one.
+  int32_t take(Kind& kind, int32_t a, int32_t b) const {
+    const int32_t slot = kind.free.back();
+    kind.free.pop_back();
+    kind.i[slot] = std::min(a, b), kind.j[slot] = std::max(a, b), kind.before[slot] = -1;
+    return slot;
+  }
+
+  void release(Kind& kind, int32_t slot) const {
+    kind.i[slot] = kind.j[slot] = 0;
+    kind.before[slot] = -1;
+    for (int c = 0; c < 3 * extra(); ++c) sigma(kind, slot)[c * W] = 0;
+    kind.free.push_back(slot);
+  }
+
+  // What pairs the list has, and which of them have slots.
   void new_list() {
-    old_.swap(kinds_);
-    kinds_.resize(old_.size());
+    const int32_t n = list_.size();
+    place_.resize(n), mark_.assign(n, -1), start_.assign(n + 1, 0);
+    for (int32_t p = 0; p < n; ++p) place_[list_.order[p]] = p;
+    // Pairs that have slots, by the first of their places.
+    auto each_pair = [&](auto f) {
+      for (const Kind& kind : kinds_)
+        for (std::size_t s = 0; s < kind.i.size(); ++s)
+          if (kind.i[s] != kind.j[s]) {
+            const int32_t p = place_[kind.i[s]], q = place_[kind.j[s]];
+            f(std::min(p, q), std::max(p, q), int32_t(s));
+          }
+    };
+    each_pair([&](int32_t p, int32_t, int32_t) { ++start_[p + 1]; });
+    std::partial_sum(start_.begin(), start_.end(), start_.begin());
+    second_.resize(start_[n]), slot_.resize(start_[n]);
+    // Filling moves every start to its end, the next one's.
+    each_pair([&](int32_t p, int32_t q, int32_t s) { second_[start_[p]] = q, slot_[start_[p]++] = s; });
+
     for (Kind& kind : kinds_) {
-      for (auto* list : {&kind.near_i, &kind.near_j, &kind.place_i, &kind.place_j, &kind.i, &kind.j,
-                         &kind.before, &kind.free})
-        list->clear();
-      kind.sigma.clear(), kind.response.clear(), kind.mass.clear();
+      kind.listed = 0;
+      for (auto list : {&Kind::place_i, &Kind::place_j, &Kind::slot})
+        (kind.*list).resize(list_.half.size() + Simd<float>::W);
     }
-    for (int p = 0; p < list_.size(); ++p)
+    auto kind_of = [&](int32_t p, int32_t q) -> Kind& {
+      return kinds_[tables_->shape.kind(list_.type[p], list_.type[q])];
+    };
+    for (int32_t p = 0; p < n; ++p) {
+      const int32_t from = p > 0 ? start_[p - 1] : 0;
+      for (int32_t e = from; e < start_[p]; ++e) mark_[second_[e]] = slot_[e];
       for (int32_t k = 0; k < list_.half_count[p]; ++k) {
-        const int32_t q = list_.half[list_.half_start[p] + k], a = list_.order[p], b = list_.order[q];
-        Kind& kind = kinds_[tables_->shape.kind(types_[a], types_[b])];
-        kind.near_i.push_back(std::min(a, b));
-        kind.near_j.push_back(std::max(a, b));
-        kind.place_i.push_back(p);
-        kind.place_j.push_back(q);
+        const int32_t q = list_.half[list_.half_start[p] + k];
+        Kind& kind = kind_of(p, q);
+        const std::size_t m = kind.listed++;
+        kind.place_i[m] = p, kind.place_j[m] = q;
+        kind.slot[m] = mark_[q], mark_[q] = -1;
       }
-    std::vector<int32_t> start(types_.size() + 1), other, slot;
-    for (std::size_t k = 0; k < kinds_.size(); ++k) {
-      Kind& kind = kinds_[k];
-      const Kind& was = old_[k];
-      // The old pairs by their first bead: filling moves every start to its end, the next one's.
-      std::fill(start.begin(), start.end(), 0);
-      for (std::size_t s = 0; s < was.i.size(); ++s)
-        if (was.i[s] != was.j[s]) ++start[was.i[s] + 1];
-      std::partial_sum(start.begin(), start.end(), start.begin());
-      other.resize(start.back()), slot.resize(start.back());
-      for (std::size_t s = 0; s < was.i.size(); ++s)
-        if (was.i[s] != was.j[s]) {
-          int32_t& at = start[was.i[s]];
-          other[at] = was.j[s], slot[at++] = int32_t(s);
+      // The rest have gone farther than the list sees.
+      for (int32_t e = from; e < start_[p]; ++e)
+        if (const int32_t q = second_[e]; mark_[q] >= 0) {
+          release(kind_of(p, q), mark_[q]);
+          mark_[q] = -1;
         }
-      const std::size_t listed = kind.near_i.size();
-      kind.carried.resize(listed);
-      const std::size_t padded = listed + Simd<float>::W;
-      kind.slot.assign(padded, -1);
-      kind.place_i.resize(padded, 0), kind.place_j.resize(padded, 0);
-      for (std::size_t m = 0; m < listed; ++m) {
-        const int32_t i = kind.near_i[m], end = start[i];
-        int32_t at = i > 0 ? start[i - 1] : 0;
-        while (at < end && other[at] != kind.near_j[m]) ++at;
-        kind.carried[m] = at < end ? slot[at] : -1;
-      }
     }
+    for (Kind& kind : kinds_) {
+      const auto end = std::ptrdiff_t(kind.listed);
+      std::fill_n(kind.place_i.begin() + end, Simd<float>::W, 0);
+      std::fill_n(kind.place_j.begin() + end, Simd<float>::W, 0);
+      std::fill_n(kind.slot.begin() + end, Simd<float>::W, -1);
+      if (lists_ % TIDY == 0) tidy(kind);
+    }
+    ++lists_;
+  }
+
+  // Slots in the order of the list: what is near is then near in memory.
+  void tidy(Kind& kind) const {
+    Kind to;
+    grow(to, kind.i.size() - kind.free.size());
+    for (std::size_t m = 0; m < kind.listed; ++m) {
+      const int32_t from = kind.slot[m];
+      if (from < 0) continue;
+      const int32_t slot = kind.slot[m] = take(to, kind.i[from], kind.j[from]);
+      to.before[slot] = from;
+      for (int c = 0; c < 3 * extra(); ++c) sigma(to, slot)[c * W] = sigma(kind, from)[c * W];
+    }
+    for (auto list : {&Kind::i, &Kind::j, &Kind::before, &Kind::free}) (kind.*list).swap(to.*list);
+    kind.sigma.swap(to.sigma), kind.response.swap(to.response);
   }
 
   // Slots for some more pairs. They are handed out across some packs at a time: the pairs of one
@@ -609,7 +644,6 @@ class PairFriction {
     kind.i.resize(slots, 0), kind.j.resize(slots, 0), kind.before.resize(slots, -1);
     kind.sigma.resize(slots * 3 * extra(), 0.0);
     kind.response.resize(slots * 2 * extra(), 0.0);
-    kind.mass.resize(slots * 2, 1.0);
   }
 
   bool in_range(int32_t i, int32_t j) const {
@@ -629,7 +663,7 @@ class PairFriction {
     const Pack<float> surely_in = broadcast(float(cut * cut - doubt)),
                       surely_out = broadcast(float(cut * cut + doubt));
     come_.clear();
-    for (int k = 0; k < int(kind.carried.size()); k += Simd<float>::W) {
+    for (int k = 0; k < int(kind.listed); k += Simd<float>::W) {
       Pack<float> a[4], b[4], r2{};
       fetch4(listed_x_.data(), &kind.place_i[k], a);
       fetch4(listed_x_.data(), &kind.place_j[k], b);
@@ -645,54 +679,34 @@ class PairFriction {
       store<float>(of, r2);
       for (int d = 0; d < number; ++d) {
         const int32_t m = doubtful[d], slot = kind.slot[m];
-        if (m >= int(kind.carried.size())) break;
+        if (m >= int(kind.listed)) break;
         const float found = of[m - k];
         const bool in = found > float(doubt) && found < float(cut * cut - doubt) ||
                         !(found > float(cut * cut + doubt)) &&
-                            in_range(kind.near_i[m], kind.near_j[m]);
+                            in_range(list_.order[kind.place_i[m]], list_.order[kind.place_j[m]]);
         if (in == (slot >= 0)) continue;
         if (slot < 0) {
           come_.push_back(m);
           continue;
         }
-        kind.i[slot] = kind.j[slot] = 0;
-        kind.slot[m] = kind.before[slot] = -1;
-        for (int c = 0; c < 3 * extra(); ++c) sigma(kind, slot)[c * W] = 0;
-        kind.free.push_back(slot);
+        release(kind, slot);
+        kind.slot[m] = -1;
       }
     }
     if (come_.size() > kind.free.size()) grow(kind, come_.size() - kind.free.size());
-    fresh_.clear();
-    for (const int32_t m : come_) {
-      const int32_t slot = kind.free.back(), i = kind.near_i[m], j = kind.near_j[m],
-                    carried = kind.carried[m];
-      kind.free.pop_back();
-      kind.slot[m] = slot, kind.i[slot] = i, kind.j[slot] = j, kind.before[slot] = carried;
-      const double root = std::sqrt(2 / (1 / masses_[i] + 1 / masses_[j]));
-      double* const mass = &kind.mass[std::size_t(slot / W) * 2 * W + slot % W];
-      mass[0] = root, mass[W] = 1 / root;
-      if (carried < 0) fresh_.push_back(slot);
-    }
-    // Only under a new list is anything carried, and then all slots are new. Theirs is the order in
-    // memory.
-    if (fresh_.size() < come_.size())
-      for (int32_t slot = 0; slot < int32_t(kind.i.size()); ++slot)
-        if (const int32_t carried = kind.before[slot]; carried >= 0) {
-          const double* const from = sigma(old_[number], carried);
-          double* const to = sigma(kind, slot);
-          for (int c = 0; c < 3 * extra(); ++c) to[c * W] = from[c * W];
-        }
-    for (std::size_t start = 0; start < fresh_.size(); start += NOISE_LANES) {
-      const int m = int(std::min<std::size_t>(NOISE_LANES, fresh_.size() - start));
+    for (int32_t& m : come_)
+      m = kind.slot[m] = take(kind, list_.order[kind.place_i[m]], list_.order[kind.place_j[m]]);
+    for (std::size_t start = 0; start < come_.size(); start += NOISE_LANES) {
+      const int m = int(std::min<std::size_t>(NOISE_LANES, come_.size() - start));
       int32_t i[NOISE_LANES], j[NOISE_LANES];
       for (int k = 0; k < m; ++k)
-        i[k] = kind.i[fresh_[start + k]], j[k] = kind.j[fresh_[start + k]];
+        i[k] = kind.i[come_[start + k]], j[k] = kind.j[come_[start + k]];
       float g[3 * MAX_PAIR_EXTRA + 4][NOISE_LANES];
       noise.fill(t, m, i, j, true, 3 * extra(), g);
       for (int k = 0; k < m; ++k) {
-        const int32_t slot = fresh_[start + k];
-        const double spread = std::sqrt(tables_->shape.kT) *
-                              kind.mass[std::size_t(slot / W) * 2 * W + W + slot % W];
+        const int32_t slot = come_[start + k];
+        const double inverse_mass = 0.5 * (x_[4 * i[k] + 3] + x_[4 * j[k] + 3]),
+                     spread = std::sqrt(tables_->shape.kT * inverse_mass);
         for (int c = 0; c < 3 * extra(); ++c) sigma(kind, slot)[c * W] = spread * double(g[c][k]);
       }
     }
@@ -718,9 +732,7 @@ class PairFriction {
         double* const sigma = kind.sigma.data() + (start + k) * 3 * K;
         pairs::Place<K> at;
         at.template find<false>(*tables_, number, box, x_.data(), i, j);
-        const double* const mass = kind.mass.data() + (start + k) * 2;
-        const V root_mass = load(mass), spread = load(mass + W) * thermal;
-        at.mass = root_mass * root_mass;
+        const V spread = sqrt(at.inverse_mass) * thermal, push_size = at.mass * spread;
         V kicked[K + 1][3], q[K + 1][3];
         for (int a = 0; a < K; ++a)
           for (int c = 0; c < 3; ++c)
@@ -751,7 +763,7 @@ class PairFriction {
         const V along = (at.f[0] - at.f[1]) * pairs::dot(at.unit, xi);
         at.couple(q, push);
         for (int c = 0; c < 3; ++c)
-          push[c] = root_mass * thermal * (at.f[1] * xi[c] + along * at.unit[c]) -
+          push[c] = push_size * (at.f[1] * xi[c] + along * at.unit[c]) -
                     at.mass * h * push[c];
         double* const geometry = solver_.kinds[number].geometry.data();
         at.drag(response, h, geometry + (start + k) * pairs::Solver::FIELDS, u, push);
@@ -921,7 +933,6 @@ class PairFrictionAdjoint {
     for (std::size_t k = 0; k < kind.i.size(); k += W) {
       pairs::Place<K> at;
       at.template find<false>(tables_, number, box, x_.data(), &kind.i[k], &kind.j[k]);
-      at.find_mass(x_.data(), &kind.i[k], &kind.j[k]);
       const double* const lambda = later_[number].sigma.data() + k * 3 * K;
       double* const bare = later_[number].bare.data() + k * 3 * K;
       V y[K + 1][3], push[3] = {};
@@ -962,7 +973,6 @@ class PairFrictionAdjoint {
         const int32_t *i = &kind.i[start + k], *j = &kind.j[start + k];
         pairs::Place<K> at;
         at.template find<true>(tables_, number, box, x_.data(), i, j);
-        at.find_mass(x_.data(), i, j);
         double* const lambda = later_[number].sigma.data() + (start + k) * 3 * K;
         const double *const bare = later_[number].bare.data() + (start + k) * 3 * K,
                      *const mean = kind.mean.data() + (start + k) * 3 * K;

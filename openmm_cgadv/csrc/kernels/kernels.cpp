@@ -377,8 +377,8 @@ class PairMoverIn final : public PairMover {
   void step(int64_t seed, int64_t step, const double* box, int threads, double* positions,
             double* velocities, const double* forces) override {
     const int64_t n = int64_t(places_.size());
-    for (int c = 0; c < 3; ++c)
-      for (int64_t i = 0; i < n; ++i) {
+    for (int64_t i = 0; i < n; ++i)
+      for (int c = 0; c < 3; ++c) {
         const int64_t from = 3 * int64_t(places_[i]) + c, to = c * n + i;
         x_[to] = positions[from], v_[to] = velocities[from], f_[to] = forces[from];
       }
@@ -388,8 +388,8 @@ class PairMoverIn final : public PairMover {
                    f_.data(), x_.data(), v_.data(), before_.data(), nullptr))
       throw std::runtime_error(describe_explosion(n, 0.5 * dt, before_.data(), v_.data(),
                                                   f_.data(), places_.data()));
-    for (int c = 0; c < 3; ++c)
-      for (int64_t i = 0; i < n; ++i) {
+    for (int64_t i = 0; i < n; ++i)
+      for (int c = 0; c < 3; ++c) {
         const int64_t to = 3 * int64_t(places_[i]) + c, from = c * n + i;
         positions[to] = x_[from], velocities[to] = v_[from];
       }
@@ -428,7 +428,7 @@ class PairMoverIn final : public PairMover {
   };
 
   // A new list costs as much as several looks at its pairs.
-  static constexpr double SKIN = 0.16;
+  static constexpr double SKIN = 0.20;
   std::vector<int32_t> places_;
   int n_types_;
   std::vector<int64_t> types_;
