@@ -2,8 +2,8 @@
 
 The potential is that of water fitted to SPC/E, on OpenMM's CPU platform, with Langevin dynamics at 10 fs. Every size is a
 multiple of the same 500-bead liquid. Beside whole steps stand the bare kernel, called along a trajectory, and the
-integrators without any force. Friction between pairs reaches as far as the first shell and is as strong as the friction
-of single beads.
+integrators without any force. Friction between pairs reaches as far as the first shell and is as strong as that of a
+model trained on water.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import argparse
 import numpy as np
 import openmm
 import torch
-from measure import FRICTION, MASS, TEMPERATURE, cores, describe, drift, interleaved, liquid, spce_beads, table, verdict
+from measure import MASS, TEMPERATURE, cores, describe, drift, interleaved, liquid, spce_beads, table, verdict
 from scaling import COPIES, copies
 
 from openmm_cgadv import kernels, openmm_plugin
@@ -23,6 +23,8 @@ from openmm_cgadv.export.system import BACKENDS
 
 DT = 0.010
 MEMORY = 3
+PAIR_FRICTION = 125.0
+"""What a bead among independent neighbours feels (1/ps), see quality.md."""
 
 
 def context(force, integrator, x, box, threads: int) -> openmm.Context:
@@ -39,11 +41,12 @@ def context(force, integrator, x, box, threads: int) -> openmm.Context:
 
 
 def pair_friction(x: torch.Tensor, box: torch.Tensor) -> PairFrictionParameters:
-    """Friction with memory between pairs that adds up to that of single beads."""
+    """Friction with memory between pairs, in a configuration of the liquid."""
     types, masses = torch.zeros(len(x), dtype=torch.int64), torch.full([len(x)], MASS, dtype=torch.float64)
     motion = PairFriction(1, MEMORY, 1.0, floor=0.6).requires_grad_(False)
     around = Neighborhood.measure(x[None], box[None], types, masses, motion.r_cut)
-    return PairFriction(1, MEMORY, FRICTION / float(around.mean(motion.friction(around.r))), floor=0.6).export()
+    strength = PAIR_FRICTION / float(around.mean(motion.friction(around.r)))
+    return PairFriction(1, MEMORY, strength, floor=0.6).export()
 
 
 def trajectory_of(made: openmm.Context, steps: int) -> list[torch.Tensor]:

@@ -251,7 +251,8 @@ def create_pair_integrator(
     seed : int
         Of the noise, from -2³¹ to 2³¹ - 1; 0 asks for a fresh one whenever a Context is made.
     tolerance : float
-        Where the solver of the velocities stops: root mean square of the residual over that of the velocities.
+        Where the solver of the velocities stops: root mean square of the residual over that of the velocities, at
+        most 0.001. Looser ones cool the beads.
 
     Returns
     -------

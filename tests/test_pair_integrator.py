@@ -34,9 +34,9 @@ DT = 0.005
 SEED = 11
 
 
-def liquid(n_types=2, n=130):
-    """Beads with soft forces, their masses and a friction."""
-    beads = Beads(n_types, n=n)
+def liquid(n_types=2, n=130, triclinic=False):
+    """Beads with soft forces, and their masses."""
+    beads = Beads(n_types, n=n, triclinic=triclinic)
     beads.theta = 0.1 * beads.theta
     return beads, 18.0 + 5.0 * beads.types
 
@@ -66,11 +66,11 @@ def assert_same_coordinates(a, b):
         np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("n_types, k, own", [(1, 0, 0.0), (1, 3, 0.0), (2, 2, 15.0), (3, 1, 0.0)])
+@pytest.mark.parametrize("n_types, k, own, triclinic", [(1, 0, 0.0, False), (1, 3, 0.0, True), (2, 2, 15.0, False), (3, 1, 0.0, False)])
 @pytest.mark.parametrize("platform", PLATFORMS)
-def test_trajectory_is_the_rollouts(n_types, k, own, platform):
+def test_trajectory_is_the_rollouts(n_types, k, own, triclinic, platform):
     """Step for step that of plain torch, which needs nothing but the seed to have the same noise."""
-    beads, masses = liquid(n_types)
+    beads, masses = liquid(n_types, triclinic=triclinic)
     motion = random_friction(n_types, k, own=own).requires_grad_(False)
     context = started(beads, masses, motion.export(), platform, threads=2, tolerance=1e-13)
     start = coordinates(context)[1]
@@ -418,7 +418,8 @@ class TestRefusals:
             ({"types": [0, 2]}, "found type 2, expected numbers below 1"),
             ({"temperature": -1.0}, "found a temperature of -1.0+ K, expected 0 K or more"),
             ({"seed": 2**31}, "seed: found 2147483648"),
-            ({"tolerance": 0.0}, "found a tolerance of 0.0+, expected a number from 0 to 1"),
+            ({"tolerance": 0.0}, "found a tolerance of 0.0+, expected more than 0 and at most 0.001"),
+            ({"tolerance": 0.01}, "found a tolerance of 0.010+, expected more than 0"),
             ({"friction": random_friction(1, 7).export()}, "found 7 auxiliary vectors a pair, expected up to 6"),
         ],
     )

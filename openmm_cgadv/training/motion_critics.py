@@ -34,7 +34,7 @@ SPREAD = 200
 SYSTEMS = 10
 """Windows of systems whose shear waves are shown as real in a step: `BATCH` of them, or a few more."""
 
-WEIGHTS = {"shear": 0.15, "neighbors": 0.03}
+WEIGHTS = {"shear": 0.15, "neighbors": 0.01}
 """Of judgements; one of all others. Of shear waves a system has few: what they say is noisier than what beads say. What
 neighbours do is never quite that of all-atom ones, and asks for more than there is to learn (see ``docs/recipe.md``)."""
 
