@@ -257,7 +257,7 @@ class Runs:
         reference = self.measured(case.judge or case.reference)
         with BeadTrajectory.open(beads) as trajectory:
             stress = stress_series(model, trajectory) if case.bars else None
-            run = analysis.measure(trajectory, reference, stress=stress, together=case.bars is not None)
+            run = analysis.measure(trajectory, reference, stress=stress, skip=() if case.bars else analysis.COLLECTIVE)
         return {
             "trained": analysis.metrics(run, reference),
             "reference": self.figures(case.judge or case.reference, case.reference),

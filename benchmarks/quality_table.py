@@ -10,6 +10,7 @@ from statistics import mean, median, stdev
 import numpy as np
 import torch
 
+from openmm_cgadv.analysis import differences
 from openmm_cgadv.analysis.verdict import BARS, FLOORS, LONGEST_LAG
 from openmm_cgadv.export import Model
 from openmm_cgadv.potentials.pair import PairSplines
@@ -21,8 +22,6 @@ DISTANCES = np.arange(0.26, 0.755, 0.01)
 """Where pair energies of different seeds are compared (nm)."""
 SEEN = 0.05
 """g(r) above which a pair energy can be known from a reference."""
-SHARED_LAGS = 0.1, 5.0
-"""Lags of the displacements that neighbours share that count (ps)."""
 SPREADS = {"D": 0.02, "friction": 0.03, "u(r)": 0.05}
 """Bars of the spread over seeds: standard deviations of D and of friction, relative; root mean square of u(r) in kT."""
 
@@ -233,22 +232,12 @@ def together(run: dict, reference: dict, bars: Bars) -> list[Figure]:
     for name, kind in (("viscosity_mPa_s", "waves"), ("stress_viscosity_mPa_s", "stress")):
         off = None if run[name] is None or truth is None else run[name] / truth - 1
         found.append(Figure(f"η of the {kind}", off, max(bars.viscosity, 2 * error / truth if truth else 0.0)))
-    for component, shells in reference["displacement_correlation"].items():
-        if component == "reasons":
-            continue
-        for shell, curve in shells.items():
-            own = {lag: value for lag, value, _ in run["displacement_correlation"][component][shell]}
-            found += [
-                Figure(f"shared {component}, {shell.replace('_', ' ')}, at {lag:g} ps", own[lag] - value, max(bars.shared, 2 * (error or 0.0)))
-                for lag, value, error in curve
-                if lag in own and SHARED_LAGS[0] * (1 - 1e-6) <= lag <= SHARED_LAGS[1] * (1 + 1e-6)
-            ]
-    own, errors = dict(map(tuple, run["transverse_current"])), dict(map(tuple, reference["transverse_current_stderr"]))
-    return found + [
-        Figure(f"C_T at {lag:g} ps", own[lag] - value, max(bars.current, 2 * (errors[lag] or 0.0)))
-        for lag, value in reference["transverse_current"]
-        if lag in own
-    ]
+    for curve, bar in ((differences.shared, bars.shared), (differences.transverse_current, bars.current)):
+        found += [
+            Figure(f"{one.name} at {one.lag:g} ps", one.value, max(bar, 2 * one.reference_error))
+            for one in curve(run, reference)
+        ]
+    return found
 
 
 def largest(found: list[Figure], start: str) -> float | None:
@@ -370,7 +359,7 @@ def table(records: list[Record], notes: dict[str, str], references: dict[str, di
         f"the reference's own error: D and mean squared displacements ({LAGS[0]:g} to {LAGS[1]:g} ps) 3 %, in other liquids D 5 %, of a known truth D 2 %,",
         "friction 2 % and u(r) 0.1 kT; VACF rms 0.015; g(r) the larger of 0.01 and twice the floor; P(θ) twice the floor. Where friction is",
         "between pairs: D and displacements 4 %, VACF 0.02, viscosity, from shear waves and from the stress, 10 %, displacements that neighbours",
-        f"share ({SHARED_LAGS[0]:g} to {SHARED_LAGS[1]:g} ps, two shells) 0.05, the decay of the longest shear wave 0.06. The all-atom viscosity there is",
+        f"share ({differences.SHARED_LAGS[0]:g} to {differences.SHARED_LAGS[1]:g} ps, two shells) 0.05, the decay of the longest shear wave 0.06. The all-atom viscosity there is",
         "the mean of both references, as one alone tells it to 5 % only, and runs take 4 ns.",
     ]
     for group in dict.fromkeys(record.group for record in records):

@@ -129,7 +129,8 @@ def main() -> None:
         small = load(path)
         model = bulk_model(small, molecules=beads) if beads != len(small.types) else small
         model = replace(model, timestep=1e-3 * options.timestep_fs)
-        on_single = 0.0 if model.equation == "pair" else float(model.friction.mean())
+        single = model.friction if model.pair_friction is None else model.pair_friction.self_friction
+        on_single = float(np.mean(single))
         masses = model.masses[model.types]
         with tempfile.TemporaryDirectory() as folder:
             run = run_production(

@@ -115,7 +115,10 @@ def _project(
         except ValueError as error:
             raise ConfigError(f"{experiment}: production.{error}") from None
     if settings.production.backend is not None:
-        choose_backend(settings.production.backend)
+        try:
+            choose_backend(settings.production.backend)
+        except ImportError as error:
+            raise ConfigError(f"{experiment}: production.{error}") from None
     if settings.dynamics.equation == "pair":
         check_plugin()
     for path in compare or ():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from openmm import app
 
-from .analysis import dynamics
+from .analysis import differences, dynamics
 from .analysis import metrics as figures
 from .analysis.blocks import Unmeasurable
 from .config import Production
@@ -26,7 +27,8 @@ DISPLACEMENT_LAGS = (0.02, 20.0)
 
 
 class LiveValidation:
-    """Runs averaged parameters in OpenMM during training and measures structure and diffusion.
+    """Runs averaged parameters in OpenMM during training and measures structure and diffusion, and where friction acts
+    between pairs how beads move together.
 
     All runs start from the last frame of the reference, in one Context, which is given the new
     parameters and random numbers that depend on the iteration alone: what is found does not depend
@@ -64,13 +66,14 @@ class LiveValidation:
         self.length = min(VALIDATION_LENGTH, trajectory.n_frames * trajectory.frame_interval)
         self.frame_interval = frame_interval
         self.measured: figures.Measurement | None = None
+        self.skip = figures.COLLECTIVE
         self.simulation: app.Simulation | None = None
         self.last = ""
 
     def reference(self) -> figures.Measurement:
         """The reference, with its diffusion over the lags that a validation run supports."""
         if self.measured is None:
-            whole = figures.measure(self.trajectory, together=False)
+            whole = figures.measure(self.trajectory, skip=self.skip)
             interval = self.trajectory.frame_interval
             reasons = {k: v for k, v in whole.reasons.items() if k != "diffusion"}
             diffusion = None
@@ -85,6 +88,8 @@ class LiveValidation:
 
     def __call__(self, parameters: TrainedParameters | TrainedPairParameters, iteration: int) -> dict[str, float]:
         model = self.build(parameters)
+        if model.pair_friction is not None:
+            self.skip = ("second_adf", "van_hove")
         shutil.rmtree(self.directory, ignore_errors=True)
         if self.simulation is None:
             self.simulation = create_simulation(
@@ -113,7 +118,7 @@ class LiveValidation:
             return {}
         with BeadTrajectory.open(run.beads) as beads:
             reference = self.reference()
-            measured = figures.measure(beads, reference, together=False)
+            measured = figures.measure(beads, reference, skip=self.skip)
             found = figures.metrics(measured, reference)
         shutil.rmtree(self.directory, ignore_errors=True)
         values = {f"validation_{name}": value for name, value in self.figures(found).items() if value is not None}
@@ -147,6 +152,8 @@ class LiveValidation:
             values["diffusion_deviation"] = values["diffusion"] / truth.value - 1
             if values["diffusion_stderr"] is not None:
                 values["diffusion_deviation_stderr"] = values["diffusion_stderr"] / truth.value
+        if "currents" not in self.skip:
+            values |= collective_differences(found, figures.metrics(self.reference()))
         return values
 
 
@@ -158,3 +165,14 @@ def worst_displacement(run: dict) -> tuple[float | None, float | None]:
         (ratio - 1, error) for lag, ratio, error in run.get("msd_ratio") or [] if first - 1e-6 <= lag <= last + 1e-6
     ]
     return max(inside, key=lambda one: abs(one[0]), default=(None, None))
+
+
+def collective_differences(run: dict, reference: dict) -> dict[str, float]:
+    """Largest differences from all-atom, and their standard errors, of the transverse current of the longest wave and of
+    the displacements that neighbours share; what is not known is left out."""
+    values = {}
+    for curve in (differences.transverse_current, differences.shared):
+        if found := list(curve(run, reference)):
+            name, worst = f"{curve.__name__}_difference", max(found, key=lambda one: abs(one.value))
+            values |= {name: abs(worst.value), f"{name}_stderr": math.hypot(worst.error, worst.reference_error)}
+    return values

@@ -410,7 +410,7 @@ def test_figures_of_collective_motion_are_given_with_reasons(write):
     assert moving["transverse_current"][0] == [0.0, 1.0]
     assert [len(one) for one in moving["apparent_viscosity"]] == [3] * 4
     assert "no limit" in moving["reasons"]["viscosity_mPa_s"]
-    apart = metrics.metrics(metrics.measure(write(x, box, v), still, together=False), still)
+    apart = metrics.metrics(metrics.measure(write(x, box, v), still, skip=metrics.COLLECTIVE), still)
     assert apart["reasons"]["van_hove_self"] == "collective motion was not measured"
     same = set(apart) - {"reasons"} - {n for n in apart if apart[n] is None}
     assert all(apart[name] == moving[name] for name in same)

@@ -31,8 +31,13 @@ def test_a_liquid_with_pair_friction_runs_to_its_report(tmp_path):
     assert np.shape(fit["residuals"]["memory"])[:2] == (3, 2)
     assert abs(trained.pair_friction.splines - initial.pair_friction.splines).max() > 1e-4
     header, *rows = (tmp_path / "out" / "train" / "log.csv").read_text().splitlines()
-    assert {"averaged_friction", "averaged_friction_AR", "along_1_AR-KR", "alpha_2_KR-KR"} <= set(header.split(","))
+    names = header.split(",")
+    assert {"averaged_friction", "averaged_friction_AR", "along_1_AR-KR", "alpha_2_KR-KR"} <= set(names)
     assert len(rows) >= 3
+    # Live validation looks at how beads move together.
+    last = dict(zip(names, rows[-1].split(",")))
+    for figure in ("validation_transverse_current_difference", "validation_shared_difference"):
+        assert 0 < float(last[figure]) < 0.7 and 0 < float(last[f"{figure}_stderr"]) < 0.4
     metrics = json.loads((tmp_path / "out" / "report" / "metrics.json").read_text())
     assert metrics["initial"]["rdf_l1"] < 0.4 and metrics["trained"]["rdf_l1"] < 0.4
     # Five standard deviations of so few beads.

@@ -120,7 +120,7 @@ def test_rows_are_kept_beside_the_table_and_replaced_one_by_one(model, tmp_path)
         ({"viscosity_mPa_s": 0.6, "stress_viscosity_mPa_s": 0.83}, "η of the waves, η of the stress"),
         ({"transverse_current": [[0.2, 0.6], [0.4, 0.15]]}, "C_T at 0.4 ps"),
         ({"displacement_correlation": {"transverse": {"first_shell": [[0.05, 0.9, 0.0], [0.5, 0.2, 0.0], [1.0, 0.26, 0.0]]}}},
-         "shared transverse, first shell, at 1 ps"),
+         "shared transverse, first shell at 1 ps"),
     ],
 )  # fmt: skip
 def test_collective_motion_has_bars(model, change, said):

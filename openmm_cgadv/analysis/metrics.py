@@ -87,7 +87,7 @@ class Measurement:
 
 
 def measure(trajectory, reference: Measurement | None = None, *, stress=None, start: int = 0,
-            stop: int | None = None, together: bool = True) -> Measurement:
+            stop: int | None = None, skip: tuple[str, ...] = ()) -> Measurement:
     """Measure structure and motion of a trajectory.
 
     Parameters
@@ -100,8 +100,8 @@ def measure(trajectory, reference: Measurement | None = None, *, stress=None, st
         Of all frames, as `stress.stress_viscosity` takes it.
     start, stop : int
         Range of frames.
-    together : bool
-        Whether collective motion is measured too.
+    skip : tuple of str
+        Of `COLLECTIVE`, what is not measured.
 
     Returns
     -------
@@ -149,9 +149,7 @@ def measure(trajectory, reference: Measurement | None = None, *, stress=None, st
     vacf = attempt("vacf", lambda: dynamics.vacf(
         trajectory, like_vacf.interval if like_vacf else None, **part))
     temperature = attempt("temperature", lambda: dynamics.temperature(trajectory, **part))
-    if not together:
-        reasons |= dict.fromkeys(("second_radii", "second_adf", "currents", "shared", "van_hove"),
-                                 _NOT_TOGETHER)
+    reasons |= dict.fromkeys(skip, _SKIPPED)
     if reference is None:
         second = attempt("second_radii", lambda: structure.second_shell_radii(rdf, radii),
                          "second_radii", "adf", "rdf")
@@ -354,7 +352,9 @@ def noise_floor(reference: Measurement) -> dict:
 
 _ITSELF = "this is the reference that the other runs are compared with"
 _TWO_HALVES = "a noise floor compares two halves of one run and has no such figure"
-_NOT_TOGETHER = "collective motion was not measured"
+COLLECTIVE = ("second_radii", "second_adf", "currents", "shared", "van_hove")
+"""What takes long to measure: angles in the second shell, and how beads move together."""
+_SKIPPED = "collective motion was not measured"
 _ONE_BLOCK = "the run is too short for an error bar"
 
 

@@ -483,6 +483,8 @@ VALIDATION_TITLES = {
     "diffusion_cm2_per_s": "diffusion / 10⁻⁵ cm² s⁻¹", "rdf_l1": "g(r): relative difference",
     "adf_l1": "angles: difference", "vacf_rms": "VACF: rms difference",
     "temperature_K": "temperature / K",
+    "transverse_current_difference": "longest shear wave: largest difference",
+    "shared_difference": "shared displacements: largest difference",
 }
 
 

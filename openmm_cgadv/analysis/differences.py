@@ -1,0 +1,64 @@
+"""How far the collective motion of a run is from that of a reference, lag by lag."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+SHARED_LAGS = (0.1, 5.0)
+"""Range of lags (ps) in which displacements that neighbours share are compared."""
+
+
+class Difference(NamedTuple):
+    """Of one figure at one lag; errors are zero where they are not known.
+
+    Attributes
+    ----------
+    name : str
+    lag : float
+        (ps)
+    value : float
+    error, reference_error : float
+        Standard errors of the run's and of the reference's figure.
+    """
+
+    name: str
+    lag: float
+    value: float
+    error: float
+    reference_error: float
+
+
+def shared(run: dict, reference: dict) -> Iterator[Difference]:
+    """Displacements that neighbours share, along and across their separation, shell by shell, within `SHARED_LAGS`.
+
+    Parameters
+    ----------
+    run, reference : dict
+        Figures of `metrics.metrics`.
+    """
+    for component, shells in (reference["displacement_correlation"] or {}).items():
+        if component == "reasons":
+            continue
+        for shell, theirs in shells.items():
+            own = (run["displacement_correlation"] or {}).get(component, {}).get(shell, [])
+            for one in _differences(f"shared {component}, {shell.replace('_', ' ')}", own, theirs):
+                if SHARED_LAGS[0] * (1 - 1e-6) <= one.lag <= SHARED_LAGS[1] * (1 + 1e-6):
+                    yield one
+
+
+def transverse_current(run: dict, reference: dict) -> Iterator[Difference]:
+    """The normalized transverse current of the longest wave, C_T, as in `shared`."""
+    curves = [
+        [(lag, value, error) for (lag, value), (_, error) in zip(of["transverse_current"], of["transverse_current_stderr"])]
+        if of["transverse_current"] else []
+        for of in (run, reference)
+    ]  # fmt: skip
+    yield from _differences("C_T", *curves)
+
+
+def _differences(name, own, theirs) -> Iterator[Difference]:
+    known = {lag: (value, error) for lag, value, error in own}
+    for lag, value, error in theirs:
+        if lag in known:
+            yield Difference(name, lag, known[lag][0] - value, known[lag][1] or 0.0, error or 0.0)
