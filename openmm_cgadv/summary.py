@@ -76,8 +76,8 @@ def report(project: Project, compare: tuple[Path, ...]) -> dict:
                 reference,
                 friction_per_ps=float(model.friction.mean()),
                 timestep_fs=timestep * 1e3,
+                conserves_momentum=model.conserves_momentum,
             ),
-            model.conserves_momentum,
         )
     outcome = json.loads((project.directory / "train" / "outcome.json").read_text())
     trained = runs["trained"].metrics
@@ -191,7 +191,7 @@ def elsewhere(path: Path, reference: figures.Measurement) -> dict:
 def from_forces_alone(project: Project) -> str:
     """What the report calls the initial model, whose pair friction may be that of the residual forces."""
     motion = project.experiment.dynamics
-    if motion.equation != "pair" or motion.initial_friction_per_ps is not None:
+    if motion.equation != "pair" or motion.initial_friction_per_ps or motion.self_friction_per_ps:
         return "initial"
     known = InitialFit.load(project.directory / "fit").residuals is not None
     return "initial, by forces alone" if known else "initial"
@@ -301,4 +301,7 @@ def _title(experiment: Experiment, model: Model) -> str:
         source = (reference.beads or reference.trajectory.files[0]).name
     names = {"langevin": "Langevin", "generalized_langevin": "generalized Langevin", "pair": "pair-friction"}
     how = names[model.equation]
+    if model.pair_friction is not None and not model.conserves_momentum:
+        own = ", ".join(f"{g:g}" for g in dict.fromkeys(model.pair_friction.self_friction))
+        how += f" (and {own}/ps on each bead)"
     return f"{source} at {model.temperature:g} K, {how} dynamics"

@@ -410,6 +410,9 @@ def test_figures_of_collective_motion_are_given_with_reasons(write):
     assert moving["transverse_current"][0] == [0.0, 1.0]
     assert [len(one) for one in moving["apparent_viscosity"]] == [3] * 4
     assert "no limit" in moving["reasons"]["viscosity_mPa_s"]
+    known = metrics.metrics(metrics.measure(write(x, box, v), still), conserves_momentum=False)
+    for name in ("viscosity_mPa_s", "diffusion_box_correction_cm2_per_s"):
+        assert known[name] is None and "takes momentum out of the liquid" in known["reasons"][name]
     apart = metrics.metrics(metrics.measure(write(x, box, v), still, skip=metrics.COLLECTIVE), still)
     assert apart["reasons"]["van_hove_self"] == "collective motion was not measured"
     same = set(apart) - {"reasons"} - {n for n in apart if apart[n] is None}

@@ -1,5 +1,6 @@
 """Training of friction between pairs, and what it starts from."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -334,6 +335,21 @@ def test_diffusion_settles_by_the_slowest_memory_alone(reference):
             _, start, frames = training.advance(10_000 + n, training.window_steps, random)
             excess.append(training.excess(training.generated(frames, start, random)).item())
     assert np.mean(excess) == pytest.approx(0.0, abs=0.05)
+
+
+@pytest.mark.parametrize("dynamics, discriminator, said", [
+    ({"friction_cutoff_nm": 0.3}, {}, "reaches 0.3 nm, where a bead has 3.* neighbours"),
+    ({"self_friction_per_ps": 1e4}, {}, r"self_friction_per_ps is 10000/ps, more than the .*/ps of all friction of a bead"),
+    ({"equation": "generalized_langevin"}, {"kind": "graph"}, "friction on single beads can't bring about"),
+    ({}, {"kind": "graph"}, None),
+])  # fmt: skip
+def test_what_will_end_badly_is_said_at_the_start(reference, dynamics, discriminator, said):
+    settings = experiment(31.0).model_dump()
+    settings["dynamics"] |= dynamics
+    settings["discriminator"] |= discriminator
+    limits = AdversarialTraining(reference, FREE, config.Experiment.model_validate(settings)).scales.limits
+    found = [limit for limit in limits if re.search(r"neighbours|self_friction", limit)]
+    assert not found if said is None else len(found) == 1 and re.search(said, found[0]), limits
 
 
 def test_trained_parameters_are_kept_and_make_a_model(reference, tmp_path):

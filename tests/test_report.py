@@ -229,17 +229,20 @@ def test_page_tells_what_friction_on_single_beads_costs(full, tmp_path):
         why = {name: f"{name} was lost" for name, v in figures.items() if v is None}
         return Run(run.label, figures | {"reasons": why})
 
-    def page_with(at_k, value, damping):
+    def page_with(at_k, value, damping, conserves=None):
+        trained = with_viscosity(full.trained, value, at_k, damping)
         data = replace(full, reference=with_viscosity(full.reference, 0.72, 0.7, 0.1),
-                       trained=with_viscosity(full.trained, value, at_k, damping))
+                       trained=replace(trained, metrics=trained.metrics | {"conserves_momentum": conserves}))
         return read(write_report(tmp_path, data))[1].text
 
     words = "Friction on single beads damps shear waves of any length (Trained at 25 ± 0.5 ps⁻¹)"
     damped = page_with(3.1, None, 25.0)
     assert words in damped and "All-atom 0.70 ± 0.02 mPa\u202fs; Trained 3.10 ± 0.02" in damped
     assert "Viscosity_mPa_s was lost" in damped
-    for good in (page_with(0.71, 0.73, 0.3), page_with(3.1, 3.2, 0.3)):
+    for good in (page_with(0.71, 0.73, 0.3), page_with(3.1, 3.2, 0.3), page_with(3.1, None, 25.0, conserves=True)):
         assert "Friction on single beads damps" not in good and "Shared displacements" in good
+    # Where it is known to be there it is told, however small beside viscosity.
+    assert "(Trained at 6.1 ± 0.5 ps⁻¹)" in page_with(0.75, None, 6.1, conserves=False)
 
 
 def test_equation_of_motion_is_named_where_it_is_the_cause(full, tmp_path):
@@ -255,7 +258,7 @@ def test_equation_of_motion_is_named_where_it_is_the_cause(full, tmp_path):
                 "shear_damping_per_ps": damping, "shear_damping_stderr": 0.5,
                 "msd_ratio": [[0.02, msd, 0.01]], "vacf_rms": 0.01}
             why = {name: f"{name} was lost" for name, v in figures.items() if v is None}
-            return Run(of.label, figures | {"reasons": why}, conserves)
+            return Run(of.label, figures | {"reasons": why, "conserves_momentum": conserves})
 
         data = replace(full, reference=run(full.reference, 2.0, 0.72, 0.7, 0.1), comparison=[],
                        trained=run(full.trained, rate, viscosity, 0.35 * rate, damping))

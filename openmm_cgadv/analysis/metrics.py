@@ -7,7 +7,7 @@ other. What is good enough, `verdict` says.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -186,7 +186,7 @@ def measure(trajectory, reference: Measurement | None = None, *, stress=None, st
 
 def metrics(measured: Measurement, reference: Measurement | None = None, *,
             friction_per_ps: float | None = None, timestep_fs: float | None = None,
-            reasons: dict[str, str] | None = None) -> dict:
+            conserves_momentum: bool | None = None, reasons: dict[str, str] | None = None) -> dict:
     """Figures of one run as plain numbers and lists, ready for JSON.
 
     Parameters
@@ -197,6 +197,8 @@ def metrics(measured: Measurement, reference: Measurement | None = None, *,
     friction_per_ps : float, optional
         Effective friction of the run, 1/ps.
     timestep_fs : float, optional
+    conserves_momentum : bool, optional
+        Whether friction acts between beads alone; where it does not there is no viscosity.
     reasons : dict, optional
         Sentences for figures that the caller knows to be absent.
 
@@ -224,6 +226,10 @@ def metrics(measured: Measurement, reference: Measurement | None = None, *,
         read with care. A figure that could not be computed is None, and ``reasons`` says why.
     """
     out = _Figures(reasons)
+    if conserves_momentum is False:
+        reasons = dict.fromkeys(("viscosity", "box_correction"), _DAMPED)
+        measured = replace(measured, viscosity=None, box_correction=None,
+                           reasons=measured.reasons | reasons)
     absent = measured.reasons
     _compare(out, "rdf", structure.rdf_l1, "rdf_l1", measured, reference)
     _compare(out, "adf", structure.adf_l1, "adf_l1", measured, reference)
@@ -280,6 +286,7 @@ def metrics(measured: Measurement, reference: Measurement | None = None, *,
     out.put("temperature_stderr", warmth[1], absent.get("temperature"))
     out.put("friction_per_ps", friction_per_ps, "no friction was stated for this run")
     out.put("timestep_fs", timestep_fs, "no time step was stated for this run")
+    out.put("conserves_momentum", conserves_momentum, "no friction was stated for this run")
     rdf = measured.rdf
     out.put("rdf", rdf and [
         {"types": list(pair), "r_nm": _list(rdf.r), "g": _list(g), "stderr": _list(e),
@@ -355,6 +362,8 @@ _TWO_HALVES = "a noise floor compares two halves of one run and has no such figu
 COLLECTIVE = ("second_radii", "second_adf", "currents", "shared", "van_hove")
 """What takes long to measure: angles in the second shell, and how beads move together."""
 _SKIPPED = "collective motion was not measured"
+_DAMPED = ("friction on single beads takes momentum out of the liquid, so that the viscosity grows with "
+           "the box and has no limit")
 _ONE_BLOCK = "the run is too short for an error bar"
 
 

@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from scipy.integrate import trapezoid
 
 from .verdict import BARS, LONGEST_LAG, bar, msd_bar
 
@@ -18,7 +19,7 @@ INITIAL = "#d98200"
 TRAINED = "#0067b1"
 OTHERS = ("#008f6b", "#b5539a", "#7a6a00", "#c23b22")
 BAND = "#dcefe0"
-CURRENT_DRAWN = 2.0
+CURRENT_DRAWN, SPECTRUM_DRAWN = 2.0, 40.0
 STYLE = {
     "font.family": "DejaVu Sans", "font.size": 9.5, "axes.titlesize": 9.5, "axes.labelsize": 9.5,
     "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
@@ -163,18 +164,18 @@ def vacf(reference: Series, others: list[Series]) -> str:
 
 
 def together(reference: Series, others: list[Series]) -> str:
-    """Collective motion: transverse current at the shortest wave vector, viscosity by wave vector
-    and from the stress, displacements that neighbours share along and across their separation, and
-    the distinct van Hove function."""
+    """Collective motion: currents at the shortest wave vector and their spectra, viscosity by wave
+    vector and from the stress, displacements that neighbours share along and across their
+    separation and whole waves of them, and the distinct van Hove function."""
     runs = [reference, *others]
     panels = []
     if any(run.metrics.get("transverse_current") for run in runs):
-        panels.append(_transverse_current)
+        panels += [_current("transverse"), _current("longitudinal"), _spectra]
     if any(run.metrics.get("apparent_viscosity") for run in runs):
         panels.append(_apparent_viscosity)
     if any(run.metrics.get("displacement_correlation") for run in runs):
         panels += [_shared("transverse", "across"),
-                   _shared("longitudinal", "along")]
+                   _shared("longitudinal", "along"), _waves]
     if any(run.metrics.get("van_hove_distinct") for run in runs):
         panels.append(_van_hove)
     if any(run.metrics.get("stress_integral") for run in runs):
@@ -192,15 +193,44 @@ def together(reference: Series, others: list[Series]) -> str:
         return _svg(figure)
 
 
-def _transverse_current(axis, runs):
+def _current(component):
+    def draw(axis, runs):
+        for run in runs:
+            if run.metrics.get(f"{component}_current"):
+                t, c = np.array(run.metrics[f"{component}_current"], float).T
+                axis.plot(t, c, color=run.color, ls=run.line, lw=3 if run is runs[0] else None,
+                          label=run.label)
+        axis.axhline(0, color="#888888", lw=0.8)
+        axis.set(xlabel="time t / ps", ylabel="C(k₁, t) / C(k₁, 0)", xlim=(0, CURRENT_DRAWN))
+        axis.set_title(f"{component} current, longest wave", loc="left")
+    return draw
+
+
+def _spectra(axis, runs):
+    omega = np.linspace(0, SPECTRUM_DRAWN, 200)
     for run in runs:
-        if run.metrics.get("transverse_current"):
-            t, c = np.array(run.metrics["transverse_current"], float).T
-            axis.plot(t, c, color=run.color, ls=run.line, lw=3 if run is runs[0] else None,
-                      label=run.label)
-    axis.axhline(0, color="#888888", lw=0.8)
-    axis.set(xlabel="time t / ps", ylabel="C(k₁, t) / C(k₁, 0)", xlim=(0, CURRENT_DRAWN))
-    axis.set_title("transverse current, longest wave", loc="left")
+        for component, width in (("transverse", 1.5), ("longitudinal", 0.8)):
+            if run.metrics.get(f"{component}_current"):
+                t, c = np.array(run.metrics[f"{component}_current"], float).T
+                tapered = c * np.cos(0.5 * np.pi * t / t[-1])**2
+                spectrum = trapezoid(tapered * np.cos(np.outer(omega, t)), t)
+                axis.plot(omega, spectrum, color=run.color, ls=run.line, lw=width)
+    axis.set(xlabel="frequency ω / ps⁻¹", ylabel="∫ C(k₁, t) cos ωt dt / ps", xlim=(0, SPECTRUM_DRAWN))
+    axis.set_title("spectra of the currents", loc="left")
+
+
+def _waves(axis, runs):
+    for run in runs:
+        found = run.metrics.get("collective_displacement")
+        for component, width in (("transverse", 1.5), ("longitudinal", 0.8)):
+            if found and found.get(component):
+                t, value, error = np.array(found[component], float).T
+                axis.errorbar(t, value, error, color=run.color, ls=run.line, marker="o",
+                              ms=3 * width / 1.5, lw=width, capsize=2, elinewidth=0.9)
+    axis.set(xscale="log", yscale="log", xlabel="lag / ps", ylabel="⟨|Σ dᵢ exp(ikrᵢ)|²⟩ / (N MSD/3)")
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_title("displacements of the longest wave", loc="left")
 
 
 def _apparent_viscosity(axis, runs):

@@ -37,11 +37,10 @@ CURRENT_BAR = 0.06
 
 @dataclass(frozen=True)
 class Run:
-    """One run: the name it has in the report, its figures from `metrics.metrics`, and whether its friction keeps momentum, if known."""
+    """One run: the name it has in the report, and its figures from `metrics.metrics`."""
 
     label: str
     metrics: dict
-    conserves_momentum: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -581,11 +580,13 @@ def _collective_words(data):
     """Caption of the figure of collective motion, which tells what friction on single beads
     costs."""
     m = data.reference.metrics
-    words = ("Collective motion. The transverse mass current of the longest shear wave that fits "
-             "the box, and the viscosity that it and shorter ones meet; displacements that "
+    words = ("Collective motion. The mass currents of the longest waves of shear and of sound that "
+             "fit the box and their spectra (thin: sound), and the viscosity that shear waves "
+             "meet; displacements that "
              "neighbours share across and along their separation at the start, 0 if they move by "
              "themselves and 1 if they move as one (error bars: one standard error; thin lines: "
-             "the second shell); where other beads are a while after a bead was at the origin, 1 "
+             "the second shell), and how far all beads move together in the longest wave, 1 if "
+             "each moves by itself (thin: along it); where other beads are a while after a bead was at the origin, 1 "
              "once its place is forgotten; the running integral of the stress correlation, which "
              "ends at the viscosity where momentum is conserved. ")
     apparent = m.get("apparent_viscosity")
@@ -615,8 +616,10 @@ def damped_shear(m: dict, reference: dict) -> tuple[float, float] | None:
     _, eta, spread = m["apparent_viscosity"][0]
     _, value, error = reference["apparent_viscosity"][0]
     rate, doubt = m["shear_damping_per_ps"], m["shear_damping_stderr"]
-    no_limit = m["viscosity_mPa_s"] is None and rate > 4 * doubt
-    return (rate, doubt) if no_limit and eta - value > 4 * math.hypot(spread, error) else None
+    known = m.get("conserves_momentum")
+    damped = m["viscosity_mPa_s"] is None and rate > 4 * doubt and known is not True
+    beyond = known is False or eta - value > 4 * math.hypot(spread, error)
+    return (rate, doubt) if damped and beyond else None
 
 
 def transverse_error(m: dict, reference: dict) -> tuple[float, float, float] | None:
@@ -659,10 +662,11 @@ def _equation_of_motion(data):
         if off is None or any(standing(name, run.metrics, m, data.noise_floor).state != GOOD
                               for name in ("msd", "vacf_rms")):
             continue
-        if run.conserves_momentum is None:
+        known = run.metrics.get("conserves_momentum")
+        if known is None:
             cause = "single" if damped_shear(run.metrics, m) else "unknown"
         else:
-            cause = "pair" if run.conserves_momentum else "single"
+            cause = "pair" if known else "single"
         found.setdefault(cause, []).append(
             f"{run.label} {off[1]:.2f} instead of {off[2]:.2f} at {off[0]:.2g} ps")
     return [f"<p class=note>Each bead moves as it should, but beads don't move together as they "

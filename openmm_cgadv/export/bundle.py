@@ -400,7 +400,7 @@ def save_bundle(model: Model, path: str | os.PathLike) -> Path:
             system.addForce(force)
         (scratch / SYSTEM).write_text(openmm.XmlSerializer.serialize(system))
         if pair:
-            (scratch / README).write_text(_readme())
+            (scratch / README).write_text(_readme(model.pair_friction))
         else:
             integrator = model.create_integrator(backend="openmm")
             (scratch / INTEGRATOR).write_text(openmm.XmlSerializer.serialize(integrator))
@@ -521,9 +521,10 @@ def _description(model: Model) -> dict:
     }
 
 
-def _readme() -> str:
+def _readme(friction: PairFrictionParameters) -> str:
     from .integrators import NEEDS_PLUGIN
 
+    own = ", ".join(f"{g:g}" for g in friction.self_friction)
     return (
         "This bundle of openmm_cgadv needs openmm_cgadv, with its OpenMM plugin, to run:\n"
         f"{NEEDS_PLUGIN}.\n\n"
@@ -533,7 +534,7 @@ def _readme() -> str:
         "Or `import openmm_cgadv`, then read system_plugin.xml and integrator_plugin.xml by\n"
         "openmm.XmlSerializer. system.xml and potential.pt hold the potential alone and need no\n"
         "plugin: with another integrator they have the right structure and other dynamics.\n"
-    )
+    ) + ("" if friction.conserves_momentum else f"\nEach bead has friction of its own besides ({own}/ps by type).\n")
 
 
 def _replace(scratch: Path, path: Path) -> None:

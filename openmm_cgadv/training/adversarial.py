@@ -40,6 +40,13 @@ ROLLOUTS = 2
 WINDOWS = 2000
 """Windows of the reference that its diffusion is measured in."""
 
+LEAST_NEIGHBORS = 7
+"""Within the range of friction between pairs; 0.36 nm in water, which is too short, has fewer (``docs/recipe.md``)."""
+
+BEADS_SEEN_TOGETHER = (
+    "discriminator.kind `graph` sees how neighbours move together, which friction on single beads can't bring about: it will bend the "
+    "friction instead; use it with dynamics.equation `pair`."
+)
 
 class AdversarialTraining:
     """State of the training of one model.
@@ -101,6 +108,7 @@ class AdversarialTraining:
         self.free_friction = torch.tensor(self.scales.free_friction_per_ps, dtype=torch.float64)[:, None]
         torch.manual_seed(settings.seed)
         self.motion = initial_motion(trajectory, initial, motion, self.scales)
+        self.scales = replace(self.scales, limits=(*self.scales.limits, *self.doubts()))
         # Residual forces may tell more than the rule.
         start, rates = self.motion.bead_friction().detach().tolist(), self.motion.rates().detach()
         if rates.numel():
@@ -128,6 +136,18 @@ class AdversarialTraining:
             self.windows, settings.chains, lambda random: self.motion.start(self.masses, self.kT, random),
             self.random(-2),
         )  # fmt: skip
+
+    def doubts(self) -> list[str]:
+        """What is known before training to end badly."""
+        if not self.pairs:
+            return [BEADS_SEEN_TOGETHER] if self.sees_neighbors else []
+        near = self.motion.neighborhood.numbers.sum((1, 2)).min().item()
+        if near >= LEAST_NEIGHBORS:
+            return []
+        return [
+            f"Friction between pairs reaches {self.motion.r_cut:g} nm, where a bead has {near:.2g} neighbours: with fewer than "
+            f"{LEAST_NEIGHBORS} it was found to hold beads together and hardly to slow them; leave out dynamics.friction_cutoff_nm."
+        ]
 
     @property
     def parameters(self) -> list[Tensor]:

@@ -248,6 +248,6 @@ def initial_motion(
         motion.follow(fit.residuals)
     if not scales.residuals_tell or settings.initial_friction_per_ps is not None:
         motion.set_friction(sum(scales.friction_per_ps) / n_types)
-    elif motion.bead_friction().mean() < (least := LEAST_FRICTION * sum(scales.free_friction_per_ps) / n_types) < math.inf:
-        motion.set_friction(least)
+    elif (motion.bead_friction() - motion.self_friction).mean() < (least := LEAST_FRICTION * sum(scales.free_friction_per_ps) / n_types) < math.inf:
+        motion.set_friction(least + motion.self_friction.mean().item())
     return motion

@@ -196,6 +196,12 @@ def time_scales(trajectory: BeadTrajectory, fit: InitialFit, experiment: Experim
     free = free_friction(trajectory, moved, last)
     start = 0.5 * free
     tells = fit.residuals is not None and interval * omega <= RESOLVED
+    most = fit.residuals.own_friction(last) if tells else free
+    if (motion.self_friction_per_ps or 0.0) > most.min():
+        limits.append(
+            f"dynamics.self_friction_per_ps is {motion.self_friction_per_ps:g}/ps, more than the {most.min():.3g}/ps of all "
+            f"friction of a bead that the reference's {'forces' if tells else 'diffusion'} have: beads will diffuse too slowly."
+        )
     if motion.initial_friction_per_ps is not None:
         start = np.full_like(free, motion.initial_friction_per_ps)
     elif tells:
