@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from openmm_cgadv.analysis import differences
-from openmm_cgadv.analysis.verdict import BARS, FLOORS, LONGEST_LAG
+from openmm_cgadv.analysis.verdict import BARS, FLOORS, LONGEST_LAG, TOGETHER
 from openmm_cgadv.export import Model
 from openmm_cgadv.potentials.pair import PairSplines
 from openmm_cgadv.units import KB
@@ -39,9 +39,9 @@ class Bars:
     """Root mean square of u(r) against a known one, in kT."""
     viscosity: float | None = None
     """Relative. None, here and below, where collective motion is not judged."""
-    shared: float = 0.05
+    shared: float = TOGETHER["shared"]
     """Of displacements that neighbours share."""
-    current: float = 0.06
+    current: float = TOGETHER["transverse_current"]
     """Of the transverse current's correlation at the shortest wave vector."""
 
 

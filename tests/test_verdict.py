@@ -184,6 +184,41 @@ def test_the_headline_counts_the_figures_within_their_bars():
         "No figure is known to miss its bar, as far as this reference tells: 5 of 5 figures within their bars.")
 
 
+WAVES = {
+    "viscosity_mPa_s": 0.75, "viscosity_stderr": 0.02,
+    "transverse_current": [[0.2, 0.65], [0.4, 0.25]], "transverse_current_stderr": [[0.2, 0.01], [0.4, 0.01]],
+    "displacement_correlation": {"transverse": {"first_shell": [[0.05, 0.9, 0.0], [0.5, 0.2, 0.002], [1.0, 0.2, 0.04]]}},
+}
+COLLECTIVE = ("viscosity", "stress_viscosity", "transverse_current", "shared")
+
+
+@pytest.mark.parametrize("figure, changes, state, said", [
+    (None, {}, GOOD, ""),
+    ("viscosity", {"viscosity_mPa_s": 0.90}, MISSED, "0.90 ± 0.02 mPa\u202fs, +20.0 % from all-atom (0.75), expected within 10 %: the range"),
+    ("viscosity", {"viscosity_mPa_s": 0.85, "viscosity_stderr": 0.05}, OPEN, "the error of this run could explain that"),
+    ("viscosity", {"viscosity_mPa_s": None, "conserves_momentum": False, "reasons": {"viscosity_mPa_s": "it has no limit"}}, OPEN,
+     "The viscosity by shear waves is not known: it has no limit."),
+    ("stress_viscosity", {"stress_viscosity_mPa_s": 0.5, "conserves_momentum": False}, MISSED, "dynamics.self_friction_per_ps"),
+    ("transverse_current", {"transverse_current": [[0.2, 0.60], [0.4, 0.15]]}, MISSED, "differs by 0.100 from all-atom at 0.4 ps, expected"),
+    ("shared", {"displacement_correlation": {"transverse": {"first_shell": [[0.05, 0.1, 0.0], [0.5, 0.12, 0.0], [1.0, 0.13, 0.0]]}}},
+     MISSED, "differs by 0.080 from all-atom at 0.5 ps (transverse, first shell), expected at most 0.050"),
+    ("shared", {"displacement_correlation": None, "reasons": {"displacement_correlation": "it is short"}}, OPEN, "it is short"),
+])  # fmt: skip
+def test_with_friction_between_pairs_collective_motion_is_judged(figure, changes, state, said):
+    moving = {**WAVES, "stress_viscosity_mPa_s": 0.72, "stress_viscosity_stderr": 0.02}
+    found = verdict.judgement(changed(**moving, **{k: v for k, v in changes.items() if k not in moving}) | changes,
+                              {**REFERENCE, **WAVES}, FLOOR, Settings(equation="pair"))
+    by_name = {f.figure: f for f in found}
+    assert set(COLLECTIVE) <= set(by_name)
+    assert {name for name in COLLECTIVE if by_name[name].state != GOOD} == ({figure} if figure else set())
+    if figure is None:
+        assert verdict.headline(found) == "The model is good: 9 of 9 figures within their bars."
+    else:
+        assert by_name[figure].state == state and said in by_name[figure].sentence
+    single = verdict.judgement(changed(**moving), {**REFERENCE, **WAVES}, FLOOR, Settings())
+    assert not {f.figure for f in single} & set(COLLECTIVE)
+
+
 def test_confidence_adds_the_errors_of_reference_production_and_training():
     found = verdict.confidence(RIGHT, REFERENCE, mass=18.0, kT=2.479, friction_stderr=0.5)
     assert found["diffusion_ratio"] == pytest.approx(2.42 / 2.40)

@@ -37,11 +37,11 @@ def shared(run: dict, reference: dict) -> Iterator[Difference]:
     run, reference : dict
         Figures of `metrics.metrics`.
     """
-    for component, shells in (reference["displacement_correlation"] or {}).items():
+    for component, shells in (reference.get("displacement_correlation") or {}).items():
         if component == "reasons":
             continue
         for shell, theirs in shells.items():
-            own = (run["displacement_correlation"] or {}).get(component, {}).get(shell, [])
+            own = (run.get("displacement_correlation") or {}).get(component, {}).get(shell, [])
             for one in _differences(f"shared {component}, {shell.replace('_', ' ')}", own, theirs):
                 if SHARED_LAGS[0] * (1 - 1e-6) <= one.lag <= SHARED_LAGS[1] * (1 + 1e-6):
                     yield one
@@ -51,7 +51,7 @@ def transverse_current(run: dict, reference: dict) -> Iterator[Difference]:
     """The normalized transverse current of the longest wave, C_T, as in `shared`."""
     curves = [
         [(lag, value, error) for (lag, value), (_, error) in zip(of["transverse_current"], of["transverse_current_stderr"])]
-        if of["transverse_current"] else []
+        if of.get("transverse_current") else []
         for of in (run, reference)
     ]  # fmt: skip
     yield from _differences("C_T", *curves)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from . import cost, plots
-from .verdict import (BARS, GOOD, LONGEST_LAG, MISSED, OPEN, Finding, at_lags, bar,
+from .verdict import (BARS, GOOD, LONGEST_LAG, MISSED, OPEN, TOGETHER, Finding, at_lags, bar,
                       confidence_sentence, headline, msd_bar, standing, steadiness, worst_lag)
 
 SCHEMA_VERSION = 1
@@ -31,8 +31,6 @@ TRAINING_PANELS = (
 )
 NOT_DRAWN = ("seconds", "seed", "rate")
 VALIDATION = "validation_"
-CURRENT_BAR = 0.06
-"""Of the normalised transverse current: how far off it may be."""
 
 
 @dataclass(frozen=True)
@@ -624,7 +622,7 @@ def damped_shear(m: dict, reference: dict) -> tuple[float, float] | None:
 
 def transverse_error(m: dict, reference: dict) -> tuple[float, float, float] | None:
     """Lag (ps) at which the transverse current of a run is furthest from that of the reference, and
-    both values; None if it is nowhere off by more than `CURRENT_BAR` and its error bars."""
+    both values; None if it is nowhere off by more than its bar and its error bars."""
     names = ("transverse_current", "transverse_current_stderr")
     if not all(run.get(name) for run in (m, reference) for name in names):
         return None
@@ -635,7 +633,7 @@ def transverse_error(m: dict, reference: dict) -> tuple[float, float, float] | N
         return None
     gap = np.abs(c[:n] - d[:n])
     worst = int(np.argmax(gap))
-    if gap[worst] <= max(CURRENT_BAR, 4 * math.hypot(e[worst], f[worst])):
+    if gap[worst] <= max(TOGETHER["transverse_current"], 4 * math.hypot(e[worst], f[worst])):
         return None
     return float(lags[worst]), float(c[worst]), float(d[worst])
 

@@ -9,9 +9,14 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, replace
 
+from . import differences
+
 BARS = {"diffusion": 0.03, "msd": 0.03, "vacf_rms": 0.015, "rdf_l1": 0.01, "adf_l1": 0.02}
 """Deviations from all-atom that a good model stays below, where the reference is exact; relative for
 diffusion and msd."""
+
+TOGETHER = {"viscosity": 0.10, "stress_viscosity": 0.10, "transverse_current": 0.06, "shared": 0.05}
+"""The same for how beads move together, where friction acts between them; viscosities are relative."""
 
 FLOORS = {"rdf_l1": 2.0, "adf_l1": 2.0, "vacf_rms": 1.0}
 """Multiples of the difference of the two halves of the reference that are allowed. Two halves differ by
@@ -113,6 +118,8 @@ def judgement(run: dict, reference: dict, floor: dict, settings: Settings) -> li
     found += [structure(name, run, floor, settings) for name in ("rdf_l1", "adf_l1")]
     found += [displacements(run, reference, settings), diffusion(run, reference, settings),
               velocities(run, floor, settings)]
+    if settings.equation == "pair":
+        found += collective(run, reference, settings)
     return [finding for finding in found if finding is not None]
 
 
@@ -306,6 +313,51 @@ def velocities(run: dict, floor: dict, settings: Settings) -> Finding:
                         f"at most {here.bar:.4f}"), _motion_cause([0.1], settings))
 
 
+def collective(run: dict, reference: dict, settings: Settings) -> list[Finding]:
+    """How beads move together: viscosity from shear waves and from the stress, the current of the longest shear
+    wave, and the displacements that neighbours share."""
+    if run.get("conserves_momentum") is False:
+        cause = ("friction of each bead takes momentum out of the liquid; leave out "
+                 "dynamics.self_friction_per_ps if there is no solvent that does")
+    elif not settings.settled:
+        cause = "friction was still changing when training ran out of iterations; raise training.iterations"
+    else:
+        cause = ("the range, the size or the memory of the friction between neighbours is not right; train again with "
+                 "another training.seed to see whether that is chance, then on a longer reference")
+    truth, doubt = reference.get("viscosity_mPa_s"), reference.get("viscosity_stderr") or 0.0
+    found = []
+    for figure, by in (("viscosity", "shear waves"), ("stress_viscosity", "the stress")):
+        value, error = run.get(f"{figure}_mPa_s"), run.get(f"{figure}_stderr") or 0.0
+        allowed = max(TOGETHER[figure], 2 * doubt / truth if truth else 0.0)
+        off = None if value is None or not truth else value / truth - 1
+        here = Standing(figure, _state(off, error / truth if truth else None, allowed), off, allowed)
+        if off is None:
+            lacking = reference if value is not None else run
+            name = "viscosity_mPa_s" if lacking is reference else f"{figure}_mPa_s"
+            found.append(_not_known(here, f"The viscosity by {by}", lacking, name))
+        else:
+            found.append(_told(here, (
+                f"The viscosity by {by} is {value:.2f} ± {error:.2f} mPa\u202fs, {_signed(off)} from all-atom "
+                f"({truth:.2f}), expected within {_percent(allowed)}"), cause))
+    for figure, curve, name in (
+        ("transverse_current", differences.transverse_current, "The current of the longest shear wave"),
+        ("shared", differences.shared, "What neighbours share of their displacements"),
+    ):
+        every = [(one, max(TOGETHER[figure], 2 * one.reference_error)) for one in curve(run, reference)]
+        if not every:
+            lacking = "displacement_correlation" if figure == "shared" else figure
+            here = Standing(figure, OPEN, None, TOGETHER[figure])
+            found.append(_not_known(here, name, run if run.get(lacking) is None else reference, lacking))
+            continue
+        worst, allowed = max(every, key=lambda one: abs(one[0].value) / one[1])
+        here = Standing(figure, _state(worst.value, worst.error, allowed), worst.value, allowed)
+        where = f" ({worst.name.removeprefix('shared ')})" if figure == "shared" else ""
+        found.append(_told(here, (
+            f"{name} differs by {abs(worst.value):.3f} from all-atom at {worst.lag:g} ps{where}, expected at most "
+            f"{allowed:.3f}"), cause))
+    return found
+
+
 def _told(here, what, cause=""):
     """A standing in words; the cause is that of a figure that misses its bar."""
     more = {GOOD: "", MISSED: f": {cause}", OPEN: (
@@ -439,7 +491,7 @@ def steadiness(outcome: dict) -> list[str]:
 
 def headline(findings: list[Finding]) -> str:
     """Whether the model is good enough, and how many of its figures are within their bars."""
-    figures = [finding for finding in findings if finding.figure in BARS]
+    figures = [finding for finding in findings if finding.figure in (*BARS, *TOGETHER)]
     within = f"{sum(one.state == GOOD for one in figures)} of {len(figures)} figures within their bars"
     states = {finding.state for finding in findings}
     if MISSED in states:
