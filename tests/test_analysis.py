@@ -374,7 +374,7 @@ def test_figures_are_numbers_or_none_with_a_reason(write):
     model = metrics.measure(write(liquid(1)), reference)
     poor = metrics.measure(write(walkers(0, 3, 1)), reference)
     found = (metrics.metrics(reference), metrics.noise_floor(reference),
-             metrics.metrics(model, reference, friction_per_ps=10.0, timestep_fs=5.0),
+             metrics.metrics(model, reference, friction_per_ps=10.0, timestep_fs=5.0, conserves_momentum=True),
              metrics.metrics(poor, reference))
     for figures in found:
         json.dumps(figures, allow_nan=False)

@@ -1,6 +1,8 @@
 """Collective motion against closed forms: free beads, exact shear waves, rigid bodies."""
 import tracemalloc
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -410,7 +412,9 @@ def test_figures_of_collective_motion_are_given_with_reasons(write):
     assert moving["transverse_current"][0] == [0.0, 1.0]
     assert [len(one) for one in moving["apparent_viscosity"]] == [3] * 4
     assert "no limit" in moving["reasons"]["viscosity_mPa_s"]
-    known = metrics.metrics(metrics.measure(write(x, box, v), still), conserves_momentum=False)
+    water = replace(metrics.measure(write(x, box, v), still), viscosity=(0.7, 0.1), box_correction=(4e-6, 1e-6))
+    assert metrics.metrics(water, conserves_momentum=True)["viscosity_mPa_s"] == 0.7
+    known = metrics.metrics(water, conserves_momentum=False)
     for name in ("viscosity_mPa_s", "diffusion_box_correction_cm2_per_s"):
         assert known[name] is None and "takes momentum out of the liquid" in known["reasons"][name]
     apart = metrics.metrics(metrics.measure(write(x, box, v), still, skip=metrics.COLLECTIVE), still)
