@@ -1,6 +1,5 @@
 """Collective motion against closed forms: free beads, exact shear waves, rigid bodies."""
 import tracemalloc
-
 from dataclasses import replace
 
 import numpy as np
