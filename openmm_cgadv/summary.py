@@ -157,6 +157,7 @@ def rules_settings(experiment: Experiment, outcome: dict, scales: dict) -> Setti
         timestep_fs=experiment.dynamics.timestep_fs,
         settled=outcome["arrived"],
         critic=experiment.discriminator.kind,
+        self_friction=experiment.dynamics.self_friction_per_ps or 0.0,
     )
 
 

@@ -319,7 +319,7 @@ def test_wrong_ranges_are_named():
         PairFriction(2, 1, 20.0, (0.2, 0.3))
     with pytest.raises(ValueError, match="r_min: found .* expected numbers from 0 to the range of 0.2"):
         PairFriction(1, 1, 20.0, 0.24, 0.2)
-    with pytest.raises(ValueError, match="self_friction: found -1.0/ps, expected 0 or more"):
+    with pytest.raises(ValueError, match="self_friction: found -1.0, expected one number of 0/ps or more"):
         PairFriction(1, 1, 20.0, self_friction=-1.0)
     case = Case(1)
     case.motion = random_friction(1, 1)

@@ -339,7 +339,7 @@ def test_diffusion_settles_by_the_slowest_memory_alone(reference):
 
 @pytest.mark.parametrize("dynamics, discriminator, said", [
     ({"friction_cutoff_nm": 0.3}, {}, "reaches 0.3 nm, where a bead has 3.* neighbours"),
-    ({"self_friction_per_ps": 1e4}, {}, r"self_friction_per_ps is 10000/ps, more than the .*/ps of all friction of a bead"),
+    ({"self_friction_per_ps": 1e4}, {}, r"self_friction_per_ps is 10000/ps, more than the .*/ps that the forces and the diffusion"),
     ({"equation": "generalized_langevin"}, {"kind": "graph"}, "friction on single beads can't bring about"),
     ({}, {"kind": "graph"}, None),
 ])  # fmt: skip

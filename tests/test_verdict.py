@@ -196,9 +196,9 @@ COLLECTIVE = ("viscosity", "stress_viscosity", "transverse_current", "shared")
     (None, {}, GOOD, ""),
     ("viscosity", {"viscosity_mPa_s": 0.90}, MISSED, "0.90 ± 0.02 mPa\u202fs, +20.0 % from all-atom (0.75), expected within 10 %: the range"),
     ("viscosity", {"viscosity_mPa_s": 0.85, "viscosity_stderr": 0.05}, OPEN, "the error of this run could explain that"),
-    ("viscosity", {"viscosity_mPa_s": None, "conserves_momentum": False, "reasons": {"viscosity_mPa_s": "it has no limit"}}, OPEN,
-     "The viscosity by shear waves is not known: it has no limit."),
-    ("stress_viscosity", {"stress_viscosity_mPa_s": 0.5, "conserves_momentum": False}, MISSED, "dynamics.self_friction_per_ps"),
+    ("viscosity", {"viscosity_mPa_s": None, "reasons": {"viscosity_mPa_s": "it is short"}}, OPEN,
+     "The viscosity by shear waves is not known: it is short."),
+    ("stress_viscosity", {"stress_viscosity_mPa_s": 0.5}, MISSED, "by the stress is 0.50 ± 0.02"),
     ("transverse_current", {"transverse_current": [[0.2, 0.60], [0.4, 0.15]]}, MISSED, "differs by 0.100 from all-atom at 0.4 ps, expected"),
     ("shared", {"displacement_correlation": {"transverse": {"first_shell": [[0.05, 0.1, 0.0], [0.5, 0.12, 0.0], [1.0, 0.13, 0.0]]}}},
      MISSED, "differs by 0.080 from all-atom at 0.5 ps (transverse, first shell), expected at most 0.050"),
@@ -215,6 +215,14 @@ def test_with_friction_between_pairs_collective_motion_is_judged(figure, changes
         assert verdict.headline(found) == "The model is good: 9 of 9 figures within their bars."
     else:
         assert by_name[figure].state == state and said in by_name[figure].sentence
+    poor = {**REFERENCE, **WAVES, "viscosity_mPa_s": None, "reasons": {"viscosity_mPa_s": "it is short"}}
+    lost = [f.sentence for f in verdict.judgement(changed(**moving), poor, FLOOR, Settings(equation="pair")) if f.state == OPEN]
+    assert lost == ["The viscosity of all-atom is not known: it is short."] * 2
+    # Where beads have friction of their own there is no viscosity, and that is what to change.
+    given = Settings(equation="pair", self_friction=2.0, settled=False)
+    found = verdict.judgement(changed(**moving, diffusion_cm2_per_s=1.5e-5), {**REFERENCE, **WAVES}, FLOOR, given)
+    assert not {f.figure for f in found} & {"viscosity", "stress_viscosity"} and len(found) == 9
+    assert "friction of 2/ps on each bead is given" in {f.figure: f for f in found}["diffusion"].sentence
     single = verdict.judgement(changed(**moving), {**REFERENCE, **WAVES}, FLOOR, Settings())
     assert not {f.figure for f in single} & set(COLLECTIVE)
 

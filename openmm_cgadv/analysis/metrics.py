@@ -227,9 +227,9 @@ def metrics(measured: Measurement, reference: Measurement | None = None, *,
     """
     out = _Figures(reasons)
     if conserves_momentum is False:
-        known = [name for name in ("viscosity", "box_correction") if getattr(measured, name)]
-        measured = replace(measured, **dict.fromkeys(known),
-                           reasons=measured.reasons | dict.fromkeys(known, _DAMPED))
+        lost = ("viscosity", "box_correction")
+        measured = replace(measured, **dict.fromkeys(lost),
+                           reasons=measured.reasons | dict.fromkeys(lost, _DAMPED))
     absent = measured.reasons
     _compare(out, "rdf", structure.rdf_l1, "rdf_l1", measured, reference)
     _compare(out, "adf", structure.adf_l1, "adf_l1", measured, reference)

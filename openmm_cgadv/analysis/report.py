@@ -921,7 +921,7 @@ box, whichever is smaller, in bins of 0.005 nm.</dd>
 two neighbours closer than the first minimum of the all-atom g(r), or between its first minimum and
 its second for the second shell, of integral 1 over radians.</dd>
 <dt>MSD</dt><dd>Mean squared displacement over beads and time origins, drift of the centre of mass
-included, up to a fifth of each run.</dd>
+left out, up to a fifth of each run.</dd>
 <dt>Diffusion</dt><dd>A sixth of the slope of the MSD over the same range of lags in every run
 (2 ps to a tenth of the all-atom run, 20 ps at most), not corrected for the size of the box.</dd>
 <dt>VACF</dt><dd>Autocorrelation of displacements from one frame to the next, normalised to 1 at

@@ -54,6 +54,8 @@ class Settings:
         Whether training had settled before its rates fell.
     critic : str
         "equivariant", "gram" or "graph".
+    self_friction : float
+        Given to each bead beside friction between pairs, 1/ps.
     """
 
     equation: str = "generalized_langevin"
@@ -64,6 +66,7 @@ class Settings:
     timestep_fs: float = 5.0
     settled: bool = True
     critic: str = "equivariant"
+    self_friction: float = 0.0
 
     @property
     def memory(self) -> bool:
@@ -315,10 +318,10 @@ def velocities(run: dict, floor: dict, settings: Settings) -> Finding:
 
 def collective(run: dict, reference: dict, settings: Settings) -> list[Finding]:
     """How beads move together: viscosity from shear waves and from the stress, the current of the longest shear
-    wave, and the displacements that neighbours share."""
-    if run.get("conserves_momentum") is False:
-        cause = ("friction of each bead takes momentum out of the liquid; leave out "
-                 "dynamics.self_friction_per_ps if there is no solvent that does")
+    wave, and the displacements that neighbours share. There is no viscosity where beads have friction of their own."""
+    viscosities = (("viscosity", "shear waves"), ("stress_viscosity", "the stress"))
+    if settings.self_friction:
+        viscosities, cause = (), _given(settings)
     elif not settings.settled:
         cause = "friction was still changing when training ran out of iterations; raise training.iterations"
     else:
@@ -326,15 +329,15 @@ def collective(run: dict, reference: dict, settings: Settings) -> list[Finding]:
                  "another training.seed to see whether that is chance, then on a longer reference")
     truth, doubt = reference.get("viscosity_mPa_s"), reference.get("viscosity_stderr") or 0.0
     found = []
-    for figure, by in (("viscosity", "shear waves"), ("stress_viscosity", "the stress")):
+    for figure, by in viscosities:
         value, error = run.get(f"{figure}_mPa_s"), run.get(f"{figure}_stderr") or 0.0
         allowed = max(TOGETHER[figure], 2 * doubt / truth if truth else 0.0)
         off = None if value is None or not truth else value / truth - 1
         here = Standing(figure, _state(off, error / truth if truth else None, allowed), off, allowed)
-        if off is None:
-            lacking = reference if value is not None else run
-            name = "viscosity_mPa_s" if lacking is reference else f"{figure}_mPa_s"
-            found.append(_not_known(here, f"The viscosity by {by}", lacking, name))
+        if value is None:
+            found.append(_not_known(here, f"The viscosity by {by}", run, f"{figure}_mPa_s"))
+        elif off is None:
+            found.append(_not_known(here, "The viscosity of all-atom", reference, "viscosity_mPa_s"))
         else:
             found.append(_told(here, (
                 f"The viscosity by {by} is {value:.2f} ± {error:.2f} mPa\u202fs, {_signed(off)} from all-atom "
@@ -372,8 +375,15 @@ def _not_known(here, name, lacking, figure):
     return Finding(**asdict(here), sentence=f"{name} {verb} not known: {why}.")
 
 
+def _given(settings):
+    return (f"friction of {settings.self_friction:g}/ps on each bead is given, not trained, and takes momentum out of the "
+            "liquid; change dynamics.self_friction_per_ps, or leave it out if no solvent acts on the beads")
+
+
 def _motion_cause(lags, settings):
     """Why motion is off at some lags, ps, and what to change."""
+    if settings.self_friction:
+        return _given(settings)
     if not settings.settled:
         return "friction was still changing when training ran out of iterations; raise training.iterations"
     if settings.critic == "graph" and settings.equation != "pair":

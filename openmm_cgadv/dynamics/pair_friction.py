@@ -94,8 +94,8 @@ class PairFriction(torch.nn.Module):
     def __init__(self, n_types: int, n_auxiliary: int, friction: float, r_min=0.24, r_cut: float = 0.44,
                  n_basis: int = 8, floor: float = 0.0, rates=(3.0, 40.0), self_friction: float = 0.0):  # fmt: skip
         super().__init__()
-        if not 0 <= self_friction < math.inf:
-            raise ValueError(f"self_friction: found {self_friction}/ps, expected 0 or more")
+        if not isinstance(self_friction, (int, float)) or not 0 <= self_friction < math.inf:
+            raise ValueError(f"self_friction: found {self_friction!r}, expected one number of 0/ps or more")
         k, pairs = n_auxiliary, n_types * (n_types + 1) // 2
         starts = [float(r_min)] * pairs if isinstance(r_min, (int, float)) else [float(r) for r in r_min]
         if len(starts) != pairs:

@@ -196,11 +196,11 @@ def time_scales(trajectory: BeadTrajectory, fit: InitialFit, experiment: Experim
     free = free_friction(trajectory, moved, last)
     start = 0.5 * free
     tells = fit.residuals is not None and interval * omega <= RESOLVED
-    most = fit.residuals.own_friction(last) if tells else free
+    most = np.maximum(fit.residuals.own_friction(last), start) if tells else start
     if (motion.self_friction_per_ps or 0.0) > most.min():
         limits.append(
-            f"dynamics.self_friction_per_ps is {motion.self_friction_per_ps:g}/ps, more than the {most.min():.3g}/ps of all "
-            f"friction of a bead that the reference's {'forces' if tells else 'diffusion'} have: beads will diffuse too slowly."
+            f"dynamics.self_friction_per_ps is {motion.self_friction_per_ps:g}/ps, more than the {most.min():.3g}/ps that "
+            "the forces and the diffusion of the reference leave room for: beads will likely diffuse too slowly."
         )
     if motion.initial_friction_per_ps is not None:
         start = np.full_like(free, motion.initial_friction_per_ps)
