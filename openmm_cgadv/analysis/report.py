@@ -352,6 +352,8 @@ _NAMES = {
     "rdf_l1": "Pair distribution", "adf_l1": "Angles in the first shell",
     "diffusion": "Diffusion coefficient", "msd": "Displacement (MSD)",
     "vacf_rms": "Velocity correlation",
+    "viscosity": "Viscosity (shear waves)", "stress_viscosity": "Viscosity (stress)",
+    "transverse_current": "Longest shear wave", "shared": "Displacements shared by neighbours",
 }
 
 _MARKS = {GOOD: "✓", MISSED: "✗", OPEN: "?"}
@@ -372,10 +374,10 @@ def _verdict(data):
 
 
 def _tiles(data):
-    """A tile for every finding on a figure of `BARS`."""
+    """A tile for every finding on a figure of `BARS` or `TOGETHER`."""
     tiles = []
     for finding in data.findings:
-        if finding.figure not in BARS:
+        if finding.figure not in _NAMES:
             continue
         at = at_lags(data.trained.metrics, data.reference.metrics)
         told = "not known" if finding.found is None else _against_bar(finding, at)
@@ -386,10 +388,11 @@ def _tiles(data):
 
 def _against_bar(one, at):
     """What a standing has found, and its bar; of displacements with the lag, of those `at` which they stand."""
-    signed, figure = one.figure in ("diffusion", "msd"), one.figure
+    figure = one.figure
+    signed = figure in ("diffusion", "msd", "viscosity", "stress_viscosity")
     where = f" at {_lag(worst_lag(at))}" if figure == "msd" else ""
     limit = f"{'±' if signed else '≤'}\u202f{_share(one.bar, figure)}"
-    return f"{_share(one.found, figure, signed)}{where} (bar {limit})"
+    return f"{_share(one.found if signed else abs(one.found), figure, signed)}{where} (bar {limit})"
 
 
 def _in_words(data):
@@ -858,7 +861,7 @@ def _sentence(what, parts):
 
 
 def _share(value, name, signed=False):
-    if name == "vacf_rms":
+    if name in ("vacf_rms", "transverse_current", "shared"):
         return f"{value:.3f}"
     percent = 100 * value
     text = _signed(value) if signed else f"{percent:.1f}" if percent % 1 else f"{percent:g}"
