@@ -106,7 +106,8 @@ class PairFriction(torch.nn.Module):
         self.register_buffer("floors", self.floor * APART ** torch.arange(k, dtype=torch.float64))
         self.r_cut = float(r_cut)
         self.register_buffer("r_min", torch.tensor(starts, dtype=torch.float64))
-        self.register_buffer("self_friction", torch.full([n_types], float(self_friction), dtype=torch.float64))
+        own = torch.full([n_types], float(self_friction), dtype=torch.float64)
+        self.register_buffer("self_friction", own, persistent=False)
         spread = initial_rates(k, rates)
         instant = friction if k == 0 else 0.5 * friction
         slow = torch.full([k], 0.5 * friction / max(k, 1), dtype=torch.float64)

@@ -3,8 +3,8 @@
 //
 // Every pair of beads i < j in range has a slot. Slots come in packs of beads' pairs of one kind
 // (pair of types); a slot without a pair has i = j, which makes its friction zero. A pair keeps its
-// slot as long as it is in range, but for a tidying now and then. What a pack's slots carry lies together:
-// array[(pack * fields + field) * W + lane].
+// slot as long as it is in range, but for a tidying now and then. What a pack's slots carry lies
+// together: array[(pack * fields + field) * W + lane].
 #pragma once
 
 #include <type_traits>
