@@ -6,6 +6,7 @@ import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from openmm import app
@@ -86,6 +87,11 @@ class LiveValidation:
             self.measured = replace(whole, diffusion=diffusion, reasons=reasons)
         return self.measured
 
+    @cached_property
+    def reference_figures(self) -> dict:
+        """The figures of the reference."""
+        return figures.metrics(self.reference())
+
     def __call__(self, parameters: TrainedParameters | TrainedPairParameters, iteration: int) -> dict[str, float]:
         model = self.build(parameters)
         if model.pair_friction is not None:
@@ -153,7 +159,7 @@ class LiveValidation:
             if values["diffusion_stderr"] is not None:
                 values["diffusion_deviation_stderr"] = values["diffusion_stderr"] / truth.value
         if "currents" not in self.skip:
-            values |= collective_differences(found, figures.metrics(self.reference()))
+            values |= collective_differences(found, self.reference_figures)
         return values
 
 
