@@ -2,7 +2,7 @@
 
 Friction and memory follow the critic of the motion of beads, and between pairs one of shear waves, but for the size of the
 slowest memory of pairs, which follows diffusion at the end of windows. The potential follows the relative entropy,
-or, with ``potential: adversarial``, the same critics and one of the arrangement of beads.
+or, with ``potential: adversarial``, a critic of the arrangement of beads.
 """
 
 from __future__ import annotations
@@ -17,23 +17,20 @@ from torch import Tensor
 
 from ..baselines import InitialFit, RelativeEntropy
 from ..config import Experiment
-from ..discriminator import StructureDiscriminator
 from ..trajectory import BeadTrajectory
 from ..units import KB
 from .chains import Chains
 from .course import Seen
-from .game import BATCH, Critic
+from .game import BATCH
 from .held_out import HeldOut, mean_squares
 from .motion import initial_motion
 from .motion_critics import MotionCritics
 from .parameters import TrainedPairParameters, TrainedParameters
+from .structure_critic import StructureCritic
 from .timescales import time_scales
 from .whitened_adam import WhitenedAdam
 from .windows import ReferenceWindows, Windows, at_rest, held_out_start, window_lags
 
-POTENTIAL_RATE = 0.02
-"""Of the potential where it follows critics (kJ/mol in whitened coordinates)."""
-STRUCTURE_CRITIC_RATE = 1e-3
 ROLLOUTS = 2
 """Chains that are rolled out in an iteration; more threads than this are left to the critics."""
 
@@ -120,17 +117,8 @@ class AdversarialTraining:
         self.dynamics = MotionCritics(self.windows, experiment.discriminator, self.random(-3), waves=self.pairs)
         self.structure = None
         if settings.potential == "adversarial":
-            module = StructureDiscriminator(
-                len(trajectory.type_names), min(self.spec.pair.r_min), self.spec.pair.r_cut
-            )
-            generator = self.random(-1)
-            frames = [self.windows.frame(generator) for _ in range(8)]
-            module.standardize(torch.cat([module.densities(x, box, self.types) for x, box in frames]))
-            self.structure = Critic(module, STRUCTURE_CRITIC_RATE)
-        groups = self.motion.groups()
-        if self.structure is not None:
-            groups.append({"params": [self.phi], "rate": POTENTIAL_RATE})
-        self.optimizer = WhitenedAdam(groups, betas=(0.5, 0.95))
+            self.structure = StructureCritic(trajectory, self.entropy, held_out)
+        self.optimizer = WhitenedAdam(self.motion.groups(), betas=(0.5, 0.95))
         self.average = [parameter.detach().clone() for parameter in self.parameters]
         self.chains = Chains(
             self.windows, settings.chains, lambda random: self.motion.start(self.masses, self.kT, random),
@@ -217,25 +205,20 @@ class AdversarialTraining:
         x, boxes = windows.positions, windows.boxes
         judged, log = self.dynamics.judge(windows, random)
         motion = list(self.motion.parameters())
-        used = motion if self.structure is None else [*motion, self.phi]
-        gradients = torch.autograd.grad(
-            x, used, judged, retain_graph=self.structure is not None, allow_unused=True
-        )
-        for parameter, gradient in zip(used, gradients):
+        gradients = torch.autograd.grad(x, motion, judged, allow_unused=True)
+        for parameter, gradient in zip(motion, gradients):
             parameter.grad = torch.zeros_like(parameter) if gradient is None else gradient
         if self.pairs:
             # The slowest memory's is told by diffusion, see `restrain`.
             self.motion.log_sizes.grad[:, 1:2] = 0.0
 
-        entropy = self.entropy.gradient(
-            frames.detach()[:, self.structure_frames].flatten(0, 1), boxes.repeat_interleave(len(self.structure_frames), 0)
-        )
+        configurations = frames.detach()[:, self.structure_frames].flatten(0, 1)
+        own_boxes = boxes.repeat_interleave(len(self.structure_frames), 0)
+        entropy = self.entropy.gradient(configurations, own_boxes)
         log["structure_gradient"] = entropy.norm().item()
-        if self.structure is None:
-            self.phi.grad = entropy
-        else:
-            gradient, values = self.judge_structure(frames[:, -1], boxes, random)
-            self.phi.grad += gradient
+        self.phi.grad = entropy
+        if self.structure is not None:
+            self.phi.grad, values = self.structure.judge(configurations, own_boxes, random)
             log |= {f"structure_{name}": value for name, value in values.items()}
 
         for group in self.optimizer.param_groups:
@@ -249,8 +232,7 @@ class AdversarialTraining:
         self.optimizer.step()
         if self.pairs:
             self.motion.restrain(self.excess(windows))
-        if self.structure is None:
-            self.entropy.descend(self.phi, entropy, self.kT, self.rate)
+        self.entropy.descend(self.phi, self.phi.grad, self.kT, self.rate)
         with torch.no_grad():
             for average, parameter in zip(self.average, self.parameters):
                 average.lerp_(parameter, 1 - self.decay)
@@ -356,24 +338,3 @@ class AdversarialTraining:
             gradient=torch.cat([parameter.grad.flatten() for parameter in self.motion.parameters()]),
             margin=self.dynamics.margin(drawn, windows.some(BATCH, random)),
         )
-
-    def judge_structure(
-        self, x: Tensor, boxes: Tensor, random: torch.Generator
-    ) -> tuple[Tensor, dict[str, float]]:
-        """Let the structural critic learn from the last frames; the gradient of its judgement to φ."""
-        critic = self.structure.module
-
-        def inputs(configurations):
-            return torch.cat([critic.inputs(critic.densities(one, box, self.types)) for one, box in configurations])
-
-        fake = inputs(zip(x, boxes))
-        types = self.types.repeat(len(x))
-        reference = inputs(self.windows.frame(random) for _ in range(2))
-        kinds = self.types.repeat(2)
-
-        def real():
-            chosen = torch.randint(len(reference), [BATCH], generator=random)
-            return reference[chosen], kinds[chosen]
-
-        judged, values = self.structure.judge(real, (fake, types), x, random)
-        return torch.autograd.grad(x, self.phi, judged)[0], values

@@ -38,7 +38,9 @@ def generator_loss(logits: Tensor) -> Tensor:
     return softplus(-logits).mean()
 
 
-def critic_loss(critic: Callable, real: tuple[Tensor, ...], fake: tuple[Tensor, ...], generator: torch.Generator):
+def critic_loss(
+    critic: Callable, real: tuple[Tensor, ...], fake: tuple[Tensor, ...], generator: torch.Generator, weight: float = PENALTY
+):
     """Loss of a critic and its margin, the mean difference of its logits.
 
     The penalties are zero-centred (Mescheder, Geiger and Nowozin 2018, arXiv:1801.04406). Random signs over
@@ -50,22 +52,36 @@ def critic_loss(critic: Callable, real: tuple[Tensor, ...], fake: tuple[Tensor, 
         Logits [W, ...] of inputs [W, ...] and further arguments.
     real, fake : tuple of Tensor
         Inputs, and further arguments such as bead types.
+    generator : torch.Generator
+    weight : float
+        Of the penalties.
     """
     inputs = torch.cat([real[0], fake[0]]).detach().requires_grad_()
     logits = critic(inputs, *(torch.cat(pair) for pair in zip(real[1:], fake[1:])))
     signs = torch.randint(0, 2, logits.shape, generator=generator) * 2.0 - 1.0
     (gradient,) = torch.autograd.grad((signs * logits).sum(), inputs, create_graph=True)
     number = len(real[0])
-    penalty = PENALTY * gradient.square().sum() / logits[:number].numel()
+    penalty = weight * gradient.square().sum() / logits[:number].numel()
     loss = softplus(-logits[:number]).mean() + softplus(logits[number:]).mean() + penalty
     return loss, (logits[:number].mean() - logits[number:].mean()).item()
 
 
 class Critic:
-    """A discriminator with its optimizer and the generated samples it is shown again."""
+    """A discriminator with its optimizer and the generated samples it is shown again.
 
-    def __init__(self, module: torch.nn.Module, rate: float):
-        self.module = module
+    Parameters
+    ----------
+    module : torch.nn.Module
+    rate : float
+        Learning rate.
+    batch : int
+        Generated samples a step; as many real ones are drawn.
+    penalty : float
+        Weight of the gradient penalties.
+    """
+
+    def __init__(self, module: torch.nn.Module, rate: float, batch: int = BATCH, penalty: float = PENALTY):
+        self.module, self.batch, self.penalty = module, batch, penalty
         self.optimizer = torch.optim.Adam(module.parameters(), rate, betas=(0.5, 0.9))
         self.replay: list[tuple[Tensor, ...]] = []
 
@@ -82,8 +98,9 @@ class Critic:
         self.replay = [*self.replay, tuple(part.detach() for part in fake)][-REPLAY:]
         everything = [torch.cat(parts) for parts in zip(*self.replay)]
         for _ in range(STEPS):
-            chosen = torch.randint(len(everything[0]), [BATCH], generator=generator)
-            loss, margin = critic_loss(self.module, real(), tuple(part[chosen] for part in everything), generator)
+            chosen = torch.randint(len(everything[0]), [self.batch], generator=generator)
+            fakes = tuple(part[chosen] for part in everything)
+            loss, margin = critic_loss(self.module, real(), fakes, generator, self.penalty)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()

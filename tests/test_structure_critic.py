@@ -1,0 +1,97 @@
+"""The critic of structure leads a potential to that of its reference."""
+
+import numpy as np
+import pytest
+import torch
+from systems import jittered_lattice, liquid_box, random_spec
+
+from openmm_cgadv.baselines import RelativeEntropy
+from openmm_cgadv.potentials import PairSpec, PotentialSpec, basis, bead_basis
+from openmm_cgadv.training.structure_critic import StructureCritic
+from openmm_cgadv.trajectory import BeadTrajectory, BeadWriter
+from openmm_cgadv.units import KB
+
+TEMPERATURE = 300.0
+KT = KB * TEMPERATURE
+PAIRS, R_CUT = 27, 0.7
+SPEC = PotentialSpec(("A",), PairSpec((0.25,), R_CUT, 8, (0.0,)))
+TRUTH = np.array([9.0, 4, -3, -4, -2, 1, 1.5, -1])
+
+
+def write(path, positions, boxes, types, names):
+    with BeadWriter(path, [18.0] * len(types), types, names, TEMPERATURE, 0.02, {}) as writer:
+        writer.append(positions, boxes)
+    return BeadTrajectory.open(path)
+
+
+@pytest.mark.parametrize("n_types, triclinic", [(1, False), (2, True)])
+def test_functions_of_beads_add_up_to_those_of_the_energy(n_types, triclinic):
+    spec = random_spec(n_types)
+    box, types = liquid_box(90, 33.0, triclinic), torch.arange(90) % n_types
+    x = jittered_lattice(90, box, 0.35, 1)
+    torch.testing.assert_close(bead_basis(x, box, types, spec).sum(0), basis(x[None], box[None], types, spec)[0])
+
+
+def energy(theta, r):
+    """Of two beads at distances r (nm), with the splines of `SPEC`."""
+    box = 5 * torch.eye(3, dtype=torch.float64)
+    x = torch.zeros(len(r), 2, 3, dtype=torch.float64)
+    x[:, 1, 0] = torch.as_tensor(r)
+    return basis(x, box.expand(len(r), 3, 3), torch.zeros(2, dtype=torch.int64), SPEC).numpy() @ theta
+
+
+GRID = np.linspace(0.2, R_CUT, 2001)
+
+
+def pairs(theta, frames, rng):
+    """Configurations [frames, 2 PAIRS, 3] of pairs far from each other, each distributed as exp(−u/kT) inside the cutoff."""
+    density = GRID**2 * np.exp(-energy(theta, GRID) / KT)
+    r = np.interp(rng.uniform(size=[frames, PAIRS]), np.cumsum(density) / density.sum(), GRID)
+    direction = rng.normal(size=[frames, PAIRS, 3])
+    d = r[..., None] * direction / np.linalg.norm(direction, axis=-1, keepdims=True)
+    places = np.stack(np.meshgrid(*[2.2 * np.arange(3)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    return np.concatenate([np.broadcast_to(places, d.shape), places + d], 1)
+
+
+@pytest.mark.parametrize("seed", [0])
+def test_potential_of_pairs_is_found_by_the_critic_alone(tmp_path, seed):
+    rng, random = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    frames, box = 800, 6.6 * np.eye(3)
+    trajectory = write(tmp_path / "pairs.h5", pairs(TRUTH, frames, rng), np.broadcast_to(box, [frames, 3, 3]), [0] * 2 * PAIRS, ("A",))
+    entropy = RelativeEntropy(trajectory, SPEC)
+    critic = StructureCritic(trajectory, entropy, frames)
+    phi = torch.zeros(SPEC.n_parameters, dtype=torch.float64)
+    mean = torch.zeros_like(phi)
+    iterations, boxes = 80, torch.from_numpy(box).expand(16, 3, 3)
+    for n in range(iterations):
+        x = torch.from_numpy(pairs(entropy.theta(phi).numpy(), 16, rng))
+        gradient, values = critic.judge(x, boxes, random)
+        entropy.descend(phi, gradient, KT)
+        if n >= iterations - 20:
+            mean += phi / 20
+    r = np.linspace(0.27, 0.65, 50)
+    found, truth = energy(entropy.theta(mean).numpy(), r), energy(TRUTH, r)
+    assert np.sqrt(np.mean(truth**2)) > 0.5 * KT
+    assert np.sqrt(np.mean((found - truth) ** 2)) < 0.1 * KT
+    assert abs(values["margin"]) < 0.05
+
+
+def test_a_perfect_critic_says_what_the_relative_entropy_is(tmp_path):
+    """The logits that are right for pairs are known."""
+    rng = np.random.default_rng(0)
+    frames, box = 2000, 6.6 * np.eye(3)
+    boxes = np.broadcast_to(box, [frames, 3, 3])
+    trajectory = write(tmp_path / "pairs.h5", pairs(TRUTH, frames, rng), boxes, [0] * 2 * PAIRS, ("A",))
+    entropy = RelativeEntropy(trajectory, SPEC, frames)
+    critic = StructureCritic(trajectory, entropy, frames)
+    theta = 0.7 * TRUTH
+    generated, boxes = torch.from_numpy(pairs(theta, 1000, rng)), torch.from_numpy(box).expand(1000, 3, 3)
+    rows = torch.cat([bead_basis(x, boxes[0], critic.types, SPEC) for x in generated])
+    module = critic.critic.module.double()
+    # Both beads of a pair have half of its functions each.
+    slope = -2 * torch.linalg.solve(module.whitening, torch.from_numpy(TRUTH - theta)) / KT
+    with torch.no_grad():
+        module.means.weight.copy_(slope)
+    found, wanted = critic.gradient(module.inputs(rows).double()), entropy.gradient(generated, boxes)
+    assert float((found - wanted).norm() / wanted.norm()) < 0.2
