@@ -4,7 +4,7 @@ The rule, for everything that the experiment file leaves open:
 
 ======================  ==========================================================================================
 window                  1.5 t, where t is the first lag, of 2, 4, 8 … frames, from which on the slope of the mean
-                        squared displacement over [t/2, t] is within 10 % of that over [t, 2t]: its end shows diffusion;
+                        squared displacement over [t/2, t] is within 10 % of that over [2t, 4t]: its end shows diffusion;
                         3 t of friction between pairs, whose slowest memory shows little in the motion of one bead;
                         memoryless Langevin dynamics, which can only be right past the memory, is judged at the first
                         such lag for 5 %, and at twice that
@@ -45,7 +45,8 @@ from ..units import KB
 from .windows import window_lags
 
 DIFFUSIVE = 0.1
-"""Change of the slope of the mean squared displacement, per doubling of the lag, below which motion is diffusive."""
+"""Change of the slope of the mean squared displacement, from a lag to four times that, below which motion is diffusive. From a lag
+to twice that it is small, too, where the slope has its maximum: backflow comes after."""
 DIFFUSIVE_MEMORYLESS = 0.05
 """The same where friction has no memory, and what is left of it at the window's lags would bend the friction."""
 PAST, PAST_MEMORYLESS, PAST_PAIRS = 1.5, 2.0, 3.0
@@ -276,7 +277,7 @@ def displacements(trajectory: BeadTrajectory) -> tuple[Msd | None, float]:
     stop = min(trajectory.n_frames, max(FRAMES, round(2 * LONGEST / SHARE / interval)))
     longest = min(max(LONGEST, 2 * interval), SHARE * stop * interval)
     number = int(math.log2(longest / interval) + 1e-9) if longest >= interval else 0
-    lags = interval * 2.0 ** np.arange(number + 2)
+    lags = interval * 2.0 ** np.arange(number + 3)
     try:
         return msd(trajectory, lags, stop=stop), interval * 2**number
     except Unmeasurable:
@@ -286,7 +287,7 @@ def displacements(trajectory: BeadTrajectory) -> tuple[Msd | None, float]:
 def diffusive_lag(moved: Msd, tolerance: float) -> float | None:
     """Lag from which on the motion of all bead types is diffusive (ps), None if that is not reached.
 
-    The slope of the mean squared displacement over [t/2, t] is held against that over [t, 2t], at t and all
+    The slope of the mean squared displacement over [t/2, t] is held against that over [2t, 4t], at t and all
     longer lags, with an allowance of two standard errors of their difference.
 
     Parameters
@@ -296,13 +297,13 @@ def diffusive_lag(moved: Msd, tolerance: float) -> float | None:
     tolerance : float
         Largest relative change of the slope.
     """
-    if len(moved.lags) < 3:
+    if len(moved.lags) < 4:
         return None
     slopes = np.diff(moved.blocks, axis=-1) / np.diff(moved.lags)
-    change = slopes[..., :-1] - slopes[..., 1:]
+    change = slopes[..., :-2] - slopes[..., 2:]
     error = np.stack([standard_error(change[:, kind]) for kind in range(change.shape[1])])
-    error = np.nan_to_num(error) * moved.overlap[2:]
-    allowed = tolerance * np.abs(slopes[..., 1:].mean(0)) + 2 * error
+    error = np.nan_to_num(error) * moved.overlap[3:]
+    allowed = tolerance * np.abs(slopes[..., 2:].mean(0)) + 2 * error
     fails = np.flatnonzero((np.abs(change.mean(0)) > allowed).any(0))
     first = fails[-1] + 1 if len(fails) else 0
     return float(moved.lags[first + 1]) if first < change.shape[-1] else None
