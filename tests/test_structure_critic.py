@@ -95,3 +95,23 @@ def test_a_perfect_critic_says_what_the_relative_entropy_is(tmp_path):
         module.means.weight.copy_(slope)
     found, wanted = critic.gradient(module.inputs(rows).double()), entropy.gradient(generated, boxes)
     assert float((found - wanted).norm() / wanted.norm()) < 0.2
+
+
+def test_a_critic_of_two_bead_types_says_nothing_before_it_has_learned_and_little_of_the_reference_itself(tmp_path):
+    spec = random_spec(2)
+    box, types = liquid_box(60, 33.0), [0, 1] * 30
+    x = np.stack([jittered_lattice(60, box, 0.35, frame).numpy() for frame in range(30)])
+    boxes = np.broadcast_to(box.numpy(), [30, 3, 3])
+    trajectory = write(tmp_path / "mixture.h5", x, boxes, types, spec.type_names)
+    critic = StructureCritic(trajectory, RelativeEntropy(trajectory, spec), 30)
+    own, boxes = torch.from_numpy(x), torch.from_numpy(boxes.copy())
+    assert torch.equal(critic.gradient(critic.reference), torch.zeros(spec.n_parameters))
+    random, squeezed = torch.Generator().manual_seed(0), 0.93 * own
+    torch.manual_seed(0)
+    for _ in range(12):
+        far, _ = critic.judge(squeezed, boxes, random)
+    torch.manual_seed(0)
+    critic = StructureCritic(trajectory, RelativeEntropy(trajectory, spec), 30)
+    for _ in range(12):
+        near, _ = critic.judge(own, boxes, random)
+    assert torch.isfinite(far).all() and far.norm() > 5 * near.norm()

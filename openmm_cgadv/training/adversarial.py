@@ -45,6 +45,7 @@ BEADS_SEEN_TOGETHER = (
     "friction instead; use it with dynamics.equation `pair`."
 )
 
+
 class AdversarialTraining:
     """State of the training of one model.
 

@@ -360,7 +360,7 @@ COLUMNS = (
     "long_generator_loss", "long_margin", "neighbors_critic_loss", "neighbors_generator_loss", "neighbors_margin",
     "shear_critic_loss", "shear_generator_loss", "shear_margin",
     "held_out_margin", "held_out_displacement", "structure_gradient",
-    "held_out_structure", "structure_critic_loss", "structure_generator_loss", "structure_margin",
+    "held_out_structure", "structure_critic_loss", "structure_margin",
     "validation_diffusion", "validation_diffusion_stderr", "validation_diffusion_deviation",
     "validation_diffusion_deviation_stderr", "validation_rdf_l1",
     "validation_rdf_l1_stderr", "validation_adf_l1", "validation_adf_l1_stderr", "validation_vacf_rms",
