@@ -133,6 +133,7 @@ def cases() -> list[Case]:
     options = {
         "defaults": {},
         "everything adversarial": {"training.potential": "adversarial"},
+        "everything adversarial, 5 fs": {"training.potential": "adversarial", "dynamics.timestep_fs": 5},
         "no attention": {"discriminator.attention": False},
         "products of increments": {"discriminator.kind": "gram"},
         "two critics": {"discriminator.critics": 2},
