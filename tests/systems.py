@@ -6,6 +6,9 @@ import numpy as np
 import torch
 
 from openmm_cgadv.potentials import PairSpec, PotentialSpec, ThreeBodySpec
+from openmm_cgadv.trajectory import BeadTrajectory, BeadWriter
+
+TEMPERATURE = 300.0
 
 
 def liquid_box(n: int, density: float, triclinic: bool = False) -> torch.Tensor:
@@ -42,3 +45,13 @@ def random_theta(spec: PotentialSpec, seed: int, scale: float = 1.0) -> torch.Te
     theta = torch.randn(spec.n_parameters, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     theta[spec.n_pair_parameters :] *= 0.3
     return scale * theta
+
+
+def write(path, positions, boxes, types, names, forces=None) -> BeadTrajectory:
+    """A bead file at `TEMPERATURE`, with a frame every 20 fs."""
+    with BeadWriter(
+        path, np.full(len(types), 18.0), types, names, TEMPERATURE, 0.02, {}, False, forces is not None
+    ) as writer:
+        writer.append(positions, boxes, None, forces)
+        writer.finish()
+    return BeadTrajectory.open(path)

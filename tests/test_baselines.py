@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from systems import jittered_lattice, liquid_box, random_spec, random_theta
+from systems import TEMPERATURE, jittered_lattice, liquid_box, random_spec, random_theta, write
 
 from openmm_cgadv import config
 from openmm_cgadv.baselines import InitialFit, RelativeEntropy, fit_initial
@@ -15,19 +15,7 @@ from openmm_cgadv.baselines.ranges import potential_spec
 from openmm_cgadv.baselines.relative_entropy import LARGEST_GRADIENT, NATURAL_RATE
 from openmm_cgadv.potentials import PairSpec, Potential, PotentialSpec, ThreeBodySpec, basis
 from openmm_cgadv.potentials.splines import spline_weights
-from openmm_cgadv.trajectory import BeadTrajectory, BeadWriter
 from openmm_cgadv.units import KB
-
-TEMPERATURE = 300.0
-
-
-def write(path, positions, boxes, types, names, forces=None):
-    with BeadWriter(
-        path, np.full(len(types), 18.0), types, names, TEMPERATURE, 0.02, {}, False, forces is not None
-    ) as writer:
-        writer.append(positions, boxes, None, forces)
-        writer.finish()
-    return BeadTrajectory.open(path)
 
 
 @pytest.fixture(scope="module")

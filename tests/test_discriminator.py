@@ -105,15 +105,15 @@ def test_logits_of_structure_do_not_depend_on_image_frame_of_reference_or_order(
     expected = logits(x, box, types)
     assert expected.shape == (60,) and expected.std() > 0.1
     images = torch.randint(-3, 4, x.shape).double() @ box
-    torch.testing.assert_close(logits(x + images + 0.3, box, types), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(logits(x + images + 0.3, box, types), expected, rtol=1e-6, atol=1e-7)
     order = torch.randperm(len(x))
-    torch.testing.assert_close(logits(x[order], box, types[order]), expected[order], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(logits(x[order], box, types[order]), expected[order], rtol=1e-6, atol=1e-7)
     # A cubic box may be mirrored and its axes swapped; a free rotation is checked on a cluster in a large box.
-    torch.testing.assert_close(logits(-x[:, [2, 0, 1]], box, types), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(logits(-x[:, [2, 0, 1]], box, types), expected, rtol=1e-6, atol=1e-7)
     large, cluster = 10 * torch.eye(3), x[(x - 0.6).norm(dim=1) < 0.5]
     some = types[: len(cluster)]
     turned = cluster @ o3.rand_matrix().T
-    torch.testing.assert_close(logits(turned, large, some), logits(cluster, large, some), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(logits(turned, large, some), logits(cluster, large, some), rtol=1e-6, atol=1e-7)
 
 
 def test_a_critic_learns_to_tell_two_diffusions_apart():

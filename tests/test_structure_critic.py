@@ -3,25 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from systems import jittered_lattice, liquid_box, random_spec
+from systems import TEMPERATURE, jittered_lattice, liquid_box, random_spec, write
 
 from openmm_cgadv.baselines import RelativeEntropy
 from openmm_cgadv.potentials import PairSpec, PotentialSpec, basis, bead_basis
 from openmm_cgadv.training.structure_critic import StructureCritic
-from openmm_cgadv.trajectory import BeadTrajectory, BeadWriter
 from openmm_cgadv.units import KB
 
-TEMPERATURE = 300.0
 KT = KB * TEMPERATURE
 PAIRS, R_CUT = 27, 0.7
 SPEC = PotentialSpec(("A",), PairSpec((0.25,), R_CUT, 8, (0.0,)))
 TRUTH = np.array([9.0, 4, -3, -4, -2, 1, 1.5, -1])
-
-
-def write(path, positions, boxes, types, names):
-    with BeadWriter(path, [18.0] * len(types), types, names, TEMPERATURE, 0.02, {}) as writer:
-        writer.append(positions, boxes)
-    return BeadTrajectory.open(path)
 
 
 @pytest.mark.parametrize("n_types, triclinic", [(1, False), (2, True)])
@@ -53,8 +45,8 @@ def pairs(theta, frames, rng):
     return np.concatenate([np.broadcast_to(places, d.shape), places + d], 1)
 
 
-@pytest.mark.parametrize("seed", [0])
-def test_potential_of_pairs_is_found_by_the_critic_alone(tmp_path, seed):
+def test_potential_of_pairs_is_found_by_the_critic_alone(tmp_path):
+    seed = 0
     rng, random = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     frames, box = 800, 6.6 * np.eye(3)

@@ -36,10 +36,12 @@ class StructureDiscriminator(torch.nn.Module):
             torch.nn.init.zeros_(last.weight)
             torch.nn.init.zeros_(last.bias)
 
-    def standardize(self, rows: Tensor) -> None:
-        """Set origin and units of the inputs from those of all-atom beads [M, P]."""
+    def standardize(self, rows: Tensor) -> Tensor:
+        """Set origin and units of the inputs from those of all-atom beads [M, P]; the units [P]."""
         self.mean.copy_(rows.mean(0))
-        self.whitening /= (rows @ self.whitening).std(0).clamp_min(1e-12)
+        units = (rows @ self.whitening).std(0).clamp_min(1e-12)
+        self.whitening /= units
+        return units
 
     def inputs(self, rows: Tensor) -> Tensor:
         """Standardized inputs [M, P], in single precision, of rows [M, P]."""

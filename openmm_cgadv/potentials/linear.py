@@ -7,10 +7,9 @@ from torch import Tensor
 
 from .. import kernels
 from .neighbors import neighbor_pairs
-from .pair import type_pairs
+from .pair import PairSplines, type_pairs
 from .potential import Potential
 from .spec import PotentialSpec
-from .splines import spline_weights
 from .threebody import ThreeBodyDensity
 
 
@@ -60,9 +59,7 @@ def bead_basis(positions: Tensor, box: Tensor, types: Tensor, spec: PotentialSpe
     n, size = len(positions), spec.pair.n_basis
     near = r < spec.pair.r_cut
     pair = type_pairs(types[i[near]], types[j[near]], spec.n_types)
-    r_min = torch.tensor(spec.pair.r_min, dtype=r.dtype)[pair]
-    first, weights = spline_weights(r[near], r_min, spec.pair.r_cut, size)
-    where = (pair * (size + 3) + first)[:, None] + torch.arange(4)
+    where, weights = PairSplines(spec).functions(pair, r[near])
     halves = r.new_zeros([n, spec.n_type_pairs * (size + 3)])
     for bead in (i[near], j[near]):
         halves.index_put_((bead[:, None], where), 0.5 * weights, accumulate=True)

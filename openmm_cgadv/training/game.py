@@ -39,7 +39,7 @@ def generator_loss(logits: Tensor) -> Tensor:
 
 
 def critic_loss(
-    critic: Callable, real: tuple[Tensor, ...], fake: tuple[Tensor, ...], generator: torch.Generator, weight: float = PENALTY
+    critic: Callable, real: tuple[Tensor, ...], fake: tuple[Tensor, ...], generator: torch.Generator, weight: float
 ):
     """Loss of a critic and its margin, the mean difference of its logits.
 

@@ -53,11 +53,10 @@ class StructureCritic:
         frames = sample_frames(trajectory, number, stop=stop)
         rows = self._rows(torch.from_numpy(trajectory.positions(frames)), torch.from_numpy(trajectory.boxes(frames)))
         module = StructureDiscriminator(entropy.whitening)
-        module.standardize(rows)
+        # Of the standardized inputs, in those of the potential's coordinates.
+        self.units = module.standardize(rows)
         self.reference = module.inputs(rows)
         self.critic = Critic(module, RATE, batch=BATCH, penalty=PENALTY)
-        # Of the standardized inputs, in those of the potential's coordinates.
-        self.units = entropy.whitening.norm(dim=0) / module.whitening.norm(dim=0)
         covariance = torch.cov(self.reference.T).double() * torch.outer(self.units, self.units)
         self.metric = trajectory.n_beads * covariance + torch.eye(len(covariance), dtype=torch.float64)
 
