@@ -1,52 +1,34 @@
-"""Tells configurations apart by how the neighbours of a bead are arranged, as the energy sees them."""
+"""Tells configurations apart by how beads are arranged, as the energy sees them."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from .dynamics import perceptron
-
 
 class StructureDiscriminator(torch.nn.Module):
-    """One logit for every bead of a configuration.
+    """One logit for every configuration, linear in the functions that make the energy.
 
-    It is given what each bead has of the functions that make the energy
-    (:func:`~openmm_cgadv.potentials.bead_basis`): sums over its neighbours, and correlations of their densities in
-    all orders, which are invariant. A linear map sees their means, on which the ensemble of a potential depends
-    alone; a perceptron beside it sees all else of their distribution.
+    Two ensembles of such energies differ in no other way: the logarithm of the ratio of their densities is the difference of
+    their energies, in units of kT. So nothing can be seen beyond it that a potential of these functions could mend.
 
     Parameters
     ----------
-    whitening : Tensor [P, P]
-        Columns are combinations of the functions that are uncorrelated in the reference.
-    hidden : int
-        Width of the perceptron.
+    n_functions : int
     """
 
-    def __init__(self, whitening: Tensor, hidden: int = 64):
+    def __init__(self, n_functions: int):
         super().__init__()
-        n_functions = len(whitening)
-        self.register_buffer("mean", torch.zeros(n_functions, dtype=torch.float64))
-        self.register_buffer("whitening", whitening.clone())
-        self.means = torch.nn.Linear(n_functions, 1)
-        self.rest = perceptron(n_functions, hidden, 1)
+        self.linear = torch.nn.Linear(n_functions, 1)
         # Nothing is known at first.
-        for last in (self.means, self.rest[-1]):
-            torch.nn.init.zeros_(last.weight)
-            torch.nn.init.zeros_(last.bias)
+        torch.nn.init.zeros_(self.linear.weight)
+        torch.nn.init.zeros_(self.linear.bias)
 
-    def standardize(self, rows: Tensor) -> Tensor:
-        """Set origin and units of the inputs from those of all-atom beads [M, P]; the units [P]."""
-        self.mean.copy_(rows.mean(0))
-        units = (rows @ self.whitening).std(0).clamp_min(1e-12)
-        self.whitening /= units
-        return units
-
-    def inputs(self, rows: Tensor) -> Tensor:
-        """Standardized inputs [M, P], in single precision, of rows [M, P]."""
-        return ((rows - self.mean) @ self.whitening).to(torch.get_default_dtype())
+    @property
+    def slope(self) -> Tensor:
+        """What the logit gains with each input [P]."""
+        return self.linear.weight[0].detach()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits [M], positive for all-atom, of standardized inputs [M, P]."""
-        return (self.means(inputs) + self.rest(inputs))[:, 0]
+        """Logits [F], positive for all-atom, of inputs [F, P]."""
+        return self.linear(inputs)[:, 0]

@@ -46,26 +46,9 @@ class PairSplines(torch.nn.Module):
             (kJ/mol)
         """
         pair = type_pairs(type_i, type_j, self.n_types)
-        index, weights = self.functions(pair, distance)
+        r_min = self.r_min[pair]
+        first, weights = spline_weights(distance, r_min, self.r_cut, self.n_basis)
         padded = torch.nn.functional.pad(coefficients, [0, 3]).reshape(-1)
-        overlap = torch.clamp(self.r_min[pair] - distance, min=0.0)
+        index = (pair * (self.n_basis + 3) + first)[:, None] + torch.arange(4, device=first.device)
+        overlap = torch.clamp(r_min - distance, min=0.0)
         return (weights * padded[index]).sum(-1) + self.core[pair] / 6.0 * overlap * overlap * overlap
-
-    def functions(self, pair: Tensor, distance: Tensor) -> tuple[Tensor, Tensor]:
-        """The four splines that are not zero at each distance: which they are, and their values.
-
-        Parameters
-        ----------
-        pair : Tensor [M] of int64
-            Pairs of bead types.
-        distance : Tensor [M]
-            (nm)
-
-        Returns
-        -------
-        index : Tensor [M, 4] of int64
-            In a list of ``n_basis`` splines and three zero functions for each pair of types.
-        weights : Tensor [M, 4]
-        """
-        first, weights = spline_weights(distance, self.r_min[pair], self.r_cut, self.n_basis)
-        return (pair * (self.n_basis + 3) + first)[:, None] + torch.arange(4, device=first.device), weights

@@ -104,10 +104,6 @@ class ThreeBodyDensity(torch.nn.Module):
         Tensor [N]
             (kJ/mol)
         """
-        return (coefficients[types] * self.functions(types, i, j, displacement, distance)).sum([1, 2])
-
-    def functions(self, types: Tensor, i: Tensor, j: Tensor, displacement: Tensor, distance: Tensor) -> Tensor:
-        """What the coefficients of each bead's type multiply [N, n_channel_pairs, l_max + 1], with the same arguments."""
         n = types.shape[0]
         first, weights = spline_weights(distance, self.r_min.expand_as(distance), self.r_cut, self.n_basis)
         table = torch.nn.functional.pad(self.radial, [0, 3]).T
@@ -134,4 +130,4 @@ class ThreeBodyDensity(torch.nn.Module):
         kind2 = torch.div(self.q2, self.n_radial, rounding_mode="floor")
         own_pairs = own[:, kind, radial, radial2] * (kind == kind2)
         own_orders = torch.ones_like(both) * own_pairs[:, :, None]
-        return both - own_orders
+        return (coefficients[types] * (both - own_orders)).sum([1, 2])

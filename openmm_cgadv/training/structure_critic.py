@@ -8,34 +8,32 @@ from torch import Tensor
 from ..baselines import RelativeEntropy
 from ..baselines.ranges import sample_frames
 from ..discriminator import StructureDiscriminator
-from ..potentials import bead_basis
+from ..potentials import basis
 from ..trajectory import BeadTrajectory
 from .game import Critic, one_thread
 
-RATE = 1e-3
+RATE = 1e-2
 
 PENALTY = 0.1
-"""Weight of the gradient penalties. The arrangements of beads in two liquids that are nearly the same overlap far more
-than they differ, and a penalty of 1 leaves little of what the critic could say."""
+"""Weight of the gradient penalties."""
 
-BATCH = 4096
-"""Real and as many generated beads a critic step."""
+BATCH = 64
+"""Real and as many generated configurations a critic step."""
 
-MOST_FRAMES, MOST_BEADS = 1000, 400_000
+FRAMES = 1000
 """Of the reference, that the critic is shown."""
 
 
 class StructureCritic:
-    r"""A critic of single beads' neighbourhoods, which the potential follows.
+    r"""A critic of configurations, which the potential follows.
 
-    A critic that has learned all there is says of a neighbourhood the logarithm of how much more often it occurs in the
-    reference. So averages over the reference are those over generated beads with weights exp(logit), and
-
-        kT dS/dφ = ⟨B⟩_AA − ⟨B⟩ = ⟨Σ_i (exp(logit_i)/⟨exp(logit)⟩ − 1) b_i⟩,
-
-    b_i what bead i has of the basis functions, is what the critic alone says about the relative entropy: the generator of
-    an adversarial game for the Kullback–Leibler divergence (Nowozin, Cseke and Tomioka 2016, arXiv:1606.00709). No trajectory need be
-    differentiated for it, as the ensemble of a potential depends neither on friction nor on the past.
+    A critic that has learned all there is says of a configuration the logarithm of how much more often it occurs in the
+    reference, and an energy lower by kT times that makes it as frequent. Where the energy is linear in its parameters and
+    the critic in the same functions (:class:`~openmm_cgadv.discriminator.StructureDiscriminator`), that is another energy of the
+    same form, so the critic's slope is what the parameters lack. Close to the end it is also the gradient of the
+    relative entropy, the generator's step of the game of the Kullback–Leibler divergence (Nowozin, Cseke and Tomioka 2016,
+    arXiv:1606.00709). No trajectory need be differentiated for it, as the ensemble of a potential depends neither on friction
+    nor on the past.
 
     Parameters
     ----------
@@ -48,21 +46,18 @@ class StructureCritic:
     """
 
     def __init__(self, trajectory: BeadTrajectory, entropy: RelativeEntropy, stop: int):
-        self.types, self.spec = torch.from_numpy(trajectory.types), entropy.spec
-        number = max(1, min(MOST_FRAMES, MOST_BEADS // trajectory.n_beads))
-        frames = sample_frames(trajectory, number, stop=stop)
-        rows = self._rows(torch.from_numpy(trajectory.positions(frames)), torch.from_numpy(trajectory.boxes(frames)))
-        module = StructureDiscriminator(entropy.whitening)
-        # Of the standardized inputs, in those of the potential's coordinates.
-        self.units = module.standardize(rows)
-        self.reference = module.inputs(rows)
+        self.entropy = entropy
+        frames = sample_frames(trajectory, FRAMES, stop=stop)
+        self.reference = self._inputs(
+            torch.from_numpy(trajectory.positions(frames)), torch.from_numpy(trajectory.boxes(frames))
+        )
+        module = StructureDiscriminator(self.reference.shape[1])
         self.critic = Critic(module, RATE, batch=BATCH, penalty=PENALTY)
-        covariance = torch.cov(self.reference.T).double() * torch.outer(self.units, self.units)
-        self.metric = trajectory.n_beads * covariance + torch.eye(len(covariance), dtype=torch.float64)
 
-    def _rows(self, positions: Tensor, boxes: Tensor) -> Tensor:
-        """What all beads of configurations [F, N, 3] have of the basis functions [F · N, P]."""
-        return torch.cat([bead_basis(x, box, self.types, self.spec) for x, box in zip(positions, boxes)])
+    def _inputs(self, positions: Tensor, boxes: Tensor) -> Tensor:
+        """Basis functions of configurations [F, N, 3] in the potential's coordinates, from the reference's mean, in single precision [F, P]."""
+        rows = basis(positions, boxes, self.entropy.types, self.entropy.spec)
+        return ((rows - self.entropy.mean) @ self.entropy.whitening).to(torch.get_default_dtype())
 
     def judge(self, positions: Tensor, boxes: Tensor, random: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Let the critic learn; where the potential should go.
@@ -82,33 +77,31 @@ class StructureCritic:
         dict
             The critic's loss and margin.
         """
-        module = self.critic.module
-        fake = module.inputs(self._rows(positions, boxes))
 
         def real():
             return (self.reference[torch.randint(len(self.reference), [BATCH], generator=random)],)
 
-        # What a step is shown is also all that is worth keeping.
-        shown = fake[torch.randperm(len(fake), generator=random)[:BATCH]]
+        fake = self._inputs(positions, boxes)
         with one_thread():
-            loss, margin = self.critic.learn(real, (shown,), random)
-            gradient = self.damped(self.gradient(fake))
-        return gradient, {"critic_loss": loss, "margin": margin}
+            loss, _ = self.critic.learn(real, (fake,), random)
+            margin = self.margin(fake)
+        return self.gradient(margin), {"critic_loss": loss, "margin": margin}
 
     @torch.no_grad()
-    def gradient(self, inputs: Tensor) -> Tensor:
-        """What the critic says of the relative entropy [P], from standardized inputs [F · N, P] of generated beads."""
-        weights = torch.softmax(self.critic.module(inputs), 0) - 1 / len(inputs)
-        return len(self.types) * self.units * (weights @ inputs)
+    def margin(self, inputs: Tensor) -> float:
+        """Mean difference of the logits of the reference and of generated inputs [F, P]."""
+        module = self.critic.module
+        return (module(self.reference).mean() - module(inputs).mean()).item()
 
-    def damped(self, gradient: Tensor) -> Tensor:
-        """A gradient [P] that is smaller in directions in which beads differ far more than configurations do.
+    def gradient(self, margin: float) -> Tensor:
+        """What the critic says of the relative entropy's gradient [P].
 
-        Where beads make up for each other, as in how many neighbours they have at long distances, what is a large deviation
-        of a configuration is too small for a critic of beads to see at once. Followed at full length, it would
-        come too late and be overrun, time and again.
+        The slope, of standardized inputs, is the distance of their means, and the margin its square, of a critic that is right. One that
+        tells all configurations apart need not be: its logits are then as large as it takes, and the slope
+        is less than the margin says.
         """
-        return torch.linalg.solve(self.metric, gradient)
+        slope = self.critic.module.slope.double()
+        return slope * max(1.0, margin / float(slope.square().sum().clamp_min(1e-12)))
 
     def state_dict(self) -> dict:
         return self.critic.state_dict()
