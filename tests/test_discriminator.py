@@ -3,9 +3,11 @@
 import pytest
 import torch
 from e3nn import o3
+from systems import jittered_lattice, liquid_box, random_spec
 
 from openmm_cgadv.discriminator import DynamicsDiscriminator, GramDiscriminator, StructureDiscriminator
 from openmm_cgadv.discriminator.dynamics import IncrementProducts
+from openmm_cgadv.potentials import basis
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +88,30 @@ def test_attention_carries_information_between_lags():
     critic, tokens = dynamics(attention=False), torch.randn(6, 7, 2, 3).requires_grad_()
     (gradient,) = torch.autograd.grad(critic(tokens, kinds(tokens))[:, 0].sum(), tokens)
     assert gradient[:, 1:].abs().max() == 0
+
+
+def test_logits_of_structure_do_not_depend_on_image_frame_of_reference_or_order():
+    spec = random_spec(2, 0.55)
+    box, types = liquid_box(60, 33.0), torch.arange(60) % 2
+    x = jittered_lattice(60, box, 0.3, 0)
+    critic = StructureDiscriminator(spec.n_parameters)
+    torch.nn.init.normal_(critic.linear.weight)
+
+    def logits(x, box, types):
+        return critic(basis(x[None], box[None], types, spec))
+
+    expected = logits(x, box, types)
+    assert expected.shape == (1,) and expected.abs() > 0.1
+    images = torch.randint(-3, 4, x.shape).double() @ box
+    torch.testing.assert_close(logits(x + images + 0.3, box, types), expected, rtol=1e-6, atol=1e-7)
+    order = torch.randperm(len(x))
+    torch.testing.assert_close(logits(x[order], box, types[order]), expected, rtol=1e-6, atol=1e-7)
+    # A cubic box may be mirrored and its axes swapped; a free rotation is checked on a cluster in a large box.
+    torch.testing.assert_close(logits(-x[:, [2, 0, 1]], box, types), expected, rtol=1e-6, atol=1e-7)
+    large, cluster = 10 * torch.eye(3), x[(x - 0.6).norm(dim=1) < 0.5]
+    some = types[: len(cluster)]
+    turned = cluster @ o3.rand_matrix().T
+    torch.testing.assert_close(logits(turned, large, some), logits(cluster, large, some), rtol=1e-6, atol=1e-7)
 
 
 def test_logits_of_structure_are_linear():

@@ -58,7 +58,7 @@ def test_potential_of_pairs_is_found_by_the_critic_alone(tmp_path):
     found, truth = energy(entropy.theta(mean).numpy(), r), energy(TRUTH, r)
     assert np.sqrt(np.mean(truth**2)) > 0.5 * KT
     assert np.sqrt(np.mean((found - truth) ** 2)) < 0.1 * KT
-    assert abs(values["margin"]) < 0.5
+    assert abs(values["margin"]) < 0.05
 
 
 @pytest.fixture()
