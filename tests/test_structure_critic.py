@@ -50,7 +50,7 @@ def test_potential_of_pairs_is_found_by_the_critic_alone(tmp_path):
     iterations, boxes = 80, torch.from_numpy(box).expand(16, 3, 3)
     for n in range(iterations):
         x = torch.from_numpy(pairs(entropy.theta(phi).numpy(), 16, rng))
-        gradient, values = critic.judge(x, boxes, random)
+        gradient, values = critic.judge(entropy.coordinates(x, boxes), random)
         entropy.descend(phi, gradient, KT)
         if n >= iterations - 20:
             mean += phi / 20
@@ -71,13 +71,13 @@ def taught(tmp_path):
     return StructureCritic(trajectory, entropy, frames), entropy
 
 
-def ask(critic, slope, theta):
+def ask(critic, entropy, slope, theta):
     """What a critic of this slope says of 1000 generated configurations; these, and its margin."""
     box = torch.from_numpy(6.6 * np.eye(3)).expand(1000, 3, 3)
     generated = torch.from_numpy(pairs(theta, 1000, np.random.default_rng(1)))
     with torch.no_grad():
         critic.critic.module.linear.weight.copy_(slope)
-    margin = critic.margin(critic._inputs(generated, box))
+    margin = critic.margin(entropy.coordinates(generated, box).float())
     return critic.gradient(margin), generated, box, margin
 
 
@@ -86,7 +86,7 @@ def test_the_slope_of_a_perfect_critic_is_what_the_parameters_lack(taught):
     critic, entropy = taught
     theta = 0.8 * TRUTH
     right = -entropy.phi(torch.from_numpy(TRUTH - theta)) / KT
-    found, generated, boxes, margin = ask(critic, right, theta)
+    found, generated, boxes, margin = ask(critic, entropy, right, theta)
     # Units and sign: a whole step leads to the truth.
     stepped = entropy.theta(entropy.phi(torch.from_numpy(theta)) - KT * critic.critic.module.slope.double())
     torch.testing.assert_close(stepped, torch.from_numpy(TRUTH), rtol=1e-5, atol=1e-5)
@@ -102,7 +102,7 @@ def test_a_critic_whose_logits_are_too_small_is_followed_as_far_as_its_margin_sa
     critic, entropy = taught
     theta = 0.8 * TRUTH
     right = -entropy.phi(torch.from_numpy(TRUTH - theta)) / KT
-    found, generated, boxes, _ = ask(critic, 0.01 * right, theta)
+    found, generated, boxes, _ = ask(critic, entropy, 0.01 * right, theta)
     assert float(found @ right / right.norm()) == pytest.approx(float(entropy.gradient(generated, boxes) @ right / right.norm()), rel=1e-3)
 
 
@@ -112,15 +112,16 @@ def test_a_critic_of_two_bead_types_says_nothing_before_it_has_learned_and_littl
     x = np.stack([jittered_lattice(60, box, 0.35, frame).numpy() for frame in range(30)])
     boxes = np.broadcast_to(box.numpy(), [30, 3, 3])
     trajectory = write(tmp_path / "mixture.h5", x, boxes, types, spec.type_names)
-    critic = StructureCritic(trajectory, RelativeEntropy(trajectory, spec), 30)
+    entropy = RelativeEntropy(trajectory, spec)
+    critic = StructureCritic(trajectory, entropy, 30)
     own, boxes = torch.from_numpy(x), torch.from_numpy(boxes.copy())
     assert torch.equal(critic.gradient(critic.margin(critic.reference)), torch.zeros(spec.n_parameters))
     random, squeezed = torch.Generator().manual_seed(0), 0.93 * own
     for _ in range(12):
-        far, values = critic.judge(squeezed, boxes, random)
+        far, values = critic.judge(entropy.coordinates(squeezed, boxes), random)
     assert values["margin"] > 1
-    critic = StructureCritic(trajectory, RelativeEntropy(trajectory, spec), 30)
+    critic = StructureCritic(trajectory, entropy, 30)
     for _ in range(12):
-        near, values = critic.judge(own, boxes, random)
+        near, values = critic.judge(entropy.coordinates(own, boxes), random)
     assert abs(values["margin"]) < 0.2
     assert torch.isfinite(far).all() and far.norm() > 5 * near.norm()

@@ -71,7 +71,11 @@ class RelativeEntropy:
 
     def gradient(self, positions: Tensor, boxes: Tensor) -> Tensor:
         """kT dS/dφ [P] from configurations [F, N, 3] of the model's own ensemble."""
-        return self.whitening.T @ (self.mean - basis(positions, boxes, self.types, self.spec).mean(0))
+        return -self.coordinates(positions, boxes).mean(0)
+
+    def coordinates(self, positions: Tensor, boxes: Tensor) -> Tensor:
+        """Whitened basis functions [F, P] of configurations [F, N, 3], from the reference's mean."""
+        return (basis(positions, boxes, self.types, self.spec) - self.mean) @ self.whitening
 
     @torch.no_grad()
     def descend(self, phi: Tensor, gradient: Tensor, kT: float, rate: float = 1.0) -> None:

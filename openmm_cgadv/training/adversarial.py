@@ -215,11 +215,12 @@ class AdversarialTraining:
 
         configurations = frames.detach()[:, self.structure_frames].flatten(0, 1)
         own_boxes = boxes.repeat_interleave(len(self.structure_frames), 0)
-        entropy = self.entropy.gradient(configurations, own_boxes)
+        coordinates = self.entropy.coordinates(configurations, own_boxes)
+        entropy = -coordinates.mean(0)
         log["structure_gradient"] = entropy.norm().item()
         self.phi.grad = entropy
         if self.structure is not None:
-            self.phi.grad, values = self.structure.judge(configurations, own_boxes, random)
+            self.phi.grad, values = self.structure.judge(coordinates, random)
             log |= {f"structure_{name}": value for name, value in values.items()}
 
         for group in self.optimizer.param_groups:

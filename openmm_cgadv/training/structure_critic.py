@@ -8,7 +8,6 @@ from torch import Tensor
 from ..baselines import RelativeEntropy
 from ..baselines.ranges import sample_frames
 from ..discriminator import StructureDiscriminator
-from ..potentials import basis
 from ..trajectory import BeadTrajectory
 from .game import Critic, one_thread
 
@@ -46,28 +45,20 @@ class StructureCritic:
     """
 
     def __init__(self, trajectory: BeadTrajectory, entropy: RelativeEntropy, stop: int):
-        self.entropy = entropy
         frames = sample_frames(trajectory, FRAMES, stop=stop)
-        self.reference = self._inputs(
+        self.reference = entropy.coordinates(
             torch.from_numpy(trajectory.positions(frames)), torch.from_numpy(trajectory.boxes(frames))
-        )
+        ).float()
         module = StructureDiscriminator(self.reference.shape[1])
         self.critic = Critic(module, RATE, batch=BATCH, penalty=PENALTY)
 
-    def _inputs(self, positions: Tensor, boxes: Tensor) -> Tensor:
-        """Basis functions of configurations [F, N, 3] in the potential's coordinates, from the reference's mean, in single precision [F, P]."""
-        rows = basis(positions, boxes, self.entropy.types, self.entropy.spec)
-        return ((rows - self.entropy.mean) @ self.entropy.whitening).to(torch.get_default_dtype())
-
-    def judge(self, positions: Tensor, boxes: Tensor, random: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def judge(self, coordinates: Tensor, random: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Let the critic learn; where the potential should go.
 
         Parameters
         ----------
-        positions : Tensor [F, N, 3]
-            Generated configurations (nm).
-        boxes : Tensor [F, 3, 3]
-            (nm)
+        coordinates : Tensor [F, P]
+            Of generated configurations, see :meth:`RelativeEntropy.coordinates`.
         random : torch.Generator
 
         Returns
@@ -81,7 +72,7 @@ class StructureCritic:
         def real():
             return (self.reference[torch.randint(len(self.reference), [BATCH], generator=random)],)
 
-        fake = self._inputs(positions, boxes)
+        fake = coordinates.float()
         with one_thread():
             loss, _ = self.critic.learn(real, (fake,), random)
             margin = self.margin(fake)
