@@ -8,7 +8,6 @@ from torch import Tensor
 from ..analysis.blocks import standard_error
 from ..baselines import RelativeEntropy
 from ..baselines.ranges import sample_frames
-from ..potentials import basis
 from ..trajectory import BeadTrajectory
 from .windows import ReferenceWindows
 
@@ -49,13 +48,9 @@ class HeldOut:
         blocks = torch.stack([part.mean(0) for part in squares.chunk(BLOCKS)])
         self.error = torch.from_numpy(standard_error(blocks.numpy())).reshape(self.squares.shape) / self.squares
         frames = sample_frames(trajectory, FRAMES, start)
-        rows = basis(
-            torch.from_numpy(trajectory.positions(frames)),
-            torch.from_numpy(trajectory.boxes(frames)),
-            self.windows.types,
-            entropy.spec,
-        )
-        self._shift = entropy.whitening.T @ (rows.mean(0) - entropy.mean)
+        self._shift = entropy.coordinates(
+            torch.from_numpy(trajectory.positions(frames)), torch.from_numpy(trajectory.boxes(frames))
+        ).mean(0)
 
     def displacement(self, windows: Tensor, types: Tensor) -> Tensor:
         """Logarithm [n_types, lags] of the mean squared displacements in generated windows
