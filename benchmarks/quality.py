@@ -207,6 +207,11 @@ class Runs:
         self.train(case)
         return load(self.out / "cases" / case.directory / "model.cg")
 
+    def stamp(self, name: str) -> dict:
+        """When a reference was begun and done; nothing of one that has not been begun."""
+        stages = self.folder(name) / "stages.json"
+        return json.loads(stages.read_text())["reference"] if stages.exists() else {}
+
     def reference(self, name: str) -> Path:
         """The bead file of a reference."""
         directory = self.folder(name)
@@ -216,7 +221,7 @@ class Runs:
         settings = {"molecules": 343} | REFERENCES[name]
         if self.quick:
             settings |= {"molecules": 125, "length_ps": 10, "equilibration_ps": 4}
-        if not (directory / "reference" / "beads.h5").exists():
+        if not self.stamp(name).get("done"):  # a file may be there that is not finished
             cgadv("reference", {"reference": settings}, directory)
         return directory / "reference" / "beads.h5"
 
@@ -302,13 +307,7 @@ class Runs:
 
     def made(self) -> dict[str, dict]:
         """Times of the references that were made."""
-        found = {}
-        for name in REFERENCES:
-            stages = self.folder(name) / "stages.json"
-            stamp = json.loads(stages.read_text())["reference"] if stages.exists() else {}
-            if stamp.get("done"):
-                found[name] = stamp
-        return found
+        return {name: stamp for name in REFERENCES if (stamp := self.stamp(name)).get("done")}
 
 
 def size_dependence(source: Result) -> str:

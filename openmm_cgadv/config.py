@@ -238,7 +238,8 @@ class Training(Section):
     the reference when null: 1.92 for water with a frame every 20 fs, 3.84 for friction between pairs."""
     chains: PositiveInt = 6
     potential: Literal["relative_entropy", "adversarial"] = "relative_entropy"
-    """What the potential follows: the reference's averages, or a critic of configurations."""
+    """What the potential follows: the reference's averages, or a critic of configurations. With `adversarial` everything comes from
+    critics, and memory does not follow displacements at the end."""
     forget_ps: PositiveFloat | None = None
     """Time over which the adjoint forgets the feedback that comes through the forces; from the
     fitted potential when null, 0.07 for water."""

@@ -65,8 +65,8 @@ else
     if [ ! -e "$venv/requirements.stamp" ]; then
         free=$(room "$venv")
         # What is installed, and beside it the files that pip fetches and unpacks.
-        [ "$free" -ge 10 ] ||
-            fail "found $free GB free for $venv, expected 10 or more: make room, or set CGADV_VENV to another place"
+        [ "$free" -ge 13 ] ||
+            fail "found $free GB free for $venv, expected 13 or more: make room, or set CGADV_VENV to another place"
     fi
     [ "$(cat "$venv/requirements.stamp" 2>/dev/null || true)" = "$requirements" ] ||
         echo "installing torch, OpenMM and what else is needed (about 7 GB, some minutes)"

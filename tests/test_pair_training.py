@@ -17,6 +17,7 @@ from openmm_cgadv.dynamics import Neighborhood, PairFriction, pair_rollout
 from openmm_cgadv.potentials import PairSpec, Potential, PotentialSpec
 from openmm_cgadv.training import AdversarialTraining, from_arrays, train
 from openmm_cgadv.training.motion import DIFFUSION_RATE, initial_motion
+from openmm_cgadv.training.settle import settle
 from openmm_cgadv.training.timescales import time_scales
 from openmm_cgadv.trajectory import BeadTrajectory, BeadWriter
 from openmm_cgadv.units import KB
@@ -321,7 +322,7 @@ def test_diffusion_settles_by_the_slowest_memory_alone(reference):
     for factor in (1.4, 0.7):
         given = [value.clone() for value in values]
         given[place][:, 1] += np.log(factor)
-        settled = training.settle(given, 400, done.append)
+        settled = settle(training, given, 400, done.append)
         for k, (before, after) in enumerate(zip(given, settled)):
             moved = (after - before).abs().flatten(1) if k == place else (after - before).abs().flatten()[None]
             assert not moved[:, [n for n in range(moved.shape[1]) if k != place or n != 1]].any()

@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from openmm_cgadv import config
+from openmm_cgadv.analysis.dynamics import msd
 from openmm_cgadv.baselines import InitialFit
 from openmm_cgadv.dynamics import GeneralizedLangevin, Langevin
 from openmm_cgadv.potentials import PairSpec, PotentialSpec
 from openmm_cgadv.training import AdversarialTraining, TrainingDiverged, motion, train
 from openmm_cgadv.training.checkpoint import load_checkpoint
+from openmm_cgadv.training.settle import displacements, settle
 from openmm_cgadv.training.windows import ReferenceWindows, window_lags
 from openmm_cgadv.trajectory import BeadTrajectory, BeadWriter
 from openmm_cgadv.units import KB
@@ -87,8 +89,8 @@ def test_friction_of_free_beads_is_found_from_both_sides(tmp_path, start):
     assert found == pytest.approx(15.0, rel=0.12)
 
 
-def test_diffusion_settles_by_the_slowest_memory_alone(tmp_path):
-    """From more and from less of it training comes to the friction of the reference, and nothing else moves."""
+def test_memory_settles_by_displacements_alone(tmp_path):
+    """From more and from less of it training comes to the friction and the displacements of the reference, and the potential stays."""
     truth = GeneralizedLangevin(1, 2, 15.0, rates=(4.0, 40.0))
     trajectory = free_beads(tmp_path / "beads.h5", truth, 1500)
     training = AdversarialTraining(trajectory, FREE, experiment(window_ps=0.64))
@@ -103,15 +105,25 @@ def test_diffusion_settles_by_the_slowest_memory_alone(tmp_path):
     right = [parameter.detach().clone() for parameter in training.parameters]
     place = next(k for k, parameter in enumerate(training.parameters) if parameter is learned.log_couplings)
     for factor in (1.5, 0.6):
-        given = [value.clone() for value in right]
+        given, done = [value.clone() for value in right], []
         given[place][:, 0] += math.log(factor)
-        settled = training.settle(given, 400, lambda done: None)
-        assert all(torch.equal(one, other) for k, (one, other) in enumerate(zip(given, settled)) if k != place)
-        assert torch.equal(given[place][:, 1:], settled[place][:, 1:])
+        settled = settle(training, given, 200, done.append)
+        assert done == [*range(1, 201)]
+        assert all(torch.equal(one, other) for one, other in zip(right, training.parameters))
+        assert torch.equal(given[0], settled[0])
         with training.holding(settled):
             assert learned.bead_friction().item() == pytest.approx(15.0, rel=0.08)
+            assert settled_off(training) < 0.03
         with training.holding(given):
             assert learned.bead_friction().item() != pytest.approx(15.0, rel=0.15)
+            assert settled_off(training) > 0.06
+
+
+def settled_off(training):
+    """Largest relative difference of mean squared displacements between rollouts and the reference."""
+    squares = displacements(training, 1, range(10_000, 10_100), lambda done: None)
+    found = squares[:, 0].mean(0)[np.array(training.window_steps[1:]) - 1]
+    return np.abs(found / msd(training.windows.trajectory, training.lags.numpy()).values() - 1).max()
 
 
 def parameters(result):

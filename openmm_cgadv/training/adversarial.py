@@ -2,12 +2,13 @@
 
 Friction and memory follow the critic of the motion of beads, and between pairs one of shear waves, but for the size of the
 slowest memory of pairs, which follows diffusion at the end of windows. The potential follows the relative entropy,
-or, with ``potential: adversarial``, a critic of the arrangement of beads.
+or, with ``potential: adversarial``, a critic of the arrangement of beads. What critics leave of displacements is mended at the
+end (`settle`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -139,6 +140,11 @@ class AdversarialTraining:
         ]
 
     @property
+    def settles(self) -> bool:
+        """Whether memory follows displacements at the end, where not all is to come from critics."""
+        return self.motion.n_auxiliary > 0 and self.structure is None
+
+    @property
     def parameters(self) -> list[Tensor]:
         """Trained parameters of the generator: of the potential first."""
         return [self.phi, *self.motion.parameters()]
@@ -240,38 +246,6 @@ class AdversarialTraining:
                 average.lerp_(parameter, 1 - self.decay)
             log["friction"] = self.motion.bead_friction().mean().item()
         return log
-
-    @torch.no_grad()
-    def settle(self, values: list[Tensor], rollouts: int, progress: Callable[[int], None]) -> list[Tensor]:
-        """Values of the parameters in which the slowest memory has followed diffusion while all else stood still.
-
-        Windows of one rollout tell diffusion to a tenth. Sizes are averaged, those of the first quarter left out.
-
-        Parameters
-        ----------
-        values : list of Tensor
-            Of the parameters.
-        rollouts : int
-        progress : callable
-            Told how many are done.
-
-        Raises
-        ------
-        RuntimeError
-            The model explodes.
-        """
-        with self.holding(values):
-            sizes = []
-            for n in range(rollouts):
-                iteration = self.iteration + 1 + n
-                random = self.random(iteration)
-                _, start, frames = self.advance(iteration, self.window_steps, random)
-                self.motion.restrain(self.excess(self.generated(frames, start, random)))
-                sizes.append(self.motion.slowest.clone())
-                progress(n + 1)
-            if rollouts:
-                self.motion.slowest.copy_(torch.stack(sizes[rollouts // 4 :]).mean(0))
-            return [parameter.detach().clone() for parameter in self.parameters]
 
     def advance(self, iteration: int, frames: list[int], random: torch.Generator) -> tuple[list[int], tuple[Tensor, ...], Tensor]:
         """Roll out the chains whose turn it is: which they are, where they started, and the frames."""

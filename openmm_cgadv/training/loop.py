@@ -19,14 +19,15 @@ from .log import TrainingLog
 from .outcome import Outcome, wander
 from .parameters import TrainedPairParameters, TrainedParameters
 from .schedule import Schedule
+from .settle import settle
 
 MOST_RECOVERIES = 5
 
 MOST_RENEWALS = 2
 """A critic that ends like the two before it has not collapsed."""
 
-SETTLE = 2
-"""Rollouts in which diffusion settles at the end, in iterations of the fall."""
+SETTLE, SETTLE_PAIRS = 1, 2
+"""Rollouts in which memory settles at the end, in iterations of the fall: of a bead, longer ones, and of pairs."""
 
 RESTS = 4
 """Parts of the fall whose means tell how far the parameters wander."""
@@ -157,17 +158,17 @@ class Loop:
         Parameters
         ----------
         progress : callable
-            Told the rollouts done and their number while diffusion settles.
+            Told the rollouts done and their number while memory settles.
         """
         training = self.training
         chosen = choose(self.candidates) if self.candidates else None
         average = training.average if chosen is None else chosen.average
-        if training.motion.n_auxiliary:
-            rollouts = SETTLE * self.schedule.fall
+        if training.settles:
+            rollouts = (SETTLE_PAIRS if training.pairs else SETTLE) * self.schedule.fall
             try:
-                average = training.settle(average, rollouts, lambda done: progress(done, rollouts))
+                average = settle(training, average, rollouts, lambda done: progress(done, rollouts))
             except RuntimeError as error:
-                self.warnings.append(f"iteration {training.iteration}: diffusion was not settled: {error}")
+                self.warnings.append(f"iteration {training.iteration}: memory was not settled: {error}")
         parameters = training.averaged(average)
         rests = [training.averaged(rest) for rest in self._rests_taken()]
         return Outcome(
@@ -273,8 +274,8 @@ def train(
     Learning rates are constant until friction, memory, displacements in windows and the structure, the latter two
     compared with a part of the reference that training never sees, have stopped changing by more than their own
     scatter, and live validation finds no improvement. Then they fall along a cosine of fixed length. Of the moving averages that were validated along it the last is exported
-    whose figures are within their errors as good as the best. Between pairs, its slowest memory follows diffusion for
-    some more rollouts before.
+    whose figures are within their errors as good as the best. Its memory follows displacements in some more rollouts
+    before, see :func:`~openmm_cgadv.training.settle.settle`.
 
     Parameters
     ----------

@@ -59,16 +59,6 @@ class BeadMotion(GeneralizedLangevin):
         """Rates of the memory [n_types, K] (1/ps)."""
         return torch.diagonal(self.drift(), dim1=1, dim2=2)[:, 1:]
 
-    @property
-    def slowest(self) -> Tensor:
-        """Logarithm of the coupling of the slowest memory [n_types]."""
-        return self.log_couplings.detach()[:, 0]
-
-    @torch.no_grad()
-    def restrain(self, excess: Tensor) -> None:
-        """Let the slowest memory follow diffusion, see :meth:`PairMotion.restrain`."""
-        self.slowest.add_(DIFFUSION_RATE * excess.clamp(-1, 1))
-
     @torch.no_grad()
     def set_friction(self, friction: Tensor) -> None:
         """Scale the memory so that its integral is ``friction`` [n_types] (1/ps)."""

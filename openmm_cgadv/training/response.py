@@ -1,0 +1,111 @@
+"""How displacements in windows answer to the memory of friction, and the memory that makes them the reference's.
+
+What a bead feels beside its friction, from its neighbours, hardly depends on that friction. The velocity correlation Ĉ(s) = 1/(s + K̂(s) + K̂'(s)),
+normalized and as Laplace transforms, with the memory K of the friction and K' of all else, then answers to a small change of K by −Ĉ² δK̂, and the
+mean squared displacement M by
+
+    δM(t) = −m/(6 kT) ∫_0^t (Ṁ * Ṁ)(t − u) dδG(u),    G(t) = ∫_0^t K(s) ds,
+
+where * is a convolution and G(0) the friction at once. M comes from rollouts, so that no model of the liquid is needed. Runs of
+models of water with other memory are met within a tenth of a percent of M (``docs/recipe.md``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import least_squares
+
+SPREAD = 1.0
+"""Standard deviation of what logarithms of friction, rates and couplings may have to change by."""
+
+INEXACT = 0.15
+"""Error of the response, relative to the change of the displacements."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What rollouts of one model showed of the motion of beads of one type.
+
+    Attributes
+    ----------
+    moved : ndarray [T]
+        Mean squared displacements at times ``h, 2 h … T h`` (nm²).
+    running : ndarray [T + 1]
+        Running integral of the memory at ``0, h … T h`` with which they moved (1/ps).
+    ratio : ndarray [lags]
+        Logarithms of the reference's displacements over theirs, at the lags of windows.
+    covariance : ndarray [lags, lags]
+        Of their statistical errors.
+    """
+
+    moved: np.ndarray
+    running: np.ndarray
+    ratio: np.ndarray
+    covariance: np.ndarray
+
+
+def response(moved: np.ndarray, change: np.ndarray, interval: float, thermal: float) -> np.ndarray:
+    """Change of mean squared displacements with the running integral of the memory.
+
+    Parameters
+    ----------
+    moved : ndarray [T]
+        Mean squared displacements at times ``h, 2 h … T h`` (nm²).
+    change : ndarray [T + 1]
+        Of the running integral, at ``0, h … T h`` (1/ps).
+    interval : float
+        h (ps).
+    thermal : float
+        kT/m (nm²/ps²).
+
+    Returns
+    -------
+    ndarray [T]
+        (nm²)
+    """
+    steps = np.diff(moved, prepend=0.0)
+    # Intervals j and k make a time of (j + k + 1) h in the mean.
+    both = np.concatenate([[0.0], np.convolve(steps, steps)[: len(steps)]])
+    delayed = np.convolve(0.5 * (both[1:] + both[:-1]), np.diff(change))[: len(steps)]
+    return -(both[1:] * change[0] + delayed) / (6 * thermal * interval)
+
+
+def fit_memory(
+    start: np.ndarray, running: Callable[[np.ndarray], np.ndarray], seen: list[Seen], at: np.ndarray, interval: float, thermal: float
+) -> np.ndarray:
+    """The most likely parameters of the memory of one bead type, by nonlinear least squares.
+
+    Parameters
+    ----------
+    start : ndarray [P]
+        Parameters that are expected, each with a standard deviation of `SPREAD`.
+    running : callable
+        Running integral of the memory [T + 1] (1/ps) at ``0, h … T h``, for parameters [P].
+    seen : list of Seen
+        Of one model or several.
+    at : ndarray [lags] of int
+        Which of the times ``h, 2 h … T h`` are lags of windows.
+    interval : float
+        h (ps).
+    thermal : float
+        kT/m (nm²/ps²).
+
+    Returns
+    -------
+    ndarray [P]
+    """
+    whitening = [
+        np.linalg.cholesky(np.linalg.inv(one.covariance + np.diag((INEXACT * one.ratio) ** 2))).T for one in seen
+    ]
+
+    def residuals(parameters: np.ndarray) -> np.ndarray:
+        found, parts = running(parameters), [(parameters - start) / SPREAD]
+        for one, white in zip(seen, whitening):
+            relative = response(one.moved, found - one.running, interval, thermal) / one.moved
+            parts.append(white @ (one.ratio - relative[at]))
+        return np.concatenate(parts)
+
+    return least_squares(residuals, start).x

@@ -1,0 +1,158 @@
+"""What is done after the rates of learning have fallen: memory follows displacements while the potential stands still."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..analysis.dynamics import msd
+from .adversarial import AdversarialTraining
+from .response import Seen, fit_memory
+from .windows import at_rest
+
+POINTS = 192
+"""Times of a window, at least, at which displacements are seen, if it has as many steps."""
+
+LONG = 4
+"""Windows in a rollout: the more there are, the more starts has the longest lag."""
+
+ROUNDS = 2
+"""How often the memory is found; the second time rollouts are those of the first one's."""
+
+
+@torch.no_grad()
+def settle(training: AdversarialTraining, values: list[Tensor], rollouts: int, progress: Callable[[int], None]) -> list[Tensor]:
+    """Values of the parameters in which memory has followed displacements.
+
+    On each bead, memory takes the values that make displacements at the lags of windows those of the reference, see
+    :mod:`~openmm_cgadv.training.response`. Between pairs, where no response is known, the size of the slowest follows diffusion at
+    the window's end.
+
+    Parameters
+    ----------
+    training : AdversarialTraining
+        Its chains go on; its parameters are left as they are.
+    values : list of Tensor
+        Of the parameters.
+    rollouts : int
+        Of a window between pairs, of `LONG` windows else.
+    progress : callable
+        Told how many are done.
+
+    Raises
+    ------
+    RuntimeError
+        The model explodes.
+    """
+    with training.holding(values):
+        follow = follow_diffusion if training.pairs else follow_displacements
+        if rollouts:
+            follow(training, rollouts, progress)
+        return [parameter.detach().clone() for parameter in training.parameters]
+
+
+def follow_diffusion(training: AdversarialTraining, rollouts: int, progress: Callable[[int], None]) -> None:
+    """Windows of one rollout tell diffusion to a tenth: sizes are averaged, those of the first quarter left out."""
+    sizes = []
+    for n in range(rollouts):
+        iteration = training.iteration + 1 + n
+        random = training.random(iteration)
+        _, start, frames = training.advance(iteration, training.window_steps, random)
+        training.motion.restrain(training.excess(training.generated(frames, start, random)))
+        sizes.append(training.motion.slowest.clone())
+        progress(n + 1)
+    training.motion.slowest.copy_(torch.stack(sizes[rollouts // 4 :]).mean(0))
+
+
+def follow_displacements(training: AdversarialTraining, rollouts: int, progress: Callable[[int], None]) -> None:
+    """How displacements answer is seen at the values given, and again at what follows from it."""
+    motion, frame, window = training.motion, training.window_steps[1], training.window_steps[-1]
+    # All lags are times of the even grid.
+    stride = max(one for one in range(1, max(1, window // POINTS) + 1) if frame % one == 0)
+    grid = training.dt * torch.arange(0, window + 1, stride, dtype=torch.float64)
+    at = np.array(training.window_steps[1:]) // stride - 1
+    known = msd(training.windows.trajectory, training.lags.numpy(), stop=training.windows.n_frames)
+    given = [memory_of(motion, kind) for kind in range(motion.n_types)]
+    seen: list[list[Seen]] = [[] for _ in given]
+    starts = [rollouts * part // ROUNDS for part in range(ROUNDS + 1)]
+    for numbers in map(range, starts, starts[1:]):
+        if len(numbers) < 2:
+            continue
+        squares = displacements(training, stride, numbers, progress)
+        running = motion.running_friction(grid).numpy()
+        for kind, start in enumerate(given):
+            wanted = known.blocks[:, kind].mean(0)
+            # Rounded coordinates may leave nothing of beads that hardly move.
+            told = wanted > 0
+            if not told.any():
+                continue
+            moved, shown = squares[:, kind].mean(0), squares[:, kind, at[told]]
+            covariance = shrunk(shown / shown.mean(0)) * (1 / len(shown) + LONG * training.lags[-1].item() / known.length)
+            seen[kind].append(Seen(moved, running[kind], np.log(wanted[told] / shown.mean(0)), covariance))
+
+            def running_friction(values: np.ndarray, kind: int = kind) -> np.ndarray:
+                take_memory(motion, kind, values)
+                return motion.running_friction(grid)[kind].numpy()
+
+            thermal = training.kT / training.masses[training.types == kind].mean().item()
+            take_memory(motion, kind, fit_memory(start, running_friction, seen[kind], at[told], grid[1].item(), thermal))
+
+
+def displacements(training: AdversarialTraining, stride: int, numbers: range, progress: Callable[[int], None]) -> np.ndarray:
+    """Mean squared displacements [S, n_types, T] (nm²) over all starts in each of some long rollouts, up to a window's end.
+
+    Parameters
+    ----------
+    training : AdversarialTraining
+    stride : int
+        Steps between times.
+    numbers : range
+        Of the rollouts.
+    progress : callable
+        Told how many are done.
+    """
+    window = training.window_steps[-1]
+    steps = list(range(0, LONG * window + 1, stride))
+    squares = []
+    for n in numbers:
+        iteration = training.iteration + 1 + n
+        _, _, frames = training.advance(iteration, steps, training.random(iteration))
+        squares += [
+            squares_over_starts(one, training.types, training.motion.n_types, window // stride)
+            for one in at_rest(frames, training.masses)
+        ]
+        progress(n + 1)
+    return torch.stack(squares).numpy()
+
+
+def squares_over_starts(positions: Tensor, types: Tensor, n_types: int, longest: int) -> Tensor:
+    """Mean squared displacements [n_types, longest] (nm²) in frames [T, N, 3], over starts half a lag apart."""
+    moved = (positions - positions[0]).float()
+    squares = torch.stack([
+        (moved[lag :: max(1, lag // 2)] - moved[: -lag : max(1, lag // 2)]).square_().sum(-1).mean(0)
+        for lag in range(1, longest + 1)
+    ], 1).double()  # fmt: skip
+    sums = squares.new_zeros([n_types, longest]).index_add_(0, types, squares)
+    return sums / torch.bincount(types, minlength=n_types)[:, None]
+
+
+def shrunk(rows: np.ndarray) -> np.ndarray:
+    """Covariance [L, L] of rows [S, L]; the fewer there are, the nearer to their variances alone."""
+    found = np.atleast_2d(np.cov(rows, rowvar=False))
+    share = len(found) / (len(found) + len(rows))
+    return (1 - share) * found + share * np.diag(np.diag(found))
+
+
+def memory_of(motion: torch.nn.Module, kind: int) -> np.ndarray:
+    """The parameters of one bead type's friction and memory [P]."""
+    return torch.cat([parameter[kind].flatten() for parameter in motion.parameters()]).numpy()
+
+
+def take_memory(motion: torch.nn.Module, kind: int, values: np.ndarray) -> None:
+    """Give them other values."""
+    sizes = [parameter[kind].numel() for parameter in motion.parameters()]
+    for parameter, own in zip(motion.parameters(), torch.from_numpy(values).split(sizes)):
+        parameter[kind] = own.reshape(parameter[kind].shape)

@@ -1,0 +1,79 @@
+"""Displacements answer to memory as the response says, and memory is found from them."""
+
+import numpy as np
+import pytest
+import torch
+
+from openmm_cgadv.dynamics import GeneralizedLangevin
+from openmm_cgadv.training.response import Seen, fit_memory, response
+
+KT_M, STEP, LENGTH, FLOOR = 0.1377, 0.01, 192, 1.0
+TIMES = STEP * np.arange(1, LENGTH + 1)
+AT = np.array([1, 3, 7, 15, 31, 63, 127, 191])
+
+
+def memory(seed, spread):
+    generator = torch.Generator().manual_seed(seed)
+    one = GeneralizedLangevin(1, 3, 20.0, floor=FLOOR, rates=(3.0, 40.0))
+    with torch.no_grad():
+        for parameter in one.parameters():
+            parameter += spread * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    return one
+
+
+def running(values):
+    one = memory(0, 0.0)
+    torch.nn.utils.vector_to_parameters(torch.from_numpy(values), one.parameters())
+    with torch.no_grad():
+        return one.running_friction(STEP * torch.arange(LENGTH + 1))[0].numpy()
+
+
+def values(one):
+    return torch.nn.utils.parameters_to_vector(one.parameters()).detach().numpy()
+
+
+def moved(one, held=0.0):
+    """Mean squared displacements of a bead with that memory in closed form, and with the exponential one of its surroundings."""
+    own = one.drift()[0].detach()
+    size = len(own) + 1
+    drift = torch.nn.functional.pad(own, (0, 1, 0, 1))
+    drift[0, -1], drift[-1, 0], drift[-1, -1] = held, -held, 5.0
+    # d⟨x s⟩/dt = ⟨v s⟩ − A ⟨x s⟩ and d⟨x²⟩/dt = 2 ⟨x v⟩, from zero; the last is a one.
+    generator = torch.zeros([size + 2, size + 2], dtype=torch.float64)
+    generator[:size, :size] = -drift
+    generator[0, -1], generator[size, 0] = KT_M, 2.0
+    return 3 * torch.matrix_exp(generator * torch.from_numpy(TIMES)[:, None, None])[:, size, -1].numpy()
+
+
+@pytest.mark.parametrize("held", [0.0, 20.0])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_small_change_of_memory_changes_displacements_as_the_response_says(seed, held):
+    one, other = memory(0, 0.0), memory(seed, 0.01)
+    before = moved(one, held)
+    change = moved(other, held) / before - 1
+    told = response(before, running(values(other)) - running(values(one)), STEP, KT_M) / before
+    largest = np.abs(change).max()
+    assert largest > 1e-3
+    np.testing.assert_allclose(told[2:], change[2:], atol=0.03 * largest)
+
+
+@pytest.mark.parametrize("held", [0.0, 20.0])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_memory_is_found_from_displacements_alone(seed, held):
+    """Friction is right to a hundredth, and displacements to a thousandth, though parameters that displacements don't tell stay apart."""
+    truth, start = memory(seed, 0.15), values(memory(0, 0.0))
+    wanted, seen, given = moved(truth, held)[AT], [], start
+    covariance = 1e-8 * np.eye(len(AT))
+    off = []
+    for _ in range(3):
+        model = memory(0, 0.0)
+        torch.nn.utils.vector_to_parameters(torch.from_numpy(given), model.parameters())
+        found = moved(model, held)
+        ratio = np.log(wanted / found[AT])
+        off.append(np.abs(ratio).max())
+        seen.append(Seen(found, running(given), ratio, covariance))
+        given = fit_memory(start, running, seen, AT, STEP, KT_M)
+    assert off[0] > 0.01 and off[-1] < 1e-3, off
+    right = running(values(truth))[-1]
+    assert abs(running(start)[-1] / right - 1) > 0.02
+    assert running(given)[-1] == pytest.approx(right, rel=0.01)
