@@ -14,7 +14,7 @@ from openmm_cgadv.dynamics import GeneralizedLangevin, Langevin
 from openmm_cgadv.potentials import PairSpec, PotentialSpec
 from openmm_cgadv.training import AdversarialTraining, TrainingDiverged, motion, train
 from openmm_cgadv.training.checkpoint import load_checkpoint
-from openmm_cgadv.training.settle import displacements, settle
+from openmm_cgadv.training.settle import FIRST, displacements, settle
 from openmm_cgadv.training.windows import ReferenceWindows, window_lags
 from openmm_cgadv.trajectory import BeadTrajectory, BeadWriter
 from openmm_cgadv.units import KB
@@ -121,7 +121,7 @@ def test_memory_settles_by_displacements_alone(tmp_path):
 
 def settled_off(training):
     """Largest relative difference of mean squared displacements between rollouts and the reference."""
-    squares = displacements(training, 1, range(10_000, 10_100), lambda done: None)
+    squares = displacements(training, 1, range(10_000, 10_100), 4, lambda done: None)
     found = squares[:, 0].mean(0)[np.array(training.window_steps[1:]) - 1]
     return np.abs(found / msd(training.windows.trajectory, training.lags.numpy()).values() - 1).max()
 
@@ -166,7 +166,7 @@ def test_an_explosion_sends_training_back_to_its_last_good_state(reference, tmp_
 
     def explode_once(*arguments, **options):
         calls.append(1)
-        if len(calls) == 4:
+        if len(calls) == sum(FIRST) + 4:
             raise RuntimeError("rollout exploded at step 3 of 16 in replica 0")
         return original(*arguments, **options)
 

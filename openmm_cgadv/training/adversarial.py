@@ -2,8 +2,7 @@
 
 Friction and memory follow the critic of the motion of beads, and between pairs one of shear waves, but for the size of the
 slowest memory of pairs, which follows diffusion at the end of windows. The potential follows the relative entropy,
-or, with ``potential: adversarial``, a critic of the arrangement of beads. What critics leave of displacements is mended at the
-end (`settle`).
+or, with ``potential: adversarial``, a critic of the arrangement of beads. Before and after, memory is taken from displacements (`settle`).
 """
 
 from __future__ import annotations
@@ -141,7 +140,7 @@ class AdversarialTraining:
 
     @property
     def settles(self) -> bool:
-        """Whether memory follows displacements at the end, where not all is to come from critics."""
+        """Whether memory follows displacements before and after the critics, and not all is to come from them."""
         return self.motion.n_auxiliary > 0 and self.structure is None
 
     @property
@@ -159,9 +158,9 @@ class AdversarialTraining:
         with self.holding(self.average if values is None else values):
             return self.motion.trained(self.entropy.theta(self.phi))
 
-    def memory(self) -> tuple[Tensor, float, Tensor]:
-        """Rates of the averaged memory, their floor, and its friction within the window and at long times (1/ps)."""
-        with self.holding(self.average):
+    def memory(self, values: list[Tensor]) -> tuple[Tensor, float, Tensor]:
+        """Rates of the memory, their floor, and its friction within the window and at long times (1/ps), of values of the parameters."""
+        with self.holding(values):
             felt = torch.cat([self.motion.running_friction(self.lags[-1:]), self.motion.bead_friction()[:, None]], 1)
             return self.motion.rates().clone(), self.motion.floor, felt
 
@@ -177,6 +176,13 @@ class AdversarialTraining:
             finally:
                 for parameter, value in zip(self.parameters, current):
                     parameter.copy_(value)
+
+    @torch.no_grad()
+    def take(self, values: list[Tensor]) -> None:
+        """Go on from other values of the parameters."""
+        for parameter, average, value in zip(self.parameters, self.average, values):
+            parameter.copy_(value)
+            average.copy_(value)
 
     def state_dict(self) -> dict:
         """Everything that the following iterations depend on."""

@@ -19,7 +19,7 @@ from .log import TrainingLog
 from .outcome import Outcome, wander
 from .parameters import TrainedPairParameters, TrainedParameters
 from .schedule import Schedule
-from .settle import settle
+from .settle import begin, settle
 
 MOST_RECOVERIES = 5
 
@@ -119,9 +119,6 @@ class Loop:
                 self._fall("friction, memory, displacements, structure and live validation had settled")
                 self.arrived = True
         if training.iteration == self.schedule.end:
-            slow = slow_memory(*training.memory())
-            if slow is not None:
-                said.append(slow)
             gap = open_gap(course.stretch("margin"), training.pairs) if training.sees_neighbors else None
             if gap is not None:
                 said.append(gap.sentence)
@@ -169,6 +166,9 @@ class Loop:
                 average = settle(training, average, rollouts, lambda done: progress(done, rollouts))
             except RuntimeError as error:
                 self.warnings.append(f"iteration {training.iteration}: memory was not settled: {error}")
+        slow = slow_memory(*training.memory(average))
+        if slow is not None:
+            self.warnings.append(f"iteration {training.iteration}: {slow}")
         parameters = training.averaged(average)
         rests = [training.averaged(rest) for rest in self._rests_taken()]
         return Outcome(
@@ -271,7 +271,8 @@ def train(
 ) -> TrainedParameters | TrainedPairParameters:
     """Train a model; goes on from the last checkpoint in ``directory`` if there is one.
 
-    Learning rates are constant until friction, memory, displacements in windows and the structure, the latter two
+    Friction on single beads begins with a memory that makes displacements those of the reference, see
+    :func:`~openmm_cgadv.training.settle.begin`. Learning rates are constant until friction, memory, displacements in windows and the structure, the latter two
     compared with a part of the reference that training never sees, have stopped changing by more than their own
     scatter, and live validation finds no improvement. Then they fall along a cosine of fixed length. Of the moving averages that were validated along it the last is exported
     whose figures are within their errors as good as the best. Its memory follows displacements in some more rollouts
@@ -304,6 +305,13 @@ def train(
         training.iteration = saved["iteration"]
         loop.load_state_dict(saved["loop"])
     names = training.spec.type_names
+    if saved is None and training.settles and not training.pairs:
+        named = training.averaged().named(names)
+        try:
+            begin(training, lambda: progress(0, loop.schedule.end, named) if progress is not None else None)
+        except RuntimeError as error:
+            loop.warnings.append(f"memory did not follow displacements before the first iteration: {error}")
+            say(loop.warnings[-1])
     log = TrainingLog(directory, [*COLUMNS[:2], *training.averaged().named(names), *COLUMNS[2:]], training.iteration)
     begun = time.monotonic() - log.seconds
     good = (training.iteration, _copy(training.state_dict()), _copy(loop.state_dict()))
@@ -347,11 +355,13 @@ def train(
                 progress(iteration, loop.schedule.end, values)
     finally:
         log.close()
-    end, named = training.iteration, training.averaged().named(names)
+    end, named, warned = training.iteration, training.averaged().named(names), len(loop.warnings)
     outcome = loop.outcome(
         lambda done, total: progress(end + done, end + total, named) if progress is not None else None
     )
     outcome.save(directory)
+    for sentence in loop.warnings[warned:]:
+        say(sentence)
     say(outcome.sentence())
     return outcome.parameters
 

@@ -1,4 +1,4 @@
-"""What is done after the rates of learning have fallen: memory follows displacements while the potential stands still."""
+"""Memory from displacements, with the potential as it is: before the critics begin, and when they are done."""
 
 from __future__ import annotations
 
@@ -16,11 +16,44 @@ from .windows import at_rest
 POINTS = 192
 """Times of a window, at least, at which displacements are seen, if it has as many steps."""
 
+FIRST = 8 * [10]
+"""Rollouts of a window before the critics begin; memory is found after each part of them. Displacements that are off by half are
+right to some percent after three parts."""
+
 LONG = 4
-"""Windows in a rollout: the more there are, the more starts has the longest lag."""
+"""Windows in a rollout at the end: the more there are, the more starts has the longest lag."""
 
 ROUNDS = 2
-"""How often the memory is found; the second time rollouts are those of the first one's."""
+"""Parts of the rollouts at the end; the second are those of what was found after the first."""
+
+STREAM = 1_000_000
+"""Of the random numbers before the critics begin."""
+
+
+@torch.no_grad()
+def begin(training: AdversarialTraining, progress: Callable[[], None]) -> None:
+    """Let the memory that training starts from follow displacements.
+
+    Critics see what is wrong with memory that is far off, but their gradient may lead from bad to worse.
+
+    Parameters
+    ----------
+    training : AdversarialTraining
+        Of friction on single beads.
+    progress : callable
+        Told that a rollout is done.
+
+    Raises
+    ------
+    RuntimeError
+        The model explodes. Its parameters are as they were, then.
+    """
+    given = [parameter.detach().clone() for parameter in training.parameters]
+    with training.holding(given):
+        first = np.cumsum([STREAM, *FIRST]).tolist()
+        follow_displacements(training, list(map(range, first, first[1:])), 1, lambda n: progress())
+        found = [parameter.detach().clone() for parameter in training.parameters]
+    training.take(found)
 
 
 @torch.no_grad()
@@ -48,9 +81,11 @@ def settle(training: AdversarialTraining, values: list[Tensor], rollouts: int, p
         The model explodes.
     """
     with training.holding(values):
-        follow = follow_diffusion if training.pairs else follow_displacements
-        if rollouts:
-            follow(training, rollouts, progress)
+        if rollouts and training.pairs:
+            follow_diffusion(training, rollouts, progress)
+        elif rollouts:
+            first = [rollouts * part // ROUNDS for part in range(ROUNDS + 1)]
+            follow_displacements(training, list(map(range, first, first[1:])), LONG, progress)
         return [parameter.detach().clone() for parameter in training.parameters]
 
 
@@ -67,30 +102,39 @@ def follow_diffusion(training: AdversarialTraining, rollouts: int, progress: Cal
     training.motion.slowest.copy_(torch.stack(sizes[rollouts // 4 :]).mean(0))
 
 
-def follow_displacements(training: AdversarialTraining, rollouts: int, progress: Callable[[int], None]) -> None:
-    """How displacements answer is seen at the values given, and again at what follows from it."""
+def follow_displacements(training: AdversarialTraining, parts: list[range], windows: int, progress: Callable[[int], None]) -> None:
+    """After each part of the rollouts, let memory be what follows from all of them: how displacements answer is seen anew where it has come to.
+
+    Parameters
+    ----------
+    training : AdversarialTraining
+    parts : list of range
+        Numbers of rollouts.
+    windows : int
+        In a rollout.
+    progress : callable
+        Told how many are done.
+    """
     motion, frame, window = training.motion, training.window_steps[1], training.window_steps[-1]
     # All lags are times of the even grid.
     stride = max(one for one in range(1, max(1, window // POINTS) + 1) if frame % one == 0)
     grid = training.dt * torch.arange(0, window + 1, stride, dtype=torch.float64)
     at = np.array(training.window_steps[1:]) // stride - 1
     known = msd(training.windows.trajectory, training.lags.numpy(), stop=training.windows.n_frames)
-    given = [memory_of(motion, kind) for kind in range(motion.n_types)]
-    seen: list[list[Seen]] = [[] for _ in given]
-    starts = [rollouts * part // ROUNDS for part in range(ROUNDS + 1)]
-    for numbers in map(range, starts, starts[1:]):
+    seen: list[list[Seen]] = [[] for _ in range(motion.n_types)]
+    for numbers in parts:
         if len(numbers) < 2:
             continue
-        squares = displacements(training, stride, numbers, progress)
+        squares = displacements(training, stride, numbers, windows, progress)
         running = motion.running_friction(grid).numpy()
-        for kind, start in enumerate(given):
+        for kind in range(motion.n_types):
             wanted = known.blocks[:, kind].mean(0)
             # Rounded coordinates may leave nothing of beads that hardly move.
             told = wanted > 0
             if not told.any():
                 continue
             moved, shown = squares[:, kind].mean(0), squares[:, kind, at[told]]
-            covariance = shrunk(shown / shown.mean(0)) * (1 / len(shown) + LONG * training.lags[-1].item() / known.length)
+            covariance = shrunk(shown / shown.mean(0)) * (1 / len(shown) + windows * training.lags[-1].item() / known.length)
             seen[kind].append(Seen(moved, running[kind], np.log(wanted[told] / shown.mean(0)), covariance))
 
             def running_friction(values: np.ndarray, kind: int = kind) -> np.ndarray:
@@ -98,11 +142,11 @@ def follow_displacements(training: AdversarialTraining, rollouts: int, progress:
                 return motion.running_friction(grid)[kind].numpy()
 
             thermal = training.kT / training.masses[training.types == kind].mean().item()
-            take_memory(motion, kind, fit_memory(start, running_friction, seen[kind], at[told], grid[1].item(), thermal))
+            take_memory(motion, kind, fit_memory(memory_of(motion, kind), running_friction, seen[kind], at[told], grid[1].item(), thermal))
 
 
-def displacements(training: AdversarialTraining, stride: int, numbers: range, progress: Callable[[int], None]) -> np.ndarray:
-    """Mean squared displacements [S, n_types, T] (nm²) over all starts in each of some long rollouts, up to a window's end.
+def displacements(training: AdversarialTraining, stride: int, numbers: range, windows: int, progress: Callable[[int], None]) -> np.ndarray:
+    """Mean squared displacements [S, n_types, T] (nm²) over all starts in each of some rollouts, up to a window's end.
 
     Parameters
     ----------
@@ -111,11 +155,13 @@ def displacements(training: AdversarialTraining, stride: int, numbers: range, pr
         Steps between times.
     numbers : range
         Of the rollouts.
+    windows : int
+        In a rollout.
     progress : callable
         Told how many are done.
     """
     window = training.window_steps[-1]
-    steps = list(range(0, LONG * window + 1, stride))
+    steps = list(range(0, windows * window + 1, stride))
     squares = []
     for n in numbers:
         iteration = training.iteration + 1 + n

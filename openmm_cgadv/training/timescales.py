@@ -4,20 +4,21 @@ The rule, for everything that the experiment file leaves open:
 
 ======================  ==========================================================================================
 window                  1.5 t, where t is the first lag, of 2, 4, 8 … frames, from which on the slope of the mean
-                        squared displacement over [t/2, t] is within 10 % of that over [2t, 4t]: its end shows diffusion;
+                        squared displacement over [t/2, t] is within 8 % of that over [2t, 4t]: its end shows diffusion;
                         3 t of friction between pairs, whose slowest memory shows little in the motion of one bead;
                         memoryless Langevin dynamics, which can only be right past the memory, is judged at the first
                         such lag for 5 %, and at twice that
 lags                    1, 2, 4 … frames up to the window, and its end
 auxiliary variables     one, and another for every factor of eight between frame interval and window
 floor of their rates    2/window: slower memory could not be seen, and would bend the displacement past t by more
-                        than 10 %; 4/window of friction between pairs, the same rate, and three times as much of each
+                        than that; 4/window of friction between pairs, the same rate, and three times as much of each
                         further variable; above them no more than 1/frame interval there, as faster memory can't be
                         told from friction at once
 their initial rates     those of the exponentials that fit the residual forces' correlation best; without forces
                         log-spaced from 4/window to 0.8/frame interval, but no faster than 4/3 ω
 initial friction        what the residual forces of the fit show within a window, ∫⟨δF(0) δF(t)⟩ dt/(3 m kT), but at most
-                        kT/(2 m D), the value without forces, and at least a hundredth of kT/(m D)
+                        kT/(2 m D), the value without forces, and at least a hundredth of kT/(m D); on single beads friction and
+                        memory then follow displacements before the critics begin
 forgetting              2.1/ω, the adjoint's memory of feedback through the forces
 structure               a generated configuration every 13th of a window enters the relative entropy
 ======================  ==========================================================================================
@@ -44,7 +45,7 @@ from ..trajectory import BeadTrajectory
 from ..units import KB
 from .windows import window_lags
 
-DIFFUSIVE = 0.1
+DIFFUSIVE = 0.08
 """Change of the slope of the mean squared displacement, from a lag to four times that, below which motion is diffusive. From a lag
 to twice that it is small, too, where the slope has its maximum: backflow comes after."""
 DIFFUSIVE_MEMORYLESS = 0.05
@@ -288,7 +289,7 @@ def diffusive_lag(moved: Msd, tolerance: float) -> float | None:
     """Lag from which on the motion of all bead types is diffusive (ps), None if that is not reached.
 
     The slope of the mean squared displacement over [t/2, t] is held against that over [2t, 4t], at t and all
-    longer lags, with an allowance of two standard errors of their difference.
+    longer lags, with an allowance of one standard error of their difference.
 
     Parameters
     ----------
@@ -303,7 +304,7 @@ def diffusive_lag(moved: Msd, tolerance: float) -> float | None:
     change = slopes[..., :-2] - slopes[..., 2:]
     error = np.stack([standard_error(change[:, kind]) for kind in range(change.shape[1])])
     error = np.nan_to_num(error) * moved.overlap[3:]
-    allowed = tolerance * np.abs(slopes[..., 2:].mean(0)) + 2 * error
+    allowed = tolerance * np.abs(slopes[..., 2:].mean(0)) + error
     fails = np.flatnonzero((np.abs(change.mean(0)) > allowed).any(0))
     first = fails[-1] + 1 if len(fails) else 0
     return float(moved.lags[first + 1]) if first < change.shape[-1] else None
