@@ -14,7 +14,7 @@ from openmm_cgadv.dynamics import GeneralizedLangevin, Langevin
 from openmm_cgadv.potentials import PairSpec, PotentialSpec
 from openmm_cgadv.training import AdversarialTraining, TrainingDiverged, motion, train
 from openmm_cgadv.training.checkpoint import load_checkpoint
-from openmm_cgadv.training.settle import FIRST, displacements, settle
+from openmm_cgadv.training.settle import FIRST, begin, displacements, settle
 from openmm_cgadv.training.windows import ReferenceWindows, window_lags
 from openmm_cgadv.trajectory import BeadTrajectory, BeadWriter
 from openmm_cgadv.units import KB
@@ -117,6 +117,20 @@ def test_memory_settles_by_displacements_alone(tmp_path):
         with training.holding(given):
             assert learned.bead_friction().item() != pytest.approx(15.0, rel=0.15)
             assert settled_off(training) > 0.06
+
+
+@pytest.mark.parametrize("friction", [4.0, 60.0])
+def test_memory_begins_with_what_displacements_tell(tmp_path, friction):
+    trajectory = free_beads(tmp_path / "beads.h5", GeneralizedLangevin(1, 2, 15.0, rates=(4.0, 40.0)), 1500)
+    training = AdversarialTraining(trajectory, FREE, experiment(friction=friction, window_ps=0.64))
+    assert settled_off(training) > 0.3
+    done = []
+    begin(training, lambda: done.append(1))
+    assert len(done) == sum(FIRST)
+    assert settled_off(training) < 0.05
+    assert training.motion.bead_friction().item() == pytest.approx(15.0, rel=0.15)
+    assert all(torch.equal(one, other) for one, other in zip(training.parameters, training.average))
+    assert not training.phi.any()
 
 
 def settled_off(training):

@@ -145,6 +145,7 @@ def follow_displacements(training: AdversarialTraining, parts: list[range], wind
             take_memory(motion, kind, fit_memory(memory_of(motion, kind), running_friction, seen[kind], at[told], grid[1].item(), thermal))
 
 
+@torch.no_grad()
 def displacements(training: AdversarialTraining, stride: int, numbers: range, windows: int, progress: Callable[[int], None]) -> np.ndarray:
     """Mean squared displacements [S, n_types, T] (nm²) over all starts in each of some rollouts, up to a window's end.
 
