@@ -239,7 +239,7 @@ class Training(Section):
     chains: PositiveInt = 6
     potential: Literal["relative_entropy", "adversarial"] = "relative_entropy"
     """What the potential follows: the reference's averages, or a critic of configurations. With `adversarial` everything comes from
-    critics, and memory does not follow displacements at the end."""
+    critics, and memory follows displacements neither before nor after them."""
     forget_ps: PositiveFloat | None = None
     """Time over which the adjoint forgets the feedback that comes through the forces; from the
     fitted potential when null, 0.07 for water."""

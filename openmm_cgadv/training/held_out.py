@@ -65,6 +65,10 @@ class HeldOut:
 
 def mean_squares(windows: Tensor, types: Tensor, n_types: int) -> Tensor:
     """Mean squared displacements [n_types, lags] (nm²) from the first frame of windows [W, lags + 1, 3]."""
-    squares = (windows[:, 1:] - windows[:, :1]).square().sum(-1)
-    sums = squares.new_zeros([n_types, squares.shape[1]]).index_add_(0, types, squares)
+    return means_by_type((windows[:, 1:] - windows[:, :1]).square().sum(-1), types, n_types)
+
+
+def means_by_type(values: Tensor, types: Tensor, n_types: int) -> Tensor:
+    """Means [n_types, L] of the rows [W, L] of each bead type."""
+    sums = values.new_zeros([n_types, values.shape[1]]).index_add_(0, types, values)
     return sums / torch.bincount(types, minlength=n_types)[:, None]

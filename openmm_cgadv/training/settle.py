@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..analysis.dynamics import msd
 from .adversarial import AdversarialTraining
+from .held_out import means_by_type
 from .response import Seen, fit_memory
 from .windows import at_rest
 
@@ -182,8 +183,7 @@ def squares_over_starts(positions: Tensor, types: Tensor, n_types: int, longest:
         (moved[lag :: max(1, lag // 2)] - moved[: -lag : max(1, lag // 2)]).square_().sum(-1).mean(0)
         for lag in range(1, longest + 1)
     ], 1).double()  # fmt: skip
-    sums = squares.new_zeros([n_types, longest]).index_add_(0, types, squares)
-    return sums / torch.bincount(types, minlength=n_types)[:, None]
+    return means_by_type(squares, types, n_types)
 
 
 def shrunk(rows: np.ndarray) -> np.ndarray:
