@@ -15,6 +15,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ..analysis.dynamics import Msd, msd
 from ..baselines import InitialFit, RelativeEntropy
 from ..config import Experiment
 from ..trajectory import BeadTrajectory
@@ -280,6 +281,12 @@ class AdversarialTraining:
     def reference_growth(self) -> Tensor:
         """The reference's :meth:`growth`; friction without memory, which does not follow it, never reads the windows for it."""
         return torch.stack([self.growth(one.own, one.types) for one in self.windows.spread(WINDOWS)]).mean(0)
+
+    @cached_property
+    def reference_displacements(self) -> Msd:
+        """Mean squared displacements of the reference at the lags of windows, over all starts, which memory follows before and after
+        the critics."""
+        return msd(self.windows.trajectory, self.lags.numpy(), stop=self.windows.n_frames)
 
     def growth(self, windows: Tensor, types: Tensor) -> Tensor:
         """By how much mean squared displacements [n_types] (nm²) grow from half of windows [W, lags + 1, 3], or the last lag before,

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..analysis.dynamics import msd
 from .adversarial import AdversarialTraining
 from .held_out import means_by_type
 from .response import Seen, fit_memory
@@ -121,7 +120,7 @@ def follow_displacements(training: AdversarialTraining, parts: list[range], wind
     stride = max(one for one in range(1, max(1, window // POINTS) + 1) if frame % one == 0)
     grid = training.dt * torch.arange(0, window + 1, stride, dtype=torch.float64)
     at = np.array(training.window_steps[1:]) // stride - 1
-    known = msd(training.windows.trajectory, training.lags.numpy(), stop=training.windows.n_frames)
+    known = training.reference_displacements
     seen: list[list[Seen]] = [[] for _ in range(motion.n_types)]
     for numbers in parts:
         if len(numbers) < 2:
