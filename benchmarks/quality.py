@@ -47,7 +47,7 @@ REFERENCES = {
     "SPC/E 340 K": {"water": "spce", "temperature_K": 340.0, "length_ps": 300},
     "argon 87 K": {"liquid": "argon", "temperature_K": 87.0, "length_ps": 1000},
     "argon-krypton 115 K": {"liquid": "lj_mixture", "temperature_K": 115.0, "length_ps": 1000},
-    "methanol 298 K": {"liquid": "methanol", "temperature_K": 298.15, "length_ps": 400},
+    "methanol 298 K": {"liquid": "methanol", "temperature_K": 298.15, "length_ps": 500},
     "SPC/E 285 K": {"water": "spce", "temperature_K": 285.0, "length_ps": 400},
     "SPC/E 315 K": {"water": "spce", "temperature_K": 315.0, "length_ps": 400},
 }

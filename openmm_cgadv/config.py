@@ -144,7 +144,8 @@ class Potential(Section):
     three_body: bool = True
     three_body_cutoff_nm: PositiveFloat | None = None
     """When null, likewise for 8 neighbours: 0.40 nm for water at 298 K."""
-    radial_functions: PositiveInt = 3
+    radial_functions: PositiveInt | None = None
+    """Of the three-body energy. When null, one for every 0.047 nm of its range, but 3 to 6: 3 for water, 5 for methanol."""
     l_max: Annotated[int, Field(ge=0, le=8)] = 4
     initial: Literal["auto", "force_matching", "boltzmann_inversion"] = "auto"
     """`auto` is force matching where the reference holds forces, else Boltzmann inversion."""

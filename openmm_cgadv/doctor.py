@@ -13,6 +13,7 @@ import openmm
 import torch
 
 from . import __version__, config, kernels
+from .baselines.ranges import LEAST_RADIAL
 from .export import Model
 from .export.system import BACKENDS
 from .potentials import PairSpec, PotentialSpec, ThreeBodySpec
@@ -92,7 +93,7 @@ def _beads() -> Model:
     """Beads like water's, with a potential of the default shape."""
     shape = config.Potential()
     pair = PairSpec((0.25,), 0.7, shape.pair_functions, (1e5,))
-    three_body = ThreeBodySpec.splines(0.25, 0.4, shape.radial_functions, shape.l_max)
+    three_body = ThreeBodySpec.splines(0.25, 0.4, LEAST_RADIAL, shape.l_max)
     spec = PotentialSpec(("W",), pair, three_body)
     return Model(
         spec=spec,

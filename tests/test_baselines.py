@@ -149,6 +149,11 @@ def test_cutoffs_follow_from_the_neighbours_of_a_bead(tmp_path):
     with pytest.raises(ValueError, match="three_body_cutoff_nm: found 1.1, expected at most the pair cutoff"):
         potential_spec(trajectory, config.Potential(three_body_cutoff_nm=1.1))
 
+    # Radial functions are as wide in any liquid; beads without correlations may come as close as 0.05 nm.
+    for cutoff, number in ((0.25, 5), (0.15, 3), (0.45, 6)):
+        assert potential_spec(trajectory, config.Potential(three_body_cutoff_nm=cutoff)).three_body.n_radial == number
+    assert potential_spec(trajectory, config.Potential(radial_functions=2)).three_body.n_radial == 2
+
     few = write(tmp_path / "few.h5", x[:, :40], boxes, [0] * 40, ("A",))
     spec = potential_spec(few, config.Potential())
     assert 0.49 * box[0, 0] < spec.pair.r_cut <= 0.5 * box[0, 0]

@@ -21,6 +21,9 @@ NEIGHBORS = 47
 THREE_BODY_NEIGHBORS = 8
 """The same of the three-body energy: that of water within 0.40 nm."""
 
+RADIAL_WIDTH, LEAST_RADIAL, MOST_RADIAL = 0.047, 3, 6
+"""Share of the range of the three-body energy for each of its radial functions (nm), and how many there are at least and at most."""
+
 FRICTION_NEIGHBORS = 11
 """The same of the friction between pairs: that of water within 0.44 nm."""
 
@@ -121,9 +124,10 @@ def potential_spec(trajectory: BeadTrajectory, settings: config.Potential) -> Po
     core = 6 * CORE_ENERGY * KB * trajectory.temperature / CORE_DEPTH**3
     three_body = None
     if settings.three_body:
-        three_body = ThreeBodySpec.splines(
-            min(r_min), inner, settings.radial_functions, settings.l_max
-        )
+        radial = settings.radial_functions
+        if radial is None:
+            radial = min(max(LEAST_RADIAL, round((inner - min(r_min)) / RADIAL_WIDTH)), MOST_RADIAL)
+        three_body = ThreeBodySpec.splines(min(r_min), inner, radial, settings.l_max)
     pair = PairSpec(r_min, cutoff, settings.pair_functions, (core,) * len(r_min))
     return PotentialSpec(tuple(names), pair, three_body)
 

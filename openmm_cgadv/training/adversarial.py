@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,7 +31,7 @@ from .parameters import TrainedPairParameters, TrainedParameters
 from .structure_critic import StructureCritic
 from .timescales import time_scales
 from .whitened_adam import WhitenedAdam
-from .windows import ReferenceWindows, Windows, at_rest, held_out_start, window_lags
+from .windows import ReferenceWindows, Windows, at_rest, displacement_lags, held_out_start, window_lags
 
 ROLLOUTS = 2
 """Chains that are rolled out in an iteration; more threads than this are left to the critics."""
@@ -284,9 +285,10 @@ class AdversarialTraining:
 
     @cached_property
     def reference_displacements(self) -> Msd:
-        """Mean squared displacements of the reference at the lags of windows, over all starts, which memory follows before and after
-        the critics."""
-        return msd(self.windows.trajectory, self.lags.numpy(), stop=self.windows.n_frames)
+        """Mean squared displacements of the reference, over all starts, which memory follows before and after the critics."""
+        interval = self.windows.trajectory.frame_interval
+        lags = displacement_lags(self.window_steps[-1] // self.window_steps[1])
+        return msd(self.windows.trajectory, interval * np.array(lags), stop=self.windows.n_frames)
 
     def growth(self, windows: Tensor, types: Tensor) -> Tensor:
         """By how much mean squared displacements [n_types] (nm²) grow from half of windows [W, lags + 1, 3], or the last lag before,

@@ -26,6 +26,9 @@ SPREAD = 1.0
 INEXACT = 0.3
 """Error of the response, relative to the change of the displacements."""
 
+PRECISION = 1e-4
+"""Relative change of the sum of squares at which the fit ends."""
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -38,7 +41,7 @@ class Seen:
     running : ndarray [T + 1]
         Running integral of the memory at ``0, h … T h`` with which they moved (1/ps).
     ratio : ndarray [lags]
-        Logarithms of the reference's displacements over theirs, at the lags of windows.
+        Logarithms of the reference's displacements over theirs, at the lags that are compared.
     covariance : ndarray [lags, lags]
         Of their statistical errors.
     """
@@ -89,7 +92,7 @@ def fit_memory(
     seen : list of Seen
         Of one model or several.
     at : ndarray [lags] of int
-        Which of the times ``h, 2 h … T h`` are lags of windows.
+        Which of the times ``h, 2 h … T h`` are the lags that are compared.
     interval : float
         h (ps).
     thermal : float
@@ -110,4 +113,4 @@ def fit_memory(
             parts.append(white @ (one.ratio - relative[at]))
         return np.concatenate(parts)
 
-    return least_squares(residuals, start).x
+    return least_squares(residuals, start, method="lm", ftol=PRECISION).x

@@ -11,7 +11,7 @@ from torch import Tensor
 from .adversarial import AdversarialTraining
 from .held_out import means_by_type
 from .response import Seen, fit_memory
-from .windows import at_rest
+from .windows import at_rest, displacement_lags
 
 POINTS = 192
 """Times of a window, at least, at which displacements are seen, if it has as many steps."""
@@ -60,7 +60,7 @@ def begin(training: AdversarialTraining, progress: Callable[[], None]) -> None:
 def settle(training: AdversarialTraining, values: list[Tensor], rollouts: int, progress: Callable[[int], None]) -> list[Tensor]:
     """Values of the parameters in which memory has followed displacements.
 
-    On each bead, memory takes the values that make displacements at the lags of windows those of the reference, see
+    On each bead, memory takes the values that make displacements in windows those of the reference, see
     :mod:`~openmm_cgadv.training.response`. Between pairs, where no response is known, the size of the slowest follows diffusion at
     the window's end.
 
@@ -119,8 +119,8 @@ def follow_displacements(training: AdversarialTraining, parts: list[range], wind
     # All lags are times of the even grid.
     stride = max(one for one in range(1, max(1, window // POINTS) + 1) if frame % one == 0)
     grid = training.dt * torch.arange(0, window + 1, stride, dtype=torch.float64)
-    at = np.array(training.window_steps[1:]) // stride - 1
     known = training.reference_displacements
+    at = np.array(displacement_lags(window // frame)) * frame // stride - 1
     seen: list[list[Seen]] = [[] for _ in range(motion.n_types)]
     for numbers in parts:
         if len(numbers) < 2:

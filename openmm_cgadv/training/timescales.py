@@ -9,7 +9,7 @@ window                  1.5 t, where t is the first lag, of 2, 4, 8 … frames, 
                         memoryless Langevin dynamics, which can only be right past the memory, is judged at the first
                         such lag for 5 %, and at twice that
 lags                    1, 2, 4 … frames up to the window, and its end
-auxiliary variables     one, and another for every factor of eight between frame interval and window
+auxiliary variables     one, and another for every factor of four between frame interval and window; of eight between pairs
 floor of their rates    2/window: slower memory could not be seen, and would bend the displacement past t by more
                         than that; 4/window of friction between pairs, the same rate, and three times as much of each
                         further variable; above them no more than 1/frame interval there, as faster memory can't be
@@ -25,7 +25,7 @@ structure               a generated configuration every 13th of a window enters 
 
 ω² = ⟨F²⟩/(3 m kT) is the mean curvature that a bead of the fitted potential feels, its Einstein frequency (the
 fastest of the types); D is from the displacement at the window's end. Water at 298 K with a frame every 20 fs
-(ω = 30/ps) gets windows of 1.92 ps, of 3.84 ps for friction between pairs, three auxiliary variables and 0.07 ps of forgetting.
+(ω = 30/ps) gets windows of 1.92 ps, of 3.84 ps for friction between pairs, four auxiliary variables (three between pairs) and 0.07 ps of forgetting.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ SHARE = 1 / 8
 """The same as a share of the reference's length."""
 FRAMES = 20_000
 """Frames, evenly many at every length, that displacements are measured in."""
-OCTAVES_A_VARIABLE = 3
+OCTAVES, OCTAVES_PAIRS = 2, 3
+"""Factors of two between frame interval and window for every auxiliary variable after the first."""
 FLOOR, FLOOR_PAIRS = 2.0, 4.0
 """Lowest rate of auxiliary variables of a bead and of a pair of beads, in units of 1/window."""
 SLOWEST, FASTEST = 4.0, 0.8
@@ -193,7 +194,7 @@ def time_scales(trajectory: BeadTrajectory, fit: InitialFit, experiment: Experim
     if not memoryless:
         number = motion.auxiliary_variables
         if number is None:
-            number = 1 + int(math.log2(lags[-1])) // OCTAVES_A_VARIABLE
+            number = 1 + int(math.log2(lags[-1])) // (OCTAVES_PAIRS if pairs else OCTAVES)
     floor = (FLOOR_PAIRS if pairs else FLOOR) / last if number else 0.0
     free = free_friction(trajectory, moved, last)
     start = 0.5 * free

@@ -37,6 +37,18 @@ def window_lags(frame_interval: float, window: float, memory: bool) -> list[int]
     return [longest // 2, longest]
 
 
+def displacement_lags(longest: int) -> list[int]:
+    """Frames after which displacements are compared, two for every factor of two down from a window's end: what an oscillating memory
+    does shows between the lags of windows.
+
+    Parameters
+    ----------
+    longest : int
+        Frames of a window after its first.
+    """
+    return sorted({round(longest * 2 ** (-k / 2)) for k in range(2 * longest.bit_length())} - {0})
+
+
 def held_out_start(n_frames: int, longest: int) -> int:
     """First frame of the last part of a reference, which training is judged by and never shown.
 
