@@ -114,7 +114,7 @@ def test_quick_run_measures_what_it_says(finished):
     assert metrics["comparison"]["trained, 10 fs"]["timestep_fs"] == 10
     scales = metrics["provenance"]["time_scales"]
     assert scales["lags_ps"] == pytest.approx([0.02, 0.04, 0.08, 0.16, 0.32, 0.4])
-    assert scales["auxiliary_variables"] == 2 and metrics["provenance"]["limits"] == []
+    assert scales["auxiliary_variables"] == 3 and metrics["provenance"]["limits"] == []
     assert metrics["timings"]["all_atom_ns_per_day"] > 0
     assert metrics["timings"]["coarse_grained_ns_per_day"] > 0
     assert set(metrics["timings"]["wall_seconds"]) == set(NAMES) - {"report"}
@@ -125,8 +125,8 @@ def test_quick_runs_model_is_the_trained_one(finished):
     model = cg.load(out / "model.cg")
     initial = cg.load(out / "initial.cg")
     assert len(model.types) == 100 and model.type_names == ("HOH",)
-    # Windows of 20 frames get two auxiliary variables.
-    assert model.drift.shape == (1, 3, 3)
+    # Windows of 20 frames get three auxiliary variables.
+    assert model.drift.shape == (1, 4, 4)
     assert model.masses[0] == pytest.approx(18.015, abs=0.01)
     assert abs(model.theta - initial.theta).max() > 1e-6
     assert model.metrics["validation_rdf_l1"] > 0
