@@ -14,6 +14,7 @@ from openmm_cgadv.dynamics import Langevin
 from openmm_cgadv.dynamics.generalized_langevin import initial_rates
 from openmm_cgadv.potentials import PairSpec, PotentialSpec
 from openmm_cgadv.training.timescales import diffusive_lag, sparse, time_scales
+from openmm_cgadv.training.windows import displacement_lags
 from openmm_cgadv.trajectory import BeadTrajectory, BeadWriter
 from openmm_cgadv.units import KB
 
@@ -112,6 +113,11 @@ def test_sparser_frames_have_fewer_lags_and_fewer_auxiliary_variables(tmp_path):
         numbers.append((len(scales.lags_ps), scales.auxiliary_variables))
     assert numbers == sorted(numbers, reverse=True)
     assert numbers[0][1] == 4 and numbers[-1] == (3, 1)
+
+
+def test_displacements_are_compared_at_two_lags_an_octave_and_at_the_windows_end():
+    assert displacement_lags(1) == [1] and displacement_lags(3) == [1, 2, 3]
+    assert displacement_lags(96) == [1, 2, 3, 4, 6, 8, 12, 17, 24, 34, 48, 68, 96]
 
 
 def test_memoryless_windows_are_past_the_memory(tmp_path):
