@@ -11,6 +11,7 @@ from torch import Tensor
 from .adversarial import AdversarialTraining
 from .held_out import means_by_type
 from .response import Seen, fit_memory
+from .timescales import LEAST_FRICTION
 from .windows import at_rest, displacement_lags
 
 POINTS = 192
@@ -142,7 +143,12 @@ def follow_displacements(training: AdversarialTraining, parts: list[range], wind
                 return motion.running_friction(grid)[kind].numpy()
 
             thermal = training.kT / training.masses[training.types == kind].mean().item()
-            take_memory(motion, kind, fit_memory(memory_of(motion, kind), running_friction, seen[kind], at[told], grid[1].item(), thermal))
+            given = memory_of(motion, kind)
+            take_memory(motion, kind, fit_memory(given, running_friction, seen[kind], at[told], grid[1].item(), thermal))
+            if motion.bead_friction()[kind] < LEAST_FRICTION * training.free_friction[kind]:
+                # Where neighbours alone make diffusion, as in simple liquids, displacements don't tell friction from none, which would
+                # leave the model without a thermostat.
+                take_memory(motion, kind, given)
 
 
 @torch.no_grad()
