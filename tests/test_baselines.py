@@ -149,7 +149,7 @@ def test_cutoffs_follow_from_the_neighbours_of_a_bead(tmp_path):
     with pytest.raises(ValueError, match="three_body_cutoff_nm: found 1.1, expected at most the pair cutoff"):
         potential_spec(trajectory, config.Potential(three_body_cutoff_nm=1.1))
 
-    # Radial functions are as wide in any liquid; beads without correlations may come as close as 0.05 nm.
+    # Radial functions are as wide in any liquid; beads without correlations may come as close as 0.03 nm.
     for cutoff, number in ((0.25, 5), (0.15, 3), (0.45, 6)):
         assert potential_spec(trajectory, config.Potential(three_body_cutoff_nm=cutoff)).three_body.n_radial == number
     assert potential_spec(trajectory, config.Potential(radial_functions=2)).three_body.n_radial == 2

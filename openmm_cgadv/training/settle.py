@@ -12,7 +12,7 @@ from .adversarial import AdversarialTraining
 from .held_out import means_by_type
 from .response import Seen, fit_memory
 from .timescales import LEAST_FRICTION
-from .windows import at_rest, displacement_lags
+from .windows import at_rest
 
 POINTS = 192
 """Times of a window, at least, at which displacements are seen, if it has as many steps."""
@@ -121,7 +121,7 @@ def follow_displacements(training: AdversarialTraining, parts: list[range], wind
     stride = max(one for one in range(1, max(1, window // POINTS) + 1) if frame % one == 0)
     grid = training.dt * torch.arange(0, window + 1, stride, dtype=torch.float64)
     known = training.reference_displacements
-    at = np.array(displacement_lags(window // frame)) * frame // stride - 1
+    at = np.rint(known.lags / grid[1].item()).astype(int) - 1
     seen: list[list[Seen]] = [[] for _ in range(motion.n_types)]
     for numbers in parts:
         if len(numbers) < 2:
