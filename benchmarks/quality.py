@@ -41,6 +41,7 @@ REFERENCES = {
     "SPC/E 298 K": {"water": "spce", "temperature_K": 298.15, "length_ps": 800},
     "SPC/E 298 K, again": {"water": "spce", "temperature_K": 298.15, "length_ps": 1600, "seed": 2},
     "SPC/E 298 K, 2744 molecules": {"water": "spce", "temperature_K": 298.15, "molecules": 2744, "length_ps": 120},
+    "SPC/E 298 K, a frame every 10 fs": {"water": "spce", "temperature_K": 298.15, "length_ps": 400, "frame_interval_fs": 10, "seed": 3},
     "TIP3P 310 K": {"water": "tip3p", "temperature_K": 310.0, "length_ps": 300},
     "TIP4P-Ew 298 K": {"water": "tip4pew", "temperature_K": 298.15, "length_ps": 400},
     "SPC/E 275 K": {"water": "spce", "temperature_K": 275.0, "length_ps": 600},
@@ -53,9 +54,11 @@ REFERENCES = {
 }
 WATER, AGAIN, MANY = "SPC/E 298 K", "SPC/E 298 K, again", "SPC/E 298 K, 2744 molecules"
 """Two runs of the same water, of which one teaches and the other judges, and one that tells what a box does."""
+FINE = "SPC/E 298 K, a frame every 10 fs"
+"""Teaches where frames are 10 or 50 fs apart, which those of the others, 20 fs apart, are not."""
 GENERATED = "a model of SPC/E"
 """The reference that is a run of the model of SOURCE, whose every parameter is known."""
-TRAINED = [name for name in REFERENCES if name not in (AGAIN, MANY, "SPC/E 285 K", "SPC/E 315 K")]
+TRAINED = [name for name in REFERENCES if name not in (AGAIN, MANY, FINE, "SPC/E 285 K", "SPC/E 315 K")]
 
 
 @dataclass(frozen=True)
@@ -153,8 +156,8 @@ def cases() -> list[Case]:
     for length in (25, 50, 100, 200, 800):
         found.append(Case("data", f"{length} ps of reference", WATER,
                           {"dynamics.timestep_fs": 10, "reference.length_ps": length}, judge=AGAIN))  # fmt: skip
-    for interval in (40, 100, 500, 2000):
-        found.append(Case("frames", f"a frame every {interval} fs", WATER,
+    for interval in (10, 50, 100, 500, 2000):
+        found.append(Case("frames", f"a frame every {interval} fs", FINE if interval < 100 else WATER,
                           {"dynamics.timestep_fs": 10, "reference.frame_interval_fs": interval,
                            "production.frame_interval_fs": 20}, judge=AGAIN))  # fmt: skip
     return found
