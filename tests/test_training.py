@@ -142,6 +142,23 @@ def test_memory_never_takes_a_friction_too_small_to_hold_the_temperature(tmp_pat
     assert training.motion.bead_friction().item() >= 30.0
 
 
+def test_chains_hold_the_temperature_without_friction(reference):
+    """However warm a chain has become, its next rollout starts with a kinetic energy of equilibrium, and nothing else of it changes."""
+    training, generator = AdversarialTraining(reference, FREE, experiment(chains=1)), torch.Generator().manual_seed(0)
+    chains, temperatures = training.chains, []
+    for _ in range(400):
+        chains.state[:, :, 0] *= 1.3
+        positions, before = chains.positions.clone(), chains.state.clone()
+        _, after, _ = chains.take([0], generator)
+        temperatures.append(float(training.masses @ after[0, :, 0].square().sum(1) / (3 * BEADS * training.kT)))
+        if torch.equal(chains.positions, positions):
+            velocities = after[0, :, 0] / before[0, :, 0]
+            assert velocities.std() < 1e-12 and torch.equal(after[0, :, 1:], before[0, :, 1:])
+    spread = math.sqrt(2 / (3 * BEADS))
+    assert np.mean(temperatures) == pytest.approx(1.0, abs=4 * spread / math.sqrt(400))
+    assert np.std(temperatures) == pytest.approx(spread, rel=0.15)
+
+
 def settled_off(training):
     """Largest relative difference of mean squared displacements between rollouts and the reference."""
     squares = displacements(training, 1, range(10_000, 10_100), 4, lambda done: None)

@@ -124,7 +124,7 @@ class AdversarialTraining:
         self.optimizer = WhitenedAdam(self.motion.groups(), betas=(0.5, 0.95))
         self.average = [parameter.detach().clone() for parameter in self.parameters]
         self.chains = Chains(
-            self.windows, settings.chains, lambda random: self.motion.start(self.masses, self.kT, random),
+            self.windows, self.masses, settings.chains, lambda random: self.motion.start(self.masses, self.kT, random),
             self.random(-2),
         )  # fmt: skip
 

@@ -20,6 +20,8 @@ class Chains:
     ----------
     reference : ReferenceWindows
         Gives the starting frames.
+    masses : Tensor [N]
+        (Da)
     number : int
         Number of chains.
     state : callable
@@ -28,10 +30,10 @@ class Chains:
     """
 
     def __init__(
-        self, reference: ReferenceWindows, number: int, state: Callable[[torch.Generator], Tensor],
+        self, reference: ReferenceWindows, masses: Tensor, number: int, state: Callable[[torch.Generator], Tensor],
         generator: torch.Generator,
     ):  # fmt: skip
-        self.reference = reference
+        self.reference, self.masses = reference, masses
         self.draw = state
         starts = [(*reference.frame(generator), state(generator)) for _ in range(number)]
         self.positions, self.boxes, self.state = (torch.stack(parts) for parts in zip(*starts))
@@ -41,11 +43,26 @@ class Chains:
         self.positions[chain], self.boxes[chain] = self.reference.frame(generator)
         self.state[chain] = self.draw(generator)
 
+    def warm(self, chain: int, generator: torch.Generator) -> None:
+        """Give a chain another kinetic energy of equilibrium, as a thermostat by rescaling does; velocities keep their directions.
+
+        Where neighbours alone make diffusion, as in simple liquids, friction next to none is right, which takes tens of picoseconds
+        to bring a temperature back.
+        """
+        velocities, drawn = self.state[chain, :, 0], self.draw(generator)[:, 0]
+        velocities *= (self.kinetic(drawn) / self.kinetic(velocities)).sqrt()
+
+    def kinetic(self, velocities: Tensor) -> Tensor:
+        """Kinetic energy (kJ/mol) of velocities [N, 3]."""
+        return 0.5 * (self.masses @ velocities.square()).sum()
+
     def take(self, chosen: list[int], generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Positions, states and boxes of the chosen chains, some of them started again."""
+        """Positions, states and boxes of the chosen chains, with other kinetic energies, some of them started again."""
         for chain in chosen:
             if torch.rand(1, generator=generator).item() < RENEWAL:
                 self.start(chain, generator)
+            else:
+                self.warm(chain, generator)
         return self.positions[chosen], self.state[chosen], self.boxes[chosen]
 
     def put(self, chosen: list[int], positions: Tensor, state: Tensor) -> None:
