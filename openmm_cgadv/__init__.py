@@ -19,6 +19,7 @@ _PUBLIC = {
     "bulk_model": "openmm_cgadv.bulk",
     "H5MDReporter": "openmm_cgadv.reporters",
     "AnalysisReporter": "openmm_cgadv.reporters",
+    "VelocityRescaling": "openmm_cgadv.thermostat",
     "run_production": "openmm_cgadv.production",
     "load_experiment": "openmm_cgadv.config",
     "Experiment": "openmm_cgadv.config",

@@ -23,6 +23,7 @@ from . import kernels, openmm_plugin
 from .export import Model
 from .export.bundle import ARRAYS
 from .export.system import choose_backend
+from .thermostat import VelocityRescaling, is_needed
 from .trajectory import BeadWriter
 from .units import KB, plain
 
@@ -40,6 +41,8 @@ FAILED = "the simulation failed at step"
 """What integrators of the plugin say of a step that they can't make; it leaves beads where they were."""
 HOT = 5.0
 """A kinetic temperature that many times too high means that the run explodes."""
+RESCALING = 0.1
+"""Time between changes by the thermostat that a model gets whose friction is none (ps)."""
 SMALL = 2000
 """Up to so many beads, the threads of OpenMM's CPU platform cost more than they save."""
 STATE_COLUMNS = ("time_ps", "potential_energy_kJ_per_mol", "temperature_K", "ns_per_day")
@@ -308,6 +311,8 @@ class _Run:
         self.total = int(arguments["length"] / self.interval + 1e-6)
         self.seconds = {"equilibration": 0.0, "production": 0.0}
         self.masses = model.masses[model.types]
+        self.rescale_every = max(1, round(RESCALING / self.interval))
+        self.thermostat = VelocityRescaling(steps, model, seed=arguments["seed"]) if is_needed(model) else None
         whole = arguments["equilibration"] + self.total * self.interval
         self.report = lambda done: progress(done, whole) if progress is not None else None
         self.trajectory = directory / f"trajectory.{arguments['trajectory_format']}"
@@ -418,12 +423,18 @@ class _Run:
         elif cause:
             raise openmm.OpenMMException(cause)
         else:
+            self._hold_temperature(v, round(begun / self.interval) + 1)
             return state, temperature
         raise ProductionExploded(
             f"{self.directory}: the run exploded, {when}: {found}; likely the time step of "
             f"{self.arguments['timestep'] * 1e3:g} fs is too long for this potential, or the "
             "potential is not trained yet"
         )
+
+    def _hold_temperature(self, velocities: np.ndarray, frame: int) -> None:
+        """Rescale velocities [N, 3] (nm/ps), if it is time at this frame, where friction does not hold the temperature."""
+        if self.thermostat is not None and frame % self.rescale_every == 0:
+            self.thermostat.rescale(self.context, velocities, self.rescale_every * self.interval, frame)
 
     def _friction_stress(self) -> np.ndarray | None:
         """Of friction between beads [3, 3] (kJ/mol), averaged since the last call; None without it."""

@@ -68,7 +68,7 @@ class H5MDReporter:
         temperature=None,
     ):
         self.path = Path(path)
-        self.interval = _checked_interval(interval)
+        self.interval = checked_interval(interval)
         self.model = model
         self.velocities = velocities
         self.temperature = (
@@ -83,7 +83,7 @@ class H5MDReporter:
     def describeNextReport(self, simulation) -> dict:
         """What OpenMM is asked for, and in how many steps."""
         include = ["positions", "velocities"] if self.velocities else ["positions"]
-        request = _next_report(simulation, self.interval, include)
+        request = next_report(simulation, self.interval, include)
         if self._append and self._writer is None:
             self._continue(simulation, simulation.currentStep + request["steps"])
         return request
@@ -195,7 +195,7 @@ class AnalysisReporter:
         self, path: str | os.PathLike | None, interval: int, model: Model, window: int = 1000
     ):
         self.path = None if path is None else Path(path)
-        self.interval = _checked_interval(interval)
+        self.interval = checked_interval(interval)
         if int(window) != window or window < 10:
             raise ValueError(f"window: found {window}, expected a whole number, 10 or more")
         self.window = int(window)
@@ -211,7 +211,7 @@ class AnalysisReporter:
 
     def describeNextReport(self, simulation) -> dict:
         """What OpenMM is asked for, and in how many steps."""
-        return _next_report(simulation, self.interval, ["positions"])
+        return next_report(simulation, self.interval, ["positions"])
 
     def report(self, simulation, state) -> None:
         """Take a configuration, and measure when a window is full."""
@@ -339,13 +339,15 @@ class _Stretch:
         return self.cells[frames]
 
 
-def _checked_interval(interval) -> int:
+def checked_interval(interval) -> int:
+    """Time steps between reports."""
     if int(interval) != interval or interval < 1:
         raise ValueError(f"interval: found {interval}, expected a whole number of steps, 1 or more")
     return int(interval)
 
 
-def _next_report(simulation, interval: int, include: list[str]) -> dict:
+def next_report(simulation, interval: int, include: list[str]) -> dict:
+    """What OpenMM is asked for, and in how many steps."""
     steps = interval - simulation.currentStep % interval
     return {"steps": steps, "periodic": False, "include": include}
 

@@ -178,14 +178,16 @@ class Model:
 
     @property
     def friction(self) -> np.ndarray:
-        """Effective friction 1/(A⁻¹)_00 of each bead type [n_types] (1/ps).
+        """Effective friction ∫K dt of each bead type [n_types] (1/ps).
 
         With pair friction, which is a function of distance (:meth:`PairFrictionParameters.friction`),
         that of a bead among the neighbours of the configuration, if they move independently of it.
         """
         if self.pair_friction is not None:
             return self.pair_friction.bead_friction(self.neighborhood).numpy()
-        return 1.0 / np.linalg.inv(self.drift)[:, 0, 0]
+        instant, memory = self.drift[:, 0, 0], self.drift[:, 1:, 1:]
+        # 1/(A⁻¹)_00, which has a value where there is no friction at all, too.
+        return instant - np.einsum("tk,tk->t", self.drift[:, 0, 1:], np.linalg.solve(memory, self.drift[:, 1:, :1])[..., 0])
 
     @property
     def conserves_momentum(self) -> bool:

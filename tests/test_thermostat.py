@@ -1,0 +1,123 @@
+"""Velocity rescaling gives the canonical distribution of the kinetic energy, forgets it in its time, and is there where friction is not."""
+
+from dataclasses import replace
+
+import numpy as np
+import openmm
+import pytest
+from openmm import app, unit
+from scipy import stats
+from test_export import make_model, make_pair_model, quiet
+
+from openmm_cgadv import BeadTrajectory, VelocityRescaling, production, run_production
+from openmm_cgadv.thermostat import is_needed
+from openmm_cgadv.units import KB
+
+SHORT = dict(length=4.0, equilibration=0.5, frame_interval=0.02)
+BEADS = 20
+
+
+def free(model, **settings):
+    """A simulation without forces or friction, whose kinetic energy the thermostat alone changes, and that energy over time."""
+    system = openmm.System()
+    for mass in model.masses[model.types]:
+        system.addParticle(mass)
+    simulation = app.Simulation(model.topology, system, openmm.VerletIntegrator(0.02), openmm.Platform.getPlatform("Reference"))
+    simulation.context.setPositions(model.positions)
+    simulation.reporters.append(VelocityRescaling(5, model, **settings))
+    return simulation
+
+
+def kinetic(simulation):
+    return simulation.context.getState(energy=True).getKineticEnergy().value_in_unit(unit.kilojoule_per_mole)
+
+
+def without_friction(model, friction=0.01):
+    return replace(model, drift=np.broadcast_to([[friction]], [len(model.masses), 1, 1]).copy(), equation="langevin")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return quiet(make_model(n_types=2, n=BEADS, memory=0))
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_kinetic_energy_is_canonical(model, seed):
+    simulation, found = free(model, temperature=200 * unit.kelvin, seed=seed), []
+    simulation.context.setVelocitiesToTemperature(200.0, seed)
+    for _ in range(1500):
+        simulation.step(100)
+        found.append(kinetic(simulation))
+    expected = stats.gamma(1.5 * BEADS, scale=KB * 200.0)
+    assert stats.kstest(found, expected.cdf).pvalue > 0.001
+    assert np.var(found) == pytest.approx(expected.var(), rel=0.25)
+
+
+def test_kinetic_energy_is_forgotten_in_its_time(model):
+    """On average it comes back exponentially, and no velocity turns."""
+    simulation, mean = free(model), 1.5 * BEADS * KB * model.temperature
+    simulation.context.setVelocitiesToTemperature(model.temperature, 1)
+    velocities = simulation.context.getState(velocities=True).getVelocities(asNumpy=True)
+    hot = np.sqrt(4 * mean / kinetic(simulation))
+    times, found = [25, 50, 100], []
+    for _ in range(200):
+        simulation.context.setVelocities(hot * velocities)
+        before, row = 0, []
+        for time in times:
+            simulation.step(time - before)
+            row.append(kinetic(simulation))
+            before = time
+        found.append(row)
+    after = simulation.context.getState(velocities=True).getVelocities(asNumpy=True)
+    ratio = np.asarray(after / velocities)
+    assert np.ptp(ratio) < 1e-6 and ratio[0, 0] > 0
+    expected = mean * (1 + 3 * np.exp(-0.02 * np.array(times)))
+    errors = np.std(found, axis=0) / np.sqrt(len(found))
+    assert np.all(np.abs(np.mean(found, axis=0) - expected) < 4 * errors)
+    assert np.all(errors < 0.03 * expected)
+
+
+def test_beads_at_rest_together_have_three_degrees_of_freedom_less():
+    model = make_pair_model(n=BEADS)
+    assert model.conserves_momentum
+    simulation, found = free(model, temperature=300.0), []
+    simulation.context.setVelocitiesToTemperature(300.0, 1)
+    for _ in range(1500):
+        simulation.step(100)
+        found.append(kinetic(simulation))
+    assert np.mean(found) == pytest.approx(1.5 * (BEADS - 1) * KB * 300.0, rel=0.02)
+
+
+def test_wrong_arguments_are_refused(model):
+    for interval in (0, 2.5):
+        with pytest.raises(ValueError, match="interval: found"):
+            VelocityRescaling(interval, model)
+    with pytest.raises(ValueError, match="temperature: found -5 K, expected more than 0"):
+        VelocityRescaling(5, model, temperature=-5 * unit.kelvin)
+
+
+def test_models_with_friction_need_none(model):
+    assert not is_needed(model) and is_needed(without_friction(model)) and not is_needed(make_pair_model(n=BEADS))
+
+
+def test_production_without_friction_comes_to_its_temperature_and_goes_on_bit_for_bit(tmp_path, monkeypatch):
+    model = without_friction(quiet(make_model(n=64)), 0.0)
+    monkeypatch.setattr(production, "CHECKPOINT_SECONDS", -1.0)
+
+    def stop(done, total):
+        if done > 2.99:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_production(model, tmp_path / "a", **SHORT, progress=stop)
+    parts = run_production(model, tmp_path / "a", **SHORT)
+    whole = run_production(model, tmp_path / "b", **SHORT)
+    with BeadTrajectory.open(parts.beads) as a, BeadTrajectory.open(whole.beads) as b:
+        np.testing.assert_array_equal(a.positions(), b.positions())
+    long = run_production(model, tmp_path / "c", length=100.0, equilibration=5.0, frame_interval=0.1)
+    with BeadTrajectory.open(long.beads) as trajectory:
+        v = trajectory.velocities()
+    temperature = (model.masses[0] * v**2).sum(axis=(1, 2)) / (3 * 64 * KB)
+    spread = model.temperature * np.sqrt(2 / (3 * 64))
+    assert temperature.mean() == pytest.approx(model.temperature, abs=5 * spread * np.sqrt(2 * 2.0 / 100.0))
+    assert temperature.std() == pytest.approx(spread, rel=0.3)
