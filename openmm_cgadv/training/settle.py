@@ -146,8 +146,7 @@ def follow_displacements(training: AdversarialTraining, parts: list[range], wind
             given = memory_of(motion, kind)
             take_memory(motion, kind, fit_memory(given, running_friction, seen[kind], at[told], grid[1].item(), thermal))
             if motion.bead_friction()[kind] < LEAST_FRICTION * training.free_friction[kind]:
-                # Where neighbours alone make diffusion, as in simple liquids, displacements don't tell friction from none, which would
-                # leave the model without a thermostat.
+                # Where neighbours alone make diffusion, as in simple liquids, displacements don't tell friction from none.
                 take_memory(motion, kind, given)
 
 

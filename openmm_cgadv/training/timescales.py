@@ -17,7 +17,7 @@ floor of their rates    2/window: slower memory could not be seen, and would ben
 their initial rates     those of the exponentials that fit the residual forces' correlation best; without forces
                         log-spaced from 4/window to 0.8/frame interval, but no faster than 4/3 ω
 initial friction        what the residual forces of the fit show within a window, ∫⟨δF(0) δF(t)⟩ dt/(3 m kT), but at most
-                        kT/(2 m D), the value without forces, and at least a hundredth of kT/(m D); on single beads friction and
+                        kT/(2 m D), the value without forces, and at least a thousandth of kT/(m D); on single beads friction and
                         memory then follow displacements before the critics begin
 forgetting              2.1/ω, the adjoint's memory of feedback through the forces
 structure               a generated configuration every 13th of a window enters the relative entropy
@@ -66,7 +66,7 @@ SLOWEST, FASTEST = 4.0, 0.8
 """Initial rates, in units of 1/window and 1/frame interval."""
 FASTEST_OMEGA, LEAST_OMEGA = 4 / 3, 1 / 4
 """The fastest initial rate is at most and at least this (ω)."""
-LEAST_FRICTION = 0.01
+LEAST_FRICTION = 0.001
 """Least friction to start from, as a share of kT/(m D)."""
 FORGET = 2.1
 """(1/ω)"""
