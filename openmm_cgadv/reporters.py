@@ -141,7 +141,7 @@ class H5MDReporter:
             types,
             self.model.type_names,
             self.temperature,
-            self.interval * _timestep(simulation),
+            self.interval * timestep_of(simulation),
             {"first_step": first_step},
             velocities=self.velocities,
         )
@@ -223,7 +223,7 @@ class AnalysisReporter:
             # The simulation was set to another state, from which displacements begin anew.
             self._begin()
         self._step = simulation.currentStep
-        self._frame_interval = self.interval * _timestep(simulation)
+        self._frame_interval = self.interval * timestep_of(simulation)
         positions, box = _configuration(state)
         if len(self._frames) % RDF_EVERY == 0:
             self._count(positions, box)
@@ -358,7 +358,8 @@ def _configuration(state) -> tuple[np.ndarray, np.ndarray]:
     return positions, state.getPeriodicBoxVectors(asNumpy=True)._value
 
 
-def _timestep(simulation) -> float:
+def timestep_of(simulation) -> float:
+    """(ps)"""
     return simulation.integrator.getStepSize().value_in_unit(unit.picosecond)
 
 

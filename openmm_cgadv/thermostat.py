@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from openmm import unit
 
-from .reporters import checked_interval, next_report
+from .reporters import checked_interval, next_report, timestep_of
 from .units import KB, plain
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class VelocityRescaling:
 
     def report(self, simulation, state) -> None:
         """Rescale the velocities of the simulation."""
-        elapsed = self.interval * simulation.integrator.getStepSize().value_in_unit(unit.picosecond)
+        elapsed = self.interval * timestep_of(simulation)
         self.rescale(simulation.context, state.getVelocities(asNumpy=True)._value, elapsed, simulation.currentStep)
 
     def rescale(self, context: openmm.Context, velocities: np.ndarray, elapsed: float, number: int) -> None:

@@ -82,16 +82,22 @@ def test_other_arguments_are_refused(finished):
         run_production(other, directory, **SHORT)
 
 
-def test_interrupted_run_goes_on(tmp_path, monkeypatch):
-    model = quiet(make_model(n=64))
-    monkeypatch.setattr(production, "CHECKPOINT_SECONDS", -1.0)
+def interrupt(model, directory):
+    """Stop a run before its end."""
 
     def stop(done, total):
         if done > 2.99:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_production(model, tmp_path / "a", **SHORT, progress=stop)
+        run_production(model, directory, **SHORT, progress=stop)
+
+
+def test_interrupted_run_goes_on(tmp_path, monkeypatch):
+    model = quiet(make_model(n=64))
+    monkeypatch.setattr(production, "CHECKPOINT_SECONDS", -1.0)
+
+    interrupt(model, tmp_path / "a")
     assert (tmp_path / "a" / "checkpoint.npz").exists()
     seen = []
     run = run_production(model, tmp_path / "a", **SHORT, progress=lambda done, _: seen.append(done))

@@ -8,17 +8,17 @@ import pytest
 from openmm import app, unit
 from scipy import stats
 from test_export import make_model, make_pair_model, quiet
+from test_production import SHORT, interrupt
 
 from openmm_cgadv import BeadTrajectory, VelocityRescaling, production, run_production
 from openmm_cgadv.thermostat import is_needed
 from openmm_cgadv.units import KB
 
-SHORT = dict(length=4.0, equilibration=0.5, frame_interval=0.02)
 BEADS = 20
 
 
 def free(model, **settings):
-    """A simulation without forces or friction, whose kinetic energy the thermostat alone changes, and that energy over time."""
+    """A simulation without forces or friction, whose kinetic energy the thermostat alone changes."""
     system = openmm.System()
     for mass in model.masses[model.types]:
         system.addParticle(mass)
@@ -103,13 +103,7 @@ def test_models_with_friction_need_none(model):
 def test_production_without_friction_comes_to_its_temperature_and_goes_on_bit_for_bit(tmp_path, monkeypatch):
     model = without_friction(quiet(make_model(n=64)), 0.0)
     monkeypatch.setattr(production, "CHECKPOINT_SECONDS", -1.0)
-
-    def stop(done, total):
-        if done > 2.99:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run_production(model, tmp_path / "a", **SHORT, progress=stop)
+    interrupt(model, tmp_path / "a")
     parts = run_production(model, tmp_path / "a", **SHORT)
     whole = run_production(model, tmp_path / "b", **SHORT)
     with BeadTrajectory.open(parts.beads) as a, BeadTrajectory.open(whole.beads) as b:
