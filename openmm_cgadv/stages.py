@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -9,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .analysis.report import read_training_log
 from .baselines import InitialFit, fit_initial
 from .config import Experiment
 from .export import Model, load, save_bundle
@@ -178,7 +178,7 @@ def build_model(
 
 def export(project: Project, _) -> None:
     train_directory = project.directory / "train"
-    metrics = _last_validation(train_directory / "log.csv")
+    metrics = json.loads((train_directory / "outcome.json").read_text()).get("figures", {})
     with BeadTrajectory.open(project.directory / BEADS) as trajectory:
         fit = InitialFit.load(project.directory / "fit")
         for name, bundle, known in (
@@ -188,16 +188,6 @@ def export(project: Project, _) -> None:
             parameters = _load_parameters(train_directory / name)
             model = build_model(project.experiment, trajectory, fit, parameters, known)
             save_bundle(model, project.directory / bundle)
-
-
-def _last_validation(path: Path) -> dict[str, float]:
-    """The last live validation in a training log."""
-    curves = read_training_log(path)
-    return {
-        name: float(values[-1])
-        for name, (_, values) in curves.items()
-        if name.startswith("validation")
-    }
 
 
 def simulate(project: Project, _) -> dict:

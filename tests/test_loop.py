@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from test_training import FREE, experiment, free_beads
@@ -76,22 +77,51 @@ def test_a_critic_that_has_collapsed_begins_anew(reference, tmp_path, hasty):
     assert json.loads((tmp_path / "outcome.json").read_text())["warnings"][0].endswith(said[0])
 
 
-def test_a_gradient_of_noise_is_said_and_ends_the_constant_rates(reference, tmp_path, hasty):
-    training = begun(reference, friction=90.0, iterations=60)
-    last = []
-
-    def confused(gradient):
-        # Every second one takes back what the one before asked for: pure chance looks steady too often in so few iterations.
-        if last:
-            return -last.pop()
-        last.append(torch.randn_like(gradient))
-        return last[0]
-
-    training.motion.log_friction.register_hook(confused)
+def test_a_gradient_of_noise_is_said(reference, tmp_path, monkeypatch):
+    # Displacements would mend friction that critics can't.
+    for name in ("begin", "settle"):
+        monkeypatch.setattr(loop, name, lambda training, *rest: rest[0])
+    monkeypatch.setattr(schedule, "FALL", 4)
+    monkeypatch.setattr(course, "STRETCH", 100)
+    training = AdversarialTraining(reference, FREE, experiment(friction=90.0, iterations=104))
+    generator = torch.Generator().manual_seed(1)
+    for parameter in training.motion.parameters():
+        parameter.register_hook(lambda gradient: torch.randn(gradient.shape, generator=generator, dtype=gradient.dtype))
     said = []
     train(training, tmp_path, warn=said.append)
     assert any("the gradient is noise" in sentence for sentence in said)
-    assert json.loads((tmp_path / "outcome.json").read_text())["iterations"] < 60
+    assert "the gradient is noise" in json.loads((tmp_path / "outcome.json").read_text())["warnings"][-1]
+
+
+def test_beads_that_freeze_are_found_by_what_they_do(reference, tmp_path):
+    bound = replace(FREE, theta=np.array([0.0, 0.0, -60.0, -60.0, 0.0, 0.0]))
+    settings = experiment("langevin", friction=15.0, iterations=16, chains=2, window_ps=0.64)
+    said = []
+    train(AdversarialTraining(reference, bound, settings), tmp_path, warn=said.append)
+    assert said[0].startswith("the chains froze: beads move 0.1")
+
+
+def test_memory_that_live_validation_finds_worse_is_not_exported(reference, tmp_path):
+    """What follows displacements at the end is measured once more, and exported only if that is not worse."""
+
+    def trained(name, worse):
+        def validate(parameters, iteration):
+            off = 0.2 if worse and iteration > 20 else 0.01
+            return {"validation_diffusion_deviation": off, "validation_diffusion_deviation_stderr": 0.02}
+
+        training = AdversarialTraining(reference, FREE, experiment(friction=15.0, iterations=20))
+        found = train(training, tmp_path / name, validate=validate)
+        return found, json.loads((tmp_path / name / "outcome.json").read_text())
+
+    found, outcome = trained("good", False)
+    assert outcome["exported"] > 20 and outcome["figures"]["validation_diffusion_deviation"] == 0.01
+    assert "memory followed displacements" in outcome["sentence"]
+    last = (tmp_path / "good" / "log.csv").read_text().splitlines()[-1].split(",")
+    assert int(last[0]) == outcome["exported"]
+    kept, worse = trained("worse", True)
+    assert worse["exported"] == 20 and worse["figures"]["validation_diffusion_deviation"] == 0.01
+    assert "stays as it was at iteration 20" in worse["warnings"][-1]
+    assert torch.equal(found.theta, kept.theta) and not torch.equal(found.drift, kept.drift)
 
 
 def test_a_chain_that_froze_starts_again_from_the_reference(reference, tmp_path, monkeypatch):

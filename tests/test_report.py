@@ -50,8 +50,8 @@ def measured(tmp_path_factory):
 def log(tmp_path):
     path = tmp_path / "log.csv"
     lines = ["iteration,seconds,friction,dynamics_critic_loss,validation_rdf_l1,"
-             "validation_diffusion,validation_diffusion_stderr"]
-    lines += [f"{k},{k / 3},{20 - k / 10},{1.4 - k / 1000}," + (f"{1 / k:.3f},2e-5,1e-6"
+             "validation_diffusion_deviation,validation_diffusion_deviation_stderr"]
+    lines += [f"{k},{k / 3},{20 - k / 10},{1.4 - k / 1000}," + (f"{1 / k:.3f},0.02,0.01"
                                                              if k % 10 == 0 else ",,")
               for k in range(1, 41)]
     path.write_text("\n".join(lines) + "\n")
@@ -177,13 +177,11 @@ def test_bands_of_the_figures_are_the_bars(full, monkeypatch):
         assert at.min() == pytest.approx(1 - allowed) and at.max() == pytest.approx(1 + allowed)
 
     x, none = np.arange(3.0), np.zeros(3)
-    live = {name: (x, none, none) for name in ("diffusion_cm2_per_s", "msd", "rdf_l1", "adf_l1", "vacf_rms")}
+    live = {name: (x, none, none) for name in ("diffusion", "msd", "rdf_l1", "adf_l1", "vacf_rms")}
     panels = plots.validation(live, m, full.noise_floor).axes
     for name, panel in zip(live, panels):
-        figure, d = name.removesuffix("_cm2_per_s"), m["diffusion_cm2_per_s"]
-        allowed = verdict.bar(figure, m, full.noise_floor)
-        low, high = {"diffusion": (1e5 * d * (1 - allowed), 1e5 * d * (1 + allowed)),
-                     "msd": (-allowed, allowed)}.get(figure, (0.0, allowed))
+        allowed = verdict.bar(name, m, full.noise_floor)
+        low, high = -allowed if name in ("diffusion", "msd") else 0.0, allowed
         band = bands(panel)[0]
         assert (band.y0, band.y1) == (pytest.approx(low), pytest.approx(high))
 

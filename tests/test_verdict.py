@@ -249,9 +249,12 @@ def test_steadiness_tells_held_out_windows_wandering_and_scatter():
         "wander": {"friction_HOH": {"value": 24.0, "stderr": 0.25}, "potential_HOH-HOH": {"stderr": 0.005}},
         "validated": [{"iteration": k, "validation_diffusion": d, "validation_diffusion_stderr": 0.02e-5}
                       for k, d in enumerate((2.3e-5, 2.4e-5, 2.5e-5))],
+        "figures": {"validation_diffusion_deviation": -0.012, "validation_diffusion_deviation_stderr": 0.02,
+                    "validation_msd": 0.024},
     })  # fmt: skip
     assert "0.990 at 0.1 ps, 1.080 ± 0.030 at 1 ps" in told[0]
     assert "friction of HOH wandered by 0.25 about 24/ps" in told[1]
     assert "pair potential of HOH-HOH wandered by 0.005 kT" in told[2]
     assert "scatters by 4.2 %, of which their own runs explain 0.83 %" in told[3]
+    assert "exported, from all-atom: D −1.2 % ± 2 %, the worst mean squared displacement +2.4 %" in told[4]
     assert verdict.steadiness({}) == []

@@ -432,7 +432,7 @@ def validation(curves: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]], ref
     Parameters
     ----------
     curves : dict
-        ``{figure: (iterations, values, standard errors)}``, named as in `metrics`.
+        ``{figure: (iterations, values, standard errors)}``, named as in `metrics`; "diffusion" and "msd" relative to all-atom.
     reference, floor : dict
         Figures of the reference and its noise floor.
     """
@@ -442,17 +442,12 @@ def validation(curves: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]], ref
         figure = Figure(figsize=(WIDTH, 2.7 * rows))
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for axis, (name, (x, y, error)) in zip(axes, curves.items()):
-            scale = 1e5 if name == "diffusion_cm2_per_s" else 1.0
-            axis.errorbar(x, y * scale, error * scale if error.any() else None, color=TRAINED,
+            axis.errorbar(x, y, error if error.any() else None, color=TRAINED,
                           marker="o", ms=3, capsize=2, elinewidth=0.9)
             known = reference.get(name)
             if known is not None:
-                axis.axhline(known * scale, color=REFERENCE, lw=1, label="all-atom")
-                if name == "diffusion_cm2_per_s":
-                    t = bar("diffusion", reference, floor)
-                    axis.axhspan(known * scale * (1 - t), known * scale * (1 + t), color=BAND,
-                                 lw=0, label=f"bar ± {100 * t:.2g} %")
-            if name == "msd":
+                axis.axhline(known, color=REFERENCE, lw=1, label="all-atom")
+            if name in ("msd", "diffusion"):
                 t = bar(name, reference, floor)
                 axis.axhline(0, color=REFERENCE, lw=1, label="all-atom")
                 axis.axhspan(-t, t, color=BAND, lw=0, label="bar")
@@ -510,7 +505,7 @@ def cost(descents, titles: dict[str, str]) -> str:
 
 VALIDATION_TITLES = {
     "msd": "MSD: largest relative deviation",
-    "diffusion_cm2_per_s": "diffusion / 10⁻⁵ cm² s⁻¹", "rdf_l1": "g(r): relative difference",
+    "diffusion": "D: relative deviation", "rdf_l1": "g(r): relative difference",
     "adf_l1": "angles: difference", "vacf_rms": "VACF: rms difference",
     "temperature_K": "temperature / K",
     "transverse_current_difference": "longest shear wave: largest difference",

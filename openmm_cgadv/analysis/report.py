@@ -148,7 +148,8 @@ class ReportInput:
     training_log : path, optional
         CSV with a column ``iteration`` and named curves, with empty cells where a curve has no
         point. Columns ``validation_...`` are figures of live validation, named as in `metrics`
-        (units may be left out: ``validation_diffusion``), with errors in ``..._stderr``.
+        with errors in ``..._stderr``; diffusion as ``validation_diffusion_deviation``, relative to all-atom in the same
+        range of lags.
     timings : Timings
     findings : list of Finding
         Every figure of the trained model against its bar, in words; from `verdict.judgement`.
@@ -779,10 +780,10 @@ def _sort_curves(log):
         name = column.replace("/", "_")
         if name.startswith(VALIDATION):
             figure = name[len(VALIDATION):]
-            if not figure.endswith(("_stderr", "_deviation")):
+            # Runs are too short for the lags that D of the report is fitted to, so D is compared with all-atom in their own.
+            if figure != "diffusion" and not figure.endswith("_stderr"):
                 errors = dict(zip(*log.get(f"{column}_stderr", ((), ()))))
-                figure = {"diffusion": "diffusion_cm2_per_s",
-                          "temperature": "temperature_K"}.get(figure, figure)
+                figure = {"diffusion_deviation": "diffusion", "temperature": "temperature_K"}.get(figure, figure)
                 live[figure] = (x, y, np.array([errors.get(i, 0.0) for i in x]))
         elif not any(word in name for word in NOT_DRAWN):
             title = next((title for title, words in TRAINING_PANELS

@@ -25,6 +25,9 @@ about twice the error of the whole."""
 LONGEST_LAG = 100.0
 """Longest lag, ps, whose mean squared displacement is judged."""
 
+FROZEN = 0.2
+"""Part of the displacement of all-atom at the longest lag, below which beads are not those of a liquid."""
+
 SURE = 2.0
 """Standard errors of the run itself by which a bar has to be missed to be sure."""
 
@@ -282,6 +285,12 @@ def displacements(run: dict, reference: dict, settings: Settings) -> Finding:
     if not at:
         return _not_known(here, "The mean squared displacement", run, "msd_ratio")
     lag, lags = worst_lag(at), list(at)
+    if at[lags[-1]].found < FROZEN - 1:
+        return _told(here, (
+            f"Beads hardly move: their mean squared displacement at {lags[-1]:g} ps is {_percent(1 + at[lags[-1]].found)} of "
+            "all-atom"), (
+            "the model froze or crystallized; a potential of more training.iterations or a longer reference, or less "
+            "dynamics.initial_friction_per_ps, may keep it liquid"))
     missed = [t for t, one in at.items() if one.state != GOOD]
     if not missed:
         return _told(here, (
@@ -467,7 +476,7 @@ def steadiness(outcome: dict) -> list[str]:
     Parameters
     ----------
     outcome : dict
-        How training ended: ``held_out``, ``wander`` and ``validated``, as in ``outcome.json``.
+        How training ended: ``held_out``, ``wander``, ``validated`` and ``figures``, as in ``outcome.json``.
     """
     out = []
     held = outcome.get("held_out") or {}
@@ -477,7 +486,7 @@ def steadiness(outcome: dict) -> list[str]:
         ratios, errors = max(rows, key=lambda row: abs((row[0][-1] or 1.0) - 1))
         told = ", ".join(f"{ratio:.3f}{'' if error is None else f' ± {error:.3f}'} at {lag:g} ps"
                          for lag, ratio, error in zip(held["lags_ps"], ratios, errors) if ratio is not None)
-        out.append(f"Mean squared displacements in the last generated windows over those held out: {told}.")
+        out.append(f"Mean squared displacements in the last windows that critics saw, over those held out: {told}.")
     for name, found in (outcome.get("wander") or {}).items():
         if found.get("stderr") is None:
             continue
@@ -496,6 +505,12 @@ def steadiness(outcome: dict) -> list[str]:
         own = math.sqrt(sum(error**2 for _, error in known) / len(known)) / mean
         out.append(f"D of the {len(known)} averages that were validated scatters by {_percent(spread)}, of which "
                    f"their own runs explain {_percent(own)}.")
+    figures = outcome.get("figures") or {}
+    told = [f"{name} {_signed(figures[key])} ± {_percent(figures.get(f'{key}_stderr') or 0.0)}"
+            for name, key in (("D", "validation_diffusion_deviation"), ("the worst mean squared displacement", "validation_msd"))
+            if figures.get(key) is not None]
+    if told:
+        out.append(f"Live validation of what is exported, from all-atom: {', '.join(told)}.")
     return out
 
 

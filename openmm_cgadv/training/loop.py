@@ -21,6 +21,8 @@ from .parameters import TrainedPairParameters, TrainedParameters
 from .schedule import Schedule
 from .settle import begin, settle
 
+Validate = Callable[[TrainedParameters | TrainedPairParameters, int], dict[str, float]]
+
 MOST_RECOVERIES = 5
 
 MOST_RENEWALS = 2
@@ -75,8 +77,6 @@ class Loop:
     def step(self) -> dict[str, float]:
         """One iteration; raises RuntimeError if the model explodes or freezes."""
         training, schedule = self.training, self.schedule
-        if schedule.begun is None and training.iteration >= schedule.latest:
-            self._fall(f"{', '.join(self._drifting())} had not settled")
         training.rate = schedule.rate(training.iteration + 1)
         training.decay = schedule.decay(training.iteration + 1)
         values = training.step()
@@ -106,18 +106,25 @@ class Loop:
                 f"chain {chain + 1} moved far less than the others and was taken to be frozen; it starts again from "
                 "a frame of the reference"
             )
-        if self.schedule.begun is None and training.iteration % CHECK == 0 and not self._drifting():
-            alarm = why_off(course, training.held_out.error, sum(self.losses) / len(self.losses))
-            if alarm is not None and alarm.kind == CRITIC and self.renewals < MOST_RENEWALS:
+        late = training.iteration >= self.schedule.latest
+        if self.schedule.begun is None and (late or training.iteration % CHECK == 0):
+            drifting = self._drifting()
+            # Where gradients are noise, friction walks at random and may never settle: the alarms are asked at the latest too.
+            asked = course.full and (late or not drifting)
+            alarm = why_off(course, training.held_out.error, sum(self.losses) / len(self.losses)) if asked else None
+            if alarm is not None and alarm.kind == CRITIC and self.renewals < MOST_RENEWALS and not late:
                 self.renewals += 1
                 training.dynamics.renew()
                 course.forget()
                 said.append(f"{alarm.sentence}; it begins anew")
-            else:
+            elif late or not drifting:
                 if alarm is not None:
                     said.append(alarm.sentence)
-                self._fall("friction, memory, displacements, structure and live validation had settled")
-                self.arrived = True
+                if drifting:
+                    self._fall(f"{', '.join(drifting)} had not settled")
+                else:
+                    self._fall("friction, memory, displacements, structure and live validation had settled")
+                    self.arrived = True
         if training.iteration == self.schedule.end:
             gap = open_gap(course.stretch("margin"), training.pairs) if training.sees_neighbors else None
             if gap is not None:
@@ -149,39 +156,58 @@ class Loop:
             average = [value.clone() for value in self.training.average]
             self.candidates.append(Candidate(self.training.iteration, average, values))
 
-    def outcome(self, progress: Callable[[int, int], None]) -> Outcome:
-        """The parameters to be exported, and what is known of them.
+    def finish(self, validate: Validate | None, progress: Callable[[int, int], None]) -> Candidate:
+        """The averages to be exported: those chosen, with memory that has followed displacements, if that is not worse.
 
         Parameters
         ----------
+        validate : callable or None
+            Measures what has followed, as it measured all others.
         progress : callable
-            Told the rollouts done and their number while memory settles.
+            Told the rollouts done and their number while memory follows.
         """
         training = self.training
-        chosen = choose(self.candidates) if self.candidates else None
-        average = training.average if chosen is None else chosen.average
-        if training.settles:
-            rollouts = (SETTLE_PAIRS if training.pairs else SETTLE) * self.schedule.fall
-            try:
-                average = settle(training, average, rollouts, lambda done: progress(done, rollouts))
-            except RuntimeError as error:
-                self.warnings.append(f"iteration {training.iteration}: memory was not settled: {error}")
-        slow = slow_memory(*training.memory(average))
+        present = Candidate(training.iteration, [value.clone() for value in training.average], {})
+        chosen = choose(self.candidates or [present])
+        if not training.settles:
+            return chosen
+        rollouts = (SETTLE_PAIRS if training.pairs else SETTLE) * self.schedule.fall
+        try:
+            average = settle(training, chosen.average, rollouts, lambda done: progress(done, rollouts))
+        except RuntimeError as error:
+            self.warnings.append(f"iteration {training.iteration}: memory was not settled: {error}")
+            return chosen
+        iteration = training.iteration + rollouts
+        values = validate(training.averaged(average), iteration) if validate is not None else {}
+        followed = Candidate(iteration, average, values)
+        best = choose([chosen, followed])
+        if best is chosen:
+            self.warnings.append(
+                f"iteration {iteration}: live validation found the model worse where memory had followed displacements, so "
+                f"memory stays as it was at iteration {chosen.iteration}"
+            )
+        return best
+
+    def outcome(self, exported: Candidate) -> Outcome:
+        """What is known of the parameters that are exported."""
+        training = self.training
+        slow = slow_memory(*training.memory(exported.average))
         if slow is not None:
             self.warnings.append(f"iteration {training.iteration}: {slow}")
-        parameters = training.averaged(average)
+        parameters = training.averaged(exported.average)
         rests = [training.averaged(rest) for rest in self._rests_taken()]
         return Outcome(
             parameters=parameters,
             iterations=training.iteration,
             settled=self.schedule.begun,
             arrived=self.arrived,
-            exported=training.iteration if chosen is None else chosen.iteration,
+            exported=exported.iteration,
             why=self.why,
             warnings=self.warnings,
             wander=wander(parameters, rests, training.spec, training.kT),
             held_out=self._held_out(),
             validated=[{"iteration": one.iteration, **one.values} for one in self.candidates],
+            figures=exported.values,
         )
 
     def state_dict(self) -> dict:
@@ -218,7 +244,7 @@ class Loop:
         return found
 
     def _fall(self, why: str) -> None:
-        iteration = self.training.iteration
+        iteration = min(self.training.iteration, self.schedule.latest)
         self.schedule.begun = iteration
         self.why = f"after {iteration} iterations {why}"
 
@@ -265,7 +291,7 @@ def train(
     training: AdversarialTraining,
     directory: Path,
     *,
-    validate: Callable[[TrainedParameters | TrainedPairParameters, int], dict[str, float]] | None = None,
+    validate: Validate | None = None,
     progress: Callable[[int, int, dict[str, float]], None] | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> TrainedParameters | TrainedPairParameters:
@@ -274,9 +300,10 @@ def train(
     Friction on single beads begins with a memory that makes displacements those of the reference, see
     :func:`~openmm_cgadv.training.settle.begin`. Learning rates are constant until friction, memory, displacements in windows and the structure, the latter two
     compared with a part of the reference that training never sees, have stopped changing by more than their own
-    scatter, and live validation finds no improvement. Then they fall along a cosine of fixed length. Of the moving averages that were validated along it the last is exported
-    whose figures are within their errors as good as the best. Its memory follows displacements in some more rollouts
-    before, see :func:`~openmm_cgadv.training.settle.settle`.
+    scatter, and live validation finds no improvement. Then they fall along a cosine of fixed length. Of the moving averages
+    that were validated along it the last is taken whose figures are within their errors as good as the best. Its memory
+    follows displacements in some more rollouts, see :func:`~openmm_cgadv.training.settle.settle`, is validated once more, and
+    is exported by the same rule.
 
     Parameters
     ----------
@@ -305,6 +332,7 @@ def train(
         training.iteration = saved["iteration"]
         loop.load_state_dict(saved["loop"])
     names = training.spec.type_names
+    clock = time.monotonic()
     if saved is None and training.settles and not training.pairs:
         named = training.averaged().named(names)
         try:
@@ -313,7 +341,7 @@ def train(
             loop.warnings.append(f"memory did not follow displacements before the first iteration: {error}")
             say(loop.warnings[-1])
     log = TrainingLog(directory, [*COLUMNS[:2], *training.averaged().named(names), *COLUMNS[2:]], training.iteration)
-    begun = time.monotonic() - log.seconds
+    begun = clock - log.seconds
     good = (training.iteration, _copy(training.state_dict()), _copy(loop.state_dict()))
     try:
         while not loop.done:
@@ -353,12 +381,16 @@ def train(
                 save_checkpoint(checkpoints, iteration, {**good[1], "loop": good[2]})
             if progress is not None:
                 progress(iteration, loop.schedule.end, values)
+        end, named, warned = training.iteration, training.averaged().named(names), len(loop.warnings)
+        exported = loop.finish(
+            validate, lambda done, total: progress(end + done, end + total, named) if progress is not None else None
+        )
+        outcome = loop.outcome(exported)
+        if exported.iteration > end:
+            known = outcome.parameters.named(names) | exported.values
+            log.write(exported.iteration, known | {"seconds": time.monotonic() - begun})
     finally:
         log.close()
-    end, named, warned = training.iteration, training.averaged().named(names), len(loop.warnings)
-    outcome = loop.outcome(
-        lambda done, total: progress(end + done, end + total, named) if progress is not None else None
-    )
     outcome.save(directory)
     for sentence in loop.warnings[warned:]:
         say(sentence)

@@ -31,7 +31,7 @@ class Outcome:
     arrived : bool
         Whether it was because nothing drifted any more.
     exported : int
-        The iteration whose averages are exported.
+        The iteration whose averages are exported; after the last one, if memory followed displacements then.
     why : str
         Why learning rates began to fall.
     warnings : list of str
@@ -42,6 +42,8 @@ class Outcome:
         How the last generated windows and structures differ from those held out.
     validated : list of dict
         What live validation found of the averages while learning rates fell, with the ``iteration``.
+    figures : dict
+        The same of what is exported.
     """
 
     parameters: TrainedParameters | TrainedPairParameters
@@ -54,15 +56,17 @@ class Outcome:
     wander: dict
     held_out: dict
     validated: list[dict[str, float]]
+    figures: dict[str, float]
 
     def sentence(self) -> str:
         """Why training stopped, for a person."""
         if self.settled is None:
             return f"training stopped after {self.iterations} iterations"
-        return (
-            f"{self.why}; learning rates fell from there to iteration {self.iterations}, and the average of iteration "
-            f"{self.exported} is exported"
-        )
+        if self.exported > self.iterations:
+            what = f"memory followed displacements to iteration {self.exported}, and that is exported"
+        else:
+            what = f"the average of iteration {self.exported} is exported"
+        return f"{self.why}; learning rates fell from there to iteration {self.iterations}, {'and ' * (what[0] == 't')}{what}"
 
     def save(self, directory: Path) -> None:
         """Write all but the parameters into ``outcome.json``, whole or not at all."""
