@@ -41,7 +41,7 @@ REFERENCES = {
     "SPC/E 298 K": {"water": "spce", "temperature_K": 298.15, "length_ps": 800},
     "SPC/E 298 K, again": {"water": "spce", "temperature_K": 298.15, "length_ps": 1600, "seed": 2},
     "SPC/E 298 K, 2744 molecules": {"water": "spce", "temperature_K": 298.15, "molecules": 2744, "length_ps": 120},
-    "SPC/E 298 K, a frame every 10 fs": {"water": "spce", "temperature_K": 298.15, "length_ps": 400, "frame_interval_fs": 10, "seed": 3},
+    "SPC/E 298 K, a frame every 10 fs": {"water": "spce", "temperature_K": 298.15, "length_ps": 800, "frame_interval_fs": 10, "seed": 3},
     "TIP3P 310 K": {"water": "tip3p", "temperature_K": 310.0, "length_ps": 300},
     "TIP4P-Ew 298 K": {"water": "tip4pew", "temperature_K": 298.15, "length_ps": 400},
     "SPC/E 275 K": {"water": "spce", "temperature_K": 275.0, "length_ps": 600},

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from openmm_cgadv.analysis import differences
-from openmm_cgadv.analysis.verdict import BARS, FLOORS, LONGEST_LAG, TOGETHER
+from openmm_cgadv.analysis.verdict import BARS, FLOORS, LONGEST_LAG, TOGETHER, bead_types, of_type
 from openmm_cgadv.export import Model
 from openmm_cgadv.potentials.pair import PairSplines
 from openmm_cgadv.units import KB
@@ -77,8 +77,7 @@ class Result:
     @property
     def diffusion(self) -> float | None:
         """Deviation of D from the reference's, relative."""
-        value, truth = (self.metrics[run]["diffusion_cm2_per_s"] for run in ("trained", "reference"))
-        return None if value is None or truth is None else value / truth - 1
+        return deviation(self.metrics["trained"], self.metrics["reference"])
 
     @property
     def friction(self) -> float | None:
@@ -196,13 +195,18 @@ def energy_error(model: Model, truth: Model, rdf: list[dict]) -> float:
     return float(np.sqrt(np.concatenate(squares).mean()) / (KB * truth.temperature))
 
 
-def ratios(result: Result) -> list[tuple[float, float, float]]:
+def deviation(run: dict, reference: dict) -> float | None:
+    """Deviation of D from the reference's, relative."""
+    value, truth = (figures["diffusion_cm2_per_s"] for figures in (run, reference))
+    return None if value is None or truth is None else value / truth - 1
+
+
+def ratios(run: dict, reference: dict) -> list[tuple[float, float, float]]:
     """Lag (ps), mean squared displacement over the reference's, and that one's relative error."""
-    reference = result.metrics["reference"]
     values, errors = (dict(map(tuple, reference[name] or ())) for name in ("msd_nm2", "msd_stderr"))
     return [
         (lag, ratio, (errors.get(lag) or 0.0) / values[lag])
-        for lag, ratio, _ in result.metrics["trained"]["msd_ratio"] or ()
+        for lag, ratio, _ in run["msd_ratio"] or ()
         if LAGS[0] * (1 - 1e-6) <= lag <= LAGS[1] * (1 + 1e-6) and lag in values
     ]
 
@@ -211,10 +215,9 @@ def figures(result: Result) -> list[Figure]:
     """Everything of a result that has a bar."""
     bars, run = result.bars, result.metrics["trained"]
     reference, floor = result.metrics["reference"], result.metrics["noise_floor"]
-    error = reference["diffusion_stderr"]
-    allowed = 2 * error / reference["diffusion_cm2_per_s"] if error is not None else 0.0
-    found = [Figure("D", result.diffusion, max(bars.diffusion, allowed))]
-    found += [Figure(f"MSD at {lag:g} ps", ratio - 1, max(bars.displacement, 2 * error)) for lag, ratio, error in ratios(result)]
+    found = motion(run, reference, bars)
+    for bead in bead_types(run, reference):
+        found += motion(of_type(run, bead), of_type(reference, bead), bars, f"{bead}: ")
     found.append(Figure("VACF", run["vacf_rms"], max(bars.velocities, FLOORS["vacf_rms"] * (floor["vacf_rms"] or 0.0))))
     for name, label, bar in (("rdf_l1", "g(r)", bars.rdf), ("adf_l1", "P(θ)", 0.0), ("second_adf_l1", "P(θ) of the second shell", 0.0)):
         if floor[name] is not None:
@@ -223,6 +226,17 @@ def figures(result: Result) -> list[Figure]:
         found.append(Figure("friction", result.friction / float(result.truth.friction.mean()) - 1, bars.friction))
         found.append(Figure("u(r)", energy_error(result.model, result.truth, reference["rdf"]), bars.energy))
     return found if bars.viscosity is None else found + together(run, reference, bars)
+
+
+def motion(run: dict, reference: dict, bars: Bars, of: str = "") -> list[Figure]:
+    """Diffusion and displacements, of all beads or of those that a name begins with."""
+    error = reference["diffusion_stderr"]
+    allowed = 2 * error / reference["diffusion_cm2_per_s"] if error is not None else 0.0
+    found = [Figure(f"{of}D", deviation(run, reference), max(bars.diffusion, allowed))]
+    return found + [
+        Figure(f"{of}MSD at {lag:g} ps", ratio - 1, max(bars.displacement, 2 * error))
+        for lag, ratio, error in ratios(run, reference)
+    ]
 
 
 def together(run: dict, reference: dict, bars: Bars) -> list[Figure]:
@@ -266,7 +280,7 @@ def missed(result: Result) -> str:
 def row(result: Result) -> dict[str, str]:
     """Cells of the table by column."""
     run, reference, floor = (result.metrics[name] for name in ("trained", "reference", "noise_floor"))
-    value, moved = run["diffusion_cm2_per_s"], [ratio for _, ratio, _ in ratios(result)]
+    value, moved = run["diffusion_cm2_per_s"], [ratio for _, ratio, _ in ratios(run, reference)]
     error = reference["diffusion_stderr"]
     cells = {
         "case": result.name,

@@ -199,7 +199,7 @@ def test_numbers_for_programs_are_those_of_the_page(full, tmp_path):
     stands = states(full, full.trained)
     within = f"{list(stands.values()).count(GOOD)} of 5 figures within their bars"
     assert within in numbers["verdict"]["headline"]
-    assert set(numbers["verdict"]["findings"][0]) == {"figure", "state", "found", "bar", "sentence"}
+    assert set(numbers["verdict"]["findings"][0]) == {"figure", "state", "found", "bar", "sentence", "bead"}
     found = {finding["figure"]: finding for finding in numbers["verdict"]["findings"]}
     assert {name: found[name]["state"] for name in stands} == stands
     for name, target in numbers["targets"].items():

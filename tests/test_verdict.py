@@ -44,6 +44,28 @@ def test_a_good_model_is_called_good():
     assert verdict.headline(found) == "The model is good: 5 of 5 figures within their bars."
 
 
+def test_beads_of_several_types_do_not_make_up_for_each_other():
+    def mixture(figures, factors):
+        own = {bead: {"msd_nm2": figures["msd_nm2"], "msd_stderr": figures["msd_stderr"],
+                      "msd_ratio": [[lag, ratio, 0.01] for lag in LAGS]} for bead, ratio in factors.items()}
+        slopes = {bead: {"cm2_per_s": 2.4e-5 * ratio, "stderr": 0.01e-5} for bead, ratio in factors.items()}
+        return {**figures, "msd_by_type": own, "diffusion_by_type": slopes}
+
+    reference = mixture(REFERENCE, {"Ar": 1.0, "Kr": 1.0})
+    found = verdict.judgement(mixture(RIGHT, {"Ar": 1.1, "Kr": 0.9}), reference, FLOOR, Settings())
+    assert verdict.headline(found) == "The model is not good enough yet: 3 of 7 figures within their bars."
+    told = {one.name: one for one in found}
+    assert [told[f"diffusion of {bead}"].found for bead in ("Ar", "Kr")] == pytest.approx([0.1, -0.1])
+    assert told["msd of Kr"].sentence.startswith("Kr: The mean squared displacement is −10.0 % off")
+    well = verdict.judgement(mixture(RIGHT, {"Ar": 1.01, "Kr": 0.99}), reference, FLOOR, Settings())
+    assert verdict.headline(well) == "The model is good: 7 of 7 figures within their bars."
+
+
+def test_beads_that_hardly_move_have_frozen():
+    found = finding("msd", changed(msd_ratio=[[lag, min(1.0, 0.02 / lag), 0.01] for lag in LAGS]))
+    assert found.state == MISSED and "at 20 ps is 0.1 % of all-atom: the model froze" in found.sentence
+
+
 def test_a_bar_is_what_a_good_model_may_deviate_by_or_what_the_reference_leaves_open():
     assert verdict.bar("diffusion", REFERENCE, FLOOR) == 0.03
     poor = {**REFERENCE, "diffusion_stderr": 0.12e-5}

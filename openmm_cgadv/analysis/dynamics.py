@@ -11,7 +11,7 @@ the size of the system. `Msd.drift_share` tells how much was left out.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -66,6 +66,11 @@ class Msd:
         if kind is not None:
             return self.blocks[:, self.type_names.index(kind)]
         return np.einsum("btl,t->bl", self.blocks, self.n_beads / self.n_beads.sum())
+
+    def of(self, kind: str) -> Msd:
+        """That of the beads of one type."""
+        at = self.type_names.index(kind)
+        return replace(self, blocks=self.blocks[:, [at]], type_names=(kind,), n_beads=self.n_beads[[at]])
 
     def values(self, blocks=slice(None)) -> np.ndarray:
         """[n_lags], nm^2, over all beads and some blocks, all by default."""

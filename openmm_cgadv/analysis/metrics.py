@@ -210,7 +210,8 @@ def metrics(measured: Measurement, reference: Measurement | None = None, *,
         ``diffusion_box_correction_cm2_per_s``, ``diffusion_box_correction_stderr``, what it gains
         from this box to an infinite one where momentum is conserved; ``msd_nm2``, ``msd_stderr``,
         ``vacf``, ``vacf_stderr`` as lists of ``[lag in ps, value]``, ``msd_ratio`` to the reference
-        as a list of ``[lag, ratio, standard error]``; ``temperature_K``, ``temperature_stderr``,
+        as a list of ``[lag, ratio, standard error]``; of several bead types ``diffusion_by_type``
+        and ``msd_by_type``, the same of each; ``temperature_K``, ``temperature_stderr``,
         ``friction_per_ps``, ``timestep_fs``; the curves ``rdf``, ``adf`` and ``second_adf``;
         ``viscosity_mPa_s``, ``viscosity_stderr``, and ``apparent_viscosity`` by wave vector as a
         list of ``[k in 1/nm, mPa s, standard error]``; ``stress_viscosity_mPa_s``,
@@ -261,15 +262,20 @@ def metrics(measured: Measurement, reference: Measurement | None = None, *,
     else:
         shown = np.isin(np.rint(msd.lags / measured.frame_interval),
                         np.rint(measured.grid / measured.frame_interval))
-        lags, values, errors = (a[shown] for a in (msd.lags, msd.values(), msd.stderr))
-        out.put("msd_nm2", _curve(lags, values))
-        out.put("msd_stderr", _curve(lags, errors))
-        if reference is None:
-            out.put("msd_ratio", None, _ITSELF)
-        elif reference.msd is None:
-            out.put("msd_ratio", None, reference.reasons["msd"])
-        else:
-            out.put("msd_ratio", _ratio(lags, values, errors, reference.msd, reference.grid))
+        lags = msd.lags[shown]
+
+        def displacements(own: dynamics.Msd, other: dynamics.Msd | None) -> dict:
+            values, errors = own.values()[shown], own.stderr[shown]
+            ratio = other and _ratio(lags, values, errors, other, reference.grid)
+            return {"msd_nm2": _curve(lags, values), "msd_stderr": _curve(lags, errors), "msd_ratio": ratio}
+
+        truth = reference.msd if reference else None
+        for name, value in displacements(msd, truth).items():
+            out.put(name, value, _ITSELF if reference is None else reference.reasons.get("msd"))
+        if len(msd.type_names) > 1:
+            known = truth.type_names if truth else ()
+            out.put("msd_by_type", {kind: displacements(msd.of(kind), truth.of(kind) if kind in known else None)
+                                    for kind in msd.type_names})
         lag = found.fit_range[1] if found else lags[-1]
         if measured.n_beads > 1 and (share := msd.drift_share(lag)) > LARGE_DRIFT:
             notes.append(

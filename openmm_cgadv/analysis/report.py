@@ -18,7 +18,7 @@ import numpy as np
 
 from . import cost, plots
 from .verdict import (BARS, GOOD, LONGEST_LAG, MISSED, OPEN, TOGETHER, Finding, at_lags, bar,
-                      confidence_sentence, headline, msd_bar, standing, steadiness, worst_lag)
+                      confidence_sentence, headline, msd_bar, of_type, standing, steadiness, worst_lag)
 
 SCHEMA_VERSION = 1
 LOG_POINTS = 1500
@@ -283,12 +283,13 @@ def _programs_view(data, log):
 
 
 def _targets(data):
-    """The findings on the figures of `BARS`, by figure."""
-    out = {one.figure: {"value": one.found, "target": one.bar, "met": {GOOD: True, MISSED: False}.get(one.state)}
+    """The findings on the figures of `BARS`, by name."""
+    out = {one.name: {"value": one.found, "target": one.bar, "met": {GOOD: True, MISSED: False}.get(one.state)}
            for one in data.findings if one.figure in BARS}
-    if "msd" in out:
-        lags = list(at_lags(data.trained.metrics, data.reference.metrics))
-        out["msd"]["lags_ps"] = [lags[0], lags[-1]] if lags else None
+    for name in out:
+        if name.startswith("msd"):
+            lags = list(at_lags(data.trained.metrics, data.reference.metrics))
+            out[name]["lags_ps"] = [lags[0], lags[-1]] if lags else None
     return out or None
 
 
@@ -380,9 +381,11 @@ def _tiles(data):
     for finding in data.findings:
         if finding.figure not in _NAMES:
             continue
-        at = at_lags(data.trained.metrics, data.reference.metrics)
+        both = data.trained.metrics, data.reference.metrics
+        at = at_lags(*(of_type(figures, finding.bead) if finding.bead else figures for figures in both))
         told = "not known" if finding.found is None else _against_bar(finding, at)
-        tiles.append(f"<li class={finding.state}><b>{_MARKS[finding.state]} {_NAMES[finding.figure]}</b> "
+        of = f" of {escape(finding.bead)}" if finding.bead else ""
+        tiles.append(f"<li class={finding.state}><b>{_MARKS[finding.state]} {_NAMES[finding.figure]}{of}</b> "
                      f"<span>{told}</span></li>")
     return f"<ul class=figures>{''.join(tiles)}</ul>"
 

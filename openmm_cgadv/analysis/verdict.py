@@ -7,7 +7,7 @@ statistical error of the reference, below which nothing can be taught or told.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from . import differences
 
@@ -88,12 +88,20 @@ class Standing:
         `GOOD`, `MISSED`, or `OPEN` where the run's own error or a missing figure doesn't tell.
     found, bar : float or None
         Deviation from all-atom, and its bar.
+    bead : str
+        The type of bead whose motion it is; empty where it is that of all.
     """
 
     figure: str
     state: str
     found: float | None
     bar: float | None
+    bead: str = field(default="", kw_only=True)
+
+    @property
+    def name(self) -> str:
+        """Of the figure, with the type of bead."""
+        return f"{self.figure} of {self.bead}" if self.bead else self.figure
 
 
 @dataclass(frozen=True)
@@ -118,15 +126,32 @@ def judgement(run: dict, reference: dict, floor: dict, settings: Settings) -> li
     -------
     list of Finding
         The reference itself first, then temperature, structure and motion: what comes first is to be
-        mended first, as it may cause what follows.
+        mended first, as it may cause what follows. Of several bead types each moves by itself, so that
+        one which is too fast does not make up for another which is too slow.
     """
     found = [reference_enough(reference), temperature(run, reference, settings)]
     found += [structure(name, run, floor, settings) for name in ("rdf_l1", "adf_l1")]
-    found += [displacements(run, reference, settings), diffusion(run, reference, settings),
-              velocities(run, floor, settings)]
+    for bead in bead_types(run, reference) or ("",):
+        own, truth = (of_type(figures, bead) if bead else figures for figures in (run, reference))
+        for moved in (displacements(own, truth, settings), diffusion(own, truth, settings)):
+            found.append(replace(moved, bead=bead, sentence=f"{bead}: {moved.sentence}") if bead else moved)
+    found.append(velocities(run, floor, settings))
     if settings.equation == "pair":
         found += collective(run, reference, settings)
     return [finding for finding in found if finding is not None]
+
+
+def bead_types(run: dict, reference: dict) -> list[str]:
+    """The types of beads whose motion is judged by itself: all, if there are several."""
+    known = [figures.get("msd_by_type") or {} for figures in (run, reference)]
+    return [bead for bead in known[0] if bead in known[1]]
+
+
+def of_type(figures: dict, bead: str) -> dict:
+    """Figures of a run with the motion of the beads of one type in place of that of all."""
+    slope = (figures.get("diffusion_by_type") or {}).get(bead, {})
+    own = {"diffusion_cm2_per_s": slope.get("cm2_per_s"), "diffusion_stderr": slope.get("stderr")}
+    return figures | figures["msd_by_type"][bead] | own
 
 
 def standing(figure: str, run: dict, reference: dict, floor: dict) -> Standing:
