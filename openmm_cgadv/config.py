@@ -168,8 +168,8 @@ class Dynamics(Section):
     timestep_fs: PositiveFloat = 5.0
     auxiliary_variables: Annotated[int, Field(ge=0, le=8)] | None = None
     """Memory variables a degree of freedom, or a pair of beads with `pair`; without meaning for
-    `langevin`, which has none. From the reference when null: 3 for water with a frame every
-    20 fs."""
+    `langevin`, which has none. From the reference when null: for water with a frame every
+    20 fs 4, and 3 with `pair`."""
     friction_cutoff_nm: PositiveFloat | None = None
     """Range of `pair` friction. When null, the distance within which a bead of the reference has
     11 neighbours on average, to 0.01 nm: 0.44 nm for water at 298 K."""

@@ -311,8 +311,8 @@ class _Run:
         self.total = int(arguments["length"] / self.interval + 1e-6)
         self.seconds = {"equilibration": 0.0, "production": 0.0}
         self.masses = model.masses[model.types]
-        self.rescale_every = max(1, round(RESCALING / self.interval))
-        self.thermostat = VelocityRescaling(steps, model, seed=arguments["seed"]) if is_needed(model) else None
+        self.rescale_every = max(1, round(RESCALING / arguments["timestep"]))
+        self.thermostat = VelocityRescaling(self.rescale_every, model, seed=arguments["seed"]) if is_needed(model) else None
         whole = arguments["equilibration"] + self.total * self.interval
         self.report = lambda done: progress(done, whole) if progress is not None else None
         self.trajectory = directory / f"trajectory.{arguments['trajectory_format']}"
@@ -401,10 +401,15 @@ class _Run:
         """From a time (ps) to the next frame; the State and its kinetic temperature (K)."""
         cause = ""
         try:
-            for done in range(0, self.steps, BLOCK):
+            done, before = 0, self.steps * round(begun / self.interval)
+            while done < self.steps:
                 block = min(BLOCK, self.steps - done)
+                if self.thermostat is not None:
+                    block = min(block, self.rescale_every - (before + done) % self.rescale_every)
                 self.simulation.integrator.step(block)
-                self.report(begun + (done + block) * self.arguments["timestep"])
+                done += block
+                self._hold_temperature(before + done)
+                self.report(begun + done * self.arguments["timestep"])
         except openmm.OpenMMException as error:
             cause = str(error)
         state = self.context.getState(positions=True, velocities=True)
@@ -423,7 +428,6 @@ class _Run:
         elif cause:
             raise openmm.OpenMMException(cause)
         else:
-            self._hold_temperature(v, round(begun / self.interval) + 1)
             return state, temperature
         raise ProductionExploded(
             f"{self.directory}: the run exploded, {when}: {found}; likely the time step of "
@@ -431,10 +435,12 @@ class _Run:
             "potential is not trained yet"
         )
 
-    def _hold_temperature(self, velocities: np.ndarray, frame: int) -> None:
-        """Rescale velocities [N, 3] (nm/ps), if it is time at this frame, where friction does not hold the temperature."""
-        if self.thermostat is not None and frame % self.rescale_every == 0:
-            self.thermostat.rescale(self.context, velocities, self.rescale_every * self.interval, frame)
+    def _hold_temperature(self, steps: int) -> None:
+        """Rescale velocities, if it is time after so many steps, where friction does not hold the temperature."""
+        if self.thermostat is not None and steps % self.rescale_every == 0:
+            velocities = self.context.getState(velocities=True).getVelocities(asNumpy=True)._value
+            elapsed = self.rescale_every * self.arguments["timestep"]
+            self.thermostat.rescale(self.context, velocities, elapsed, steps // self.rescale_every)
 
     def _friction_stress(self) -> np.ndarray | None:
         """Of friction between beads [3, 3] (kJ/mol), averaged since the last call; None without it."""

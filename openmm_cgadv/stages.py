@@ -142,7 +142,9 @@ def train(project: Project, _) -> dict:
             warn=project.reporter.say,
         )
     _save_parameters(directory / "trained.npz", trained)
-    return {"time_scales": training.scales.figures(), "limits": list(training.scales.limits)}
+    scales = training.scales
+    told = [scales.rule(project.experiment), f"That gives {scales.sentence()}."]
+    return {"time_scales": scales.figures(), "limits": list(scales.limits), "rule": told}
 
 
 def build_model(

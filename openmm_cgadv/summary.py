@@ -58,7 +58,7 @@ def report(project: Project, compare: tuple[Path, ...]) -> dict:
         step = experiment.reference.timestep_fs if experiment.reference.made else None
         all_atom = Run("all-atom", figures.metrics(reference, timestep_fs=step, reasons=known))
     scales = project.stamps["train"].get("time_scales", {})
-    limits = project.stamps["train"].get("limits", [])
+    limits, rule = (project.stamps["train"].get(name, []) for name in ("limits", "rule"))
     all_atom.metrics["notes"] += limits
     floor = figures.noise_floor(reference)
     for name, (timestep, directory) in productions(project).items():
@@ -110,6 +110,7 @@ def report(project: Project, compare: tuple[Path, ...]) -> dict:
                 outcome["wander"].get("friction", {}).get("stderr"),
             ),
             outcome=outcome,
+            rule=rule,
             noise_floor=floor,
             comparison=others,
             potentials=pair_potentials(models["initial"], models["trained"]),

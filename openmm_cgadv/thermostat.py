@@ -6,14 +6,13 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
+import openmm
 from openmm import unit
 
 from .reporters import checked_interval, next_report, timestep_of
 from .units import KB, plain
 
 if TYPE_CHECKING:
-    import openmm
-
     from .export import Model
 
 RELAXATION = 1.0
@@ -83,6 +82,8 @@ class VelocityRescaling:
         if self._masses is None:
             system = context.getSystem()
             self._masses = np.array([system.getParticleMass(k)._value for k in range(len(velocities))])
+            if any(isinstance(force, openmm.CMMotionRemover) for force in system.getForces()):
+                self.resting = 3
         kinetic = 0.5 * float(self._masses @ np.square(velocities).sum(1))
         free = 3 * int(np.count_nonzero(self._masses)) - self.resting
         if kinetic > 0 and free > 1:

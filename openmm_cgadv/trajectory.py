@@ -39,6 +39,10 @@ TENSOR_UNITS = {"box/edges": "nm", FRICTION_STRESS: "kJ mol-1"}
 CHUNK_BYTES = 1 << 18
 BUFFER_BYTES = 1 << 22
 SPARE_BYTES = 1 << 20
+INDEPENDENT = 0.5
+"""Least rms displacement of a coordinate from frame to frame, in steps of a rounding, that makes its errors independent."""
+SEEN = 16
+"""Frames that it is taken from."""
 
 
 class BeadTrajectory:
@@ -62,7 +66,8 @@ class BeadTrajectory:
         Where the trajectory came from, as its writer described it.
     position_errors : ndarray [n_types]
         Standard deviation of each component of a position by rounding, independent from frame to
-        frame, nm: ``provenance["rounding"]["bead_error_nm"]``, 0 where nothing was rounded.
+        frame, nm: ``provenance["rounding"]["bead_error_nm"]``. 0 where nothing was rounded, or where
+        beads move too little from frame to frame for errors to be independent.
     complete : bool
         False while the run that writes the file is unfinished.
     """
@@ -97,9 +102,6 @@ class BeadTrajectory:
         self.temperature = float(about["temperature"])
         self.type_names = tuple(json.loads(about["type_names"]))
         self.provenance = json.loads(about["provenance"])
-        rounding = self.provenance.get("rounding", {})
-        none = [0.0] * len(self.type_names)
-        self.position_errors = np.array(rounding.get("bead_error_nm") or none)
         self.complete = bool(about["complete"])
         self.masses = self._beads["mass"][:].astype(np.float64)
         self.types = self._beads["species"][:].astype(np.int64)
@@ -108,6 +110,16 @@ class BeadTrajectory:
         self.has_velocities = "velocity" in self._beads
         self.has_forces = "force" in self._beads
         self.has_friction_stress = FRICTION_STRESS in self._beads
+        self.position_errors = self._position_errors()
+
+    def _position_errors(self):
+        rounding = self.provenance.get("rounding")
+        none = np.zeros(len(self.type_names))
+        if rounding is None or self.n_frames < 2:
+            return none
+        moves = np.diff(self.positions(slice(0, SEEN)), axis=0)
+        independent = np.sqrt(np.mean(moves ** 2)) >= INDEPENDENT * rounding["step_nm"]
+        return np.array(rounding["bead_error_nm"]) if independent else none
 
     def positions(self, frames=slice(None)) -> np.ndarray:
         """Unwrapped positions [T, N, 3], nm, of a slice or a sequence of frame numbers."""

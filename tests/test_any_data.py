@@ -9,7 +9,7 @@ from openmm import unit
 
 from openmm_cgadv.analysis import dynamics
 from openmm_cgadv.mapping import Mapping
-from openmm_cgadv.reference import read_trajectory
+from openmm_cgadv.reference import read_trajectory, select_frames
 from openmm_cgadv.reference.rounding import rounding_step
 from openmm_cgadv.reference.systems import create_context, liquid_box
 from openmm_cgadv.training.windows import ReferenceWindows
@@ -159,6 +159,17 @@ def test_boxes_that_change_too_much_or_unwrapped_in_changing_boxes_are_refused(t
         read(tmp_path / "b", topology, far * some, boxes * some)
 
 
+def test_bead_files_of_a_barostat_are_refused(tmp_path, argon_at_constant_pressure):
+    """Absolute positions hold what the barostat moved, which can't be told from motion."""
+    _, x, boxes = argon_at_constant_pressure
+    beads = tmp_path / "beads.h5"
+    with BeadWriter(beads, [39.95] * x.shape[1], [0] * x.shape[1], ("Ar",), 87.0, INTERVAL) as writer:
+        writer.append(x, boxes)
+        writer.finish()
+    with pytest.raises(ValueError, match=r"beads.h5: the box changes by .* %, expected one that is constant"):
+        select_frames(tmp_path / "some.h5", beads=beads, frame_interval=INTERVAL, temperature=87.0)
+
+
 def test_rounded_coordinates_are_recognized(argon):
     _, x, _ = argon
     assert rounding_step(x[:20]) is None
@@ -202,6 +213,16 @@ def test_generated_windows_are_given_the_errors_of_a_rounded_reference(tmp_path,
 
 def test_coordinates_as_coarse_as_the_motion_are_told(tmp_path, argon):
     topology, x, boxes = argon
-    with read(tmp_path, topology, 0.01 * np.round(x / 0.01), boxes) as beads:
-        assert beads.provenance["rounding"] == {"step_nm": 0.01, "bead_error_nm": None}
+    coarse = 0.01 * np.round(x / 0.01)
+    with read(tmp_path, topology, coarse, boxes) as beads:
+        assert beads.provenance["rounding"]["step_nm"] == 0.01
         assert not beads.position_errors.any()
+        temperature, interval = beads.temperature, beads.frame_interval
+    # Of fewer frames, between which beads move more, the errors are independent and are corrected.
+    sparse = select_frames(tmp_path / "sparse.h5", beads=beads.path, frame_interval=4 * interval, temperature=temperature)
+    with BeadTrajectory.open(sparse) as thinned, read(tmp_path / "exact", topology, x, boxes) as full:
+        assert thinned.position_errors == pytest.approx([0.01 / np.sqrt(12)])
+        raw = (np.diff(thinned.positions(), axis=0) ** 2).sum(-1).mean()
+        found, truth = (dynamics.msd(beads, [4 * interval]).values()[0] for beads in (thinned, full))
+        assert raw > 1.02 * truth
+        assert found == pytest.approx(truth, rel=0.01)

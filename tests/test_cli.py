@@ -114,6 +114,8 @@ def test_quick_run_measures_what_it_says(finished):
     assert metrics["comparison"]["trained, 10 fs"]["timestep_fs"] == 10
     scales = metrics["provenance"]["time_scales"]
     assert scales["lags_ps"] == pytest.approx([0.02, 0.04, 0.08, 0.16, 0.32, 0.4])
+    page = (out / "report" / "index.html").read_text()
+    assert "The window is given; lags double" in page and "That gives lags of 0.02, 0.04, 0.08, 0.16, 0.32, 0.4 ps" in page
     assert scales["auxiliary_variables"] == 3 and metrics["provenance"]["limits"] == []
     assert metrics["timings"]["all_atom_ns_per_day"] > 0
     assert metrics["timings"]["coarse_grained_ns_per_day"] > 0

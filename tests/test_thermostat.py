@@ -88,6 +88,30 @@ def test_beads_at_rest_together_have_three_degrees_of_freedom_less():
     assert np.mean(found) == pytest.approx(1.5 * (BEADS - 1) * KB * 300.0, rel=0.02)
 
 
+def test_a_system_that_is_kept_at_rest_has_three_degrees_of_freedom_less(model):
+    simulation, found = free(model, temperature=300.0), []
+    simulation.system.addForce(openmm.CMMotionRemover(1))
+    simulation.context.reinitialize(preserveState=True)
+    simulation.context.setVelocitiesToTemperature(300.0, 1)
+    for _ in range(1500):
+        simulation.step(100)
+        found.append(kinetic(simulation))
+    assert np.mean(found) == pytest.approx(1.5 * (BEADS - 1) * KB * 300.0, rel=0.02)
+
+
+def test_production_holds_the_temperature_however_rare_its_frames_are(tmp_path, monkeypatch):
+    """From far too hot it is there before the first frame."""
+    hot = without_friction(quiet(make_model(n=64)), 0.0)
+    warm = openmm.Context.setVelocitiesToTemperature
+    monkeypatch.setattr(openmm.Context, "setVelocitiesToTemperature", lambda self, kelvin, seed: warm(self, 1.5 * kelvin, seed))
+    run = run_production(hot, tmp_path, length=40.0, equilibration=0.0, frame_interval=10.0)
+    with BeadTrajectory.open(run.beads) as trajectory:
+        v = trajectory.velocities()
+    temperature = (hot.masses[0] * v**2).sum(axis=(1, 2)) / (3 * 64 * KB)
+    assert np.abs(temperature / hot.temperature - 1).max() < 4 * np.sqrt(2 / (3 * 64))
+    assert temperature.mean() == pytest.approx(hot.temperature, rel=4 * np.sqrt(2 / (3 * 64 * 4)))
+
+
 def test_wrong_arguments_are_refused(model):
     for interval in (0, 2.5):
         with pytest.raises(ValueError, match="interval: found"):

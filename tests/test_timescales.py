@@ -13,7 +13,7 @@ from openmm_cgadv.baselines import InitialFit, PairResiduals
 from openmm_cgadv.dynamics import Langevin
 from openmm_cgadv.dynamics.generalized_langevin import initial_rates
 from openmm_cgadv.potentials import PairSpec, PotentialSpec
-from openmm_cgadv.training.timescales import diffusive_lag, sparse, time_scales
+from openmm_cgadv.training.timescales import diffusive_lag, sparse, time_scales, warmed
 from openmm_cgadv.training.windows import displacement_lags
 from openmm_cgadv.trajectory import BeadTrajectory, BeadWriter
 from openmm_cgadv.units import KB
@@ -158,13 +158,13 @@ def test_frames_too_sparse_for_vibrations_are_told():
     assert "half period is 0.1 ps" in fast and "0.5 ps" in ahead
 
 
-@pytest.mark.parametrize("errors, words", [([0.001], "which adds .* %"), ([1e-5], None), (None, "can't be corrected")])
-def test_rounded_coordinates_are_told_where_they_matter(tmp_path, errors, words):
-    about = {"rounding": {"step_nm": 0.001, "bead_error_nm": errors}}
+@pytest.mark.parametrize("step, error, words", [(0.001, 0.001, "which adds .* %"), (0.001, 1e-5, None), (0.1, 0.03, "can't be corrected")])
+def test_rounded_coordinates_are_told_where_they_matter(tmp_path, step, error, words):
+    about = {"rounding": {"step_nm": step, "bead_error_nm": [error]}}
     trajectory = free_beads(tmp_path / "rounded.h5", 10.0, 400, 0.02, about=about)
     found = time_scales(trajectory, FREE, experiment(trajectory)).limits
     assert len(found) == (words is not None)
-    assert words is None or re.search(f"rounded to 0.001 nm, .*{words}", found[0])
+    assert words is None or re.search(f"rounded to {step:g} nm, .*{words}", found[0])
 
 
 def left_over(trajectory, spec):
@@ -216,3 +216,29 @@ def test_rates_to_start_from_are_evenly_spread():
     torch.testing.assert_close(initial_rates(3, (1.0, 100.0)), torch.tensor([1.0, 10.0, 100.0], dtype=torch.float64))
     torch.testing.assert_close(initial_rates(1, (1.0, 100.0)), torch.tensor([10.0], dtype=torch.float64))
     assert len(initial_rates(0, (1.0, 100.0))) == 0
+
+
+def test_the_rule_is_said(tmp_path):
+    trajectory = free_beads(tmp_path / "free.h5", 10.0, 400, 0.02)
+
+    def said(*equation, **given):
+        settings = experiment(trajectory, *equation, **given)
+        return time_scales(trajectory, FREE, settings).rule(settings)
+
+    assert "Windows end at 1.5 times the lag" in said() and "less than 8 %" in said() and "every factor of 4" in said()
+    assert "end at 3 times" in said("pair") and "every factor of 8" in said("pair")
+    assert "less than 5 %; friction is taught at its end and half of that" in said("langevin")
+    assert said(window_ps=0.4).startswith("The window is given")
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.05])
+def test_velocities_of_another_temperature_are_told(tmp_path, factor):
+    rng = np.random.default_rng(1)
+    with BeadWriter(tmp_path / "warm.h5", [18.0] * 50, [0] * 50, ("A",), TEMPERATURE, 0.02, velocities=True) as writer:
+        v = rng.normal(scale=math.sqrt(factor * KT / 18.0), size=[400, 50, 3])
+        writer.append(np.cumsum(0.02 * v, 0), LENGTH * np.eye(3), v)
+        writer.finish()
+    with BeadTrajectory.open(tmp_path / "warm.h5") as trajectory:
+        told = warmed(trajectory)
+    assert bool(told) == (factor > 1)
+    assert not told or "its temperature is given as 300 K" in told[0]

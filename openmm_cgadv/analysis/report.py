@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from . import cost, plots
-from .verdict import (BARS, GOOD, LONGEST_LAG, MISSED, OPEN, TOGETHER, Finding, at_lags, bar,
-                      confidence_sentence, headline, msd_bar, of_type, standing, steadiness, worst_lag)
+from .verdict import (BARS, GOOD, LONGEST_LAG, MISSED, OPEN, Finding, at_lags, bar,
+                      confidence_sentence, furthest, headline, msd_bar, of_type, standing, steadiness, worst_lag)
 
 SCHEMA_VERSION = 1
 LOG_POINTS = 1500
@@ -157,6 +157,8 @@ class ReportInput:
         From `verdict.confidence`.
     outcome : dict
         How training ended: ``sentence``, ``warnings`` and what else is known.
+    rule : list of str
+        By what rule windows and memory were chosen, and what it gave, in sentences.
     provenance : dict
         What made this: versions, seeds, the experiment file. Dictionaries in it are flattened.
     reasons : dict
@@ -178,6 +180,7 @@ class ReportInput:
     findings: list[Finding] = field(default_factory=list)
     confidence: dict = field(default_factory=dict)
     outcome: dict = field(default_factory=dict)
+    rule: list[str] = field(default_factory=list)
     provenance: dict = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
 
@@ -627,24 +630,6 @@ def damped_shear(m: dict, reference: dict) -> tuple[float, float] | None:
     return (rate, doubt) if damped and beyond else None
 
 
-def transverse_error(m: dict, reference: dict) -> tuple[float, float, float] | None:
-    """Lag (ps) at which the transverse current of a run is furthest from that of the reference, and
-    both values; None if it is nowhere off by more than its bar and its error bars."""
-    names = ("transverse_current", "transverse_current_stderr")
-    if not all(run.get(name) for run in (m, reference) for name in names):
-        return None
-    (lags, c), (_, e), (their_lags, d), (_, f) = (np.array(run[name], float).T
-                                                 for run in (m, reference) for name in names)
-    n = min(len(lags), len(their_lags))
-    if not np.allclose(lags[:n], their_lags[:n]):
-        return None
-    gap = np.abs(c[:n] - d[:n])
-    worst = int(np.argmax(gap))
-    if gap[worst] <= max(TOGETHER["transverse_current"], 4 * math.hypot(e[worst], f[worst])):
-        return None
-    return float(lags[worst]), float(c[worst]), float(d[worst])
-
-
 CAUSES = {
     "single": "The equation of motion is the cause: friction on single beads does not conserve "
               "momentum, and no training can mend that. Friction between neighbours alone "
@@ -663,17 +648,19 @@ def _equation_of_motion(data):
     for run in (data.trained, *data.comparison):
         if run is None:
             continue
-        off = transverse_error(run.metrics, m)
-        if off is None or any(standing(name, run.metrics, m, data.noise_floor).state != GOOD
+        off = furthest("transverse_current", run.metrics, m)
+        if off is None or off[1].state != MISSED or any(standing(name, run.metrics, m, data.noise_floor).state != GOOD
                               for name in ("msd", "vacf_rms")):
             continue
+        worst = off[0]
+        value = dict(run.metrics["transverse_current"])[worst.lag]
         known = run.metrics.get("conserves_momentum")
         if known is None:
             cause = "single" if damped_shear(run.metrics, m) else "unknown"
         else:
             cause = "pair" if known else "single"
         found.setdefault(cause, []).append(
-            f"{run.label} {off[1]:.2f} instead of {off[2]:.2f} at {off[0]:.2g} ps")
+            f"{run.label} {value:.2f} instead of {value - worst.value:.2f} at {worst.lag:.2g} ps")
     return [f"<p class=note>Each bead moves as it should, but beads don't move together as they "
             f"should: transverse current of the longest wave, {escape('; '.join(runs))}. "
             f"{escape(CAUSES[cause])}</p>" for cause, runs in found.items()]
@@ -753,7 +740,7 @@ def _model(data):
 def _training(data, log):
     if not log:
         return _missing(data, "training")
-    out = []
+    out = [f"<p>{escape(line)}</p>" for line in data.rule]
     live, panels = _sort_curves(log)
     if live:
         out.append(_figure(plots.validation(live, data.reference.metrics, data.noise_floor or {}), (

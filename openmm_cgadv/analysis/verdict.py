@@ -376,23 +376,32 @@ def collective(run: dict, reference: dict, settings: Settings) -> list[Finding]:
             found.append(_told(here, (
                 f"The viscosity by {by} is {value:.2f} ± {error:.2f} mPa\u202fs, {_signed(off)} from all-atom "
                 f"({truth:.2f}), expected within {_percent(allowed)}"), cause))
-    for figure, curve, name in (
-        ("transverse_current", differences.transverse_current, "The current of the longest shear wave"),
-        ("shared", differences.shared, "What neighbours share of their displacements"),
+    for figure, name in (
+        ("transverse_current", "The current of the longest shear wave"),
+        ("shared", "What neighbours share of their displacements"),
     ):
-        every = [(one, max(TOGETHER[figure], 2 * one.reference_error)) for one in curve(run, reference)]
-        if not every:
+        off = furthest(figure, run, reference)
+        if off is None:
             lacking = "displacement_correlation" if figure == "shared" else figure
             here = Standing(figure, OPEN, None, TOGETHER[figure])
             found.append(_not_known(here, name, run if run.get(lacking) is None else reference, lacking))
             continue
-        worst, allowed = max(every, key=lambda one: abs(one[0].value) / one[1])
-        here = Standing(figure, _state(worst.value, worst.error, allowed), worst.value, allowed)
+        worst, here = off
         where = f" ({worst.name.removeprefix('shared ')})" if figure == "shared" else ""
         found.append(_told(here, (
             f"{name} differs by {abs(worst.value):.3f} from all-atom at {worst.lag:g} ps{where}, expected at most "
-            f"{allowed:.3f}"), cause))
+            f"{here.bar:.3f}"), cause))
     return found
+
+
+def furthest(figure: str, run: dict, reference: dict) -> tuple[differences.Difference, Standing] | None:
+    """Of "transverse_current" or "shared" the difference that is the largest part or multiple of its bar, and how it
+    stands; None if it is not known."""
+    every = [(one, max(TOGETHER[figure], 2 * one.reference_error)) for one in getattr(differences, figure)(run, reference)]
+    if not every:
+        return None
+    worst, allowed = max(every, key=lambda one: abs(one[0].value) / one[1])
+    return worst, Standing(figure, _state(worst.value, worst.error, allowed), worst.value, allowed)
 
 
 def _told(here, what, cause=""):
@@ -435,7 +444,8 @@ def _motion_cause(lags, settings):
         return "so short a lag is a matter of the time step; use a shorter dynamics.timestep_fs"
     if settings.auxiliary_variables < 3:
         return (f"memory of {settings.auxiliary_variables} auxiliary variable"
-                f"{'s' * (settings.auxiliary_variables > 1)} is too simple; use 3 dynamics.auxiliary_variables")
+                f"{'s' * (settings.auxiliary_variables > 1)} is too simple; use more dynamics.auxiliary_variables, or a reference with "
+                "more frames if they follow from its frame interval")
     return ("the friction that training found is not the right one; train again with another training.seed "
             "to see whether that is chance, then on a longer reference")
 

@@ -132,7 +132,7 @@ def read_trajectory(path, *, topology, files, frame_interval, temperature, selec
                 step = rounding_step(frames.positions)
                 about = {"arguments": arguments}
                 if step is not None:
-                    about["rounding"] = rounding(step, mapping, unwrapper.rms)
+                    about["rounding"] = rounding(step, mapping)
                 writer = BeadWriter(partial, mapping.masses, mapping.types, mapping.type_names,
                                     temperature, interval, about,
                                     velocities="velocities" in fields, forces="forces" in fields)

@@ -13,8 +13,6 @@ STEPS = (0.01, 0.001, 0.0001)
 """Steps that formats round to (nm)."""
 TOLERANCE = 0.02
 """Distance from a multiple, in steps, that single precision explains."""
-INDEPENDENT = 0.5
-"""Least rms displacement from frame to frame, in steps, that makes errors independent."""
 
 
 def rounding_step(positions) -> float | None:
@@ -32,7 +30,7 @@ def rounding_step(positions) -> float | None:
     return None
 
 
-def rounding(step, mapping, rms) -> dict:
+def rounding(step, mapping) -> dict:
     """What atoms rounded to `step` mean for beads.
 
     Parameters
@@ -40,16 +38,13 @@ def rounding(step, mapping, rms) -> dict:
     step : float
         nm.
     mapping : Mapping
-    rms : float
-        Displacement of the beads from frame to frame, nm.
 
     Returns
     -------
     dict
         ``step_nm`` and ``bead_error_nm``, the standard deviation of each component of a bead's position
-        by type, None where beads move too little for errors that are independent from frame to frame.
+        by type.
     """
     squares = np.array([np.sum(weights ** 2) for weights in mapping.weights])
     variance = step ** 2 / 12 * np.bincount(mapping.types, squares) / np.bincount(mapping.types)
-    independent = rms / np.sqrt(3) >= INDEPENDENT * step
-    return {"step_nm": step, "bead_error_nm": np.sqrt(variance).tolist() if independent else None}
+    return {"step_nm": step, "bead_error_nm": np.sqrt(variance).tolist()}

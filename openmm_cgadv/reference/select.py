@@ -7,6 +7,7 @@ from pathlib import Path
 from ..trajectory import BeadTrajectory, BeadWriter
 from ..units import plain
 from .arguments import is_finished
+from .mean_box import CONSTANT, fluctuation
 
 CHUNK = 256
 
@@ -93,6 +94,11 @@ def check_frames(source: BeadTrajectory, interval, temperature, length) -> int:
     if stride < 1 or abs(interval - stride * source.frame_interval) > 1e-6 * interval:
         raise ValueError(f"frame_interval_fs is {1e3 * interval:g}, expected a multiple of "
                          f"{1e3 * source.frame_interval:g}, that of {source.path}")
+    changes = fluctuation(source.boxes())
+    if changes > CONSTANT:
+        raise ValueError(f"{source.path}: the box changes by {100 * changes:.2g} %, expected one that is constant: "
+                         "absolute positions hold what the barostat moved; write the trajectory wrapped into the box and "
+                         "give it as reference.trajectory, or run at constant volume")
     found = source.n_frames * source.frame_interval
     if length is not None and length > found * (1 + 1e-9):
         raise ValueError(f"length_ps is {length:g}, but {source.path} is only {found:g} ps long")

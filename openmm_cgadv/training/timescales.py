@@ -15,8 +15,9 @@ floor of their rates    2/window: slower memory could not be seen, and would ben
                         further variable; above them no more than 1/frame interval there, as faster memory can't be
                         told from friction at once
 their initial rates     those of the exponentials that fit the residual forces' correlation best; without forces
-                        log-spaced from 4/window to 0.8/frame interval, but no faster than 4/3 ω
-initial friction        what the residual forces of the fit show within a window, ∫⟨δF(0) δF(t)⟩ dt/(3 m kT), but at most
+                        the floor on top of what is log-spaced from 4/window to 0.8/frame interval, but to no less than
+                        ω/4 and no more than 4/3 ω
+initial friction        what the residual forces of the fit show within a window or 72 frames, ∫⟨δF(0) δF(t)⟩ dt/(3 m kT), but at most
                         kT/(2 m D), the value without forces, and at least a thousandth of kT/(m D); on single beads friction and
                         memory then follow displacements before the critics begin
 forgetting              2.1/ω, the adjoint's memory of feedback through the forces
@@ -36,7 +37,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from ..analysis.blocks import Unmeasurable, standard_error
-from ..analysis.dynamics import Msd, msd
+from ..analysis.dynamics import Msd, msd, temperature
 from ..baselines import InitialFit
 from ..baselines.ranges import sample_frames
 from ..baselines.residuals import modelled_forces
@@ -73,6 +74,8 @@ FORGET = 2.1
 STRUCTURE_FRAMES = 13
 RESOLVED = 1.0
 """Longest frame interval at which residual forces can be integrated over time (1/ω)."""
+COLDER = 0.02
+"""Relative difference from the temperature that is given, above which that of stored velocities is told."""
 ROUNDING_SHOWN = 0.005
 """Share of the mean squared displacement from which errors by rounding are told."""
 
@@ -139,6 +142,27 @@ class TimeScales:
             for name, value in asdict(self).items()
             if name != "limits"
         }
+
+    def rule(self, experiment: Experiment) -> str:
+        """By what rule it was chosen, for a person."""
+        memoryless, pairs = experiment.dynamics.memory == 0, experiment.dynamics.equation == "pair"
+        past = PAST_MEMORYLESS if memoryless else PAST_PAIRS if pairs else PAST
+        window = (
+            f"Windows end at {past:g} times the lag from which on the slope of the mean squared displacement changes by less "
+            f"than {100 * (DIFFUSIVE_MEMORYLESS if memoryless else DIFFUSIVE):g} %"
+        )
+        if experiment.training.window_ps is not None:
+            window = "The window is given"
+        if memoryless:
+            return f"{window}; friction is taught at its end and half of that."
+        number = f"one auxiliary variable, and another for every factor of {2 ** (OCTAVES_PAIRS if pairs else OCTAVES)} between frame interval and window"
+        if experiment.dynamics.auxiliary_variables is not None:
+            number = "as many auxiliary variables as are given"
+        return (
+            f"{window}; lags double from the frame interval to there. There is {number}, whose rates start between "
+            f"{SLOWEST:g}/window and {FASTEST:g}/frame interval, but no faster than 4/3 of the frequency that beads feel in the "
+            f"fitted potential, on top of a floor of {FLOOR_PAIRS if pairs else FLOOR:g}/window."
+        )
 
     def sentence(self) -> str:
         """What was chosen, for a person."""
@@ -209,6 +233,7 @@ def time_scales(trajectory: BeadTrajectory, fit: InitialFit, experiment: Experim
         start = np.full_like(free, motion.initial_friction_per_ps)
     elif tells:
         start = np.clip(fit.residuals.own_friction(last), LEAST_FRICTION * free, start)
+    limits += warmed(trajectory)
     limits += rounded(trajectory, moved)
     limits += sparse(interval, omega, diffusive, last, memoryless)
     return TimeScales(
@@ -248,16 +273,32 @@ def sparse(interval: float, omega: float, diffusive: float | None, last: float, 
     return found
 
 
+def warmed(trajectory: BeadTrajectory) -> list[str]:
+    """Whether the reference moves as its temperature says, in a sentence if it does not."""
+    try:
+        found, error = temperature(trajectory)
+    except Unmeasurable:
+        return []
+    stated = trajectory.temperature
+    if not abs(found - stated) > max(COLDER * stated, 5 * error):
+        return []
+    return [
+        f"The velocities of the reference are those of {found:.1f} ± {error:.1f} K, but its temperature is given as {stated:g} K: "
+        "all forces and all friction are taught for the latter; give the former as reference.temperature_K if it is right."
+    ]
+
+
 def rounded(trajectory: BeadTrajectory, moved: Msd | None) -> list[str]:
     """What rounded coordinates do to the shortest lag, in sentences."""
     found = trajectory.provenance.get("rounding")
     if found is None:
         return []
     head, interval = f"Coordinates are rounded to {found['step_nm']:g} nm", trajectory.frame_interval
-    if found["bead_error_nm"] is None:
+    if not trajectory.position_errors.any():
         return [
             f"{head}, and beads move by little more than that in the {interval:.3g} ps from frame to frame: displacements at "
-            "the shortest lags are wrong and can't be corrected; take every second frame or fewer, or full precision."
+            "the shortest lags are wrong and can't be corrected; take fewer of these frames (reference.beads, with a longer "
+            "reference.frame_interval_fs), or full precision."
         ]
     if moved is None:
         return []
