@@ -150,6 +150,7 @@ class LiveValidation:
             "msd": worst,
             "msd_stderr": spread,
             "temperature": found["temperature_K"],
+            "length": self.length,
         }
         for name in ("rdf_l1", "adf_l1", "vacf_rms"):
             values |= {name: found[name], f"{name}_stderr": found[f"{name}_stderr"]}

@@ -44,3 +44,26 @@ def test_a_validation_is_beyond_a_bar_only_by_more_than_its_error():
 def test_a_log_without_validation_has_no_cost():
     assert cost.descents(log(), REFERENCE, {}) == []
     assert cost.summary([]) == {"met_after_seconds": None, "figures": {}}
+
+
+def test_a_short_run_is_not_blamed_for_chance():
+    """Of a reference of 4000 ps whose halves differ by 0.01, runs of 40 ps are off by 0.05 without any error of the model."""
+    curves, reference, floor = log(rdf_l1=[0.2, 0.045, 0.045, 0.045]), {**REFERENCE, "length_ps": 4000.0}, {"rdf_l1": 0.01}
+    assert cost.descents(curves, reference, floor)[0].met_after is None
+    curves["validation_length"] = (curves["validation_rdf_l1"][0], np.full(4, 40.0))
+    (found,) = cost.descents(curves, reference, floor)
+    assert found.met_after == 50.0 and found.bar == pytest.approx(0.05, rel=0.01)
+
+
+def test_chance_is_what_independent_runs_show():
+    """Histograms of independent counts: two halves of a long run, and a short run beside the whole."""
+    rng = np.random.default_rng(1)
+    p = np.full(50, 0.02)
+
+    def off(count, other):
+        a, b = (rng.multinomial(n, p) / n for n in (count, other))
+        return np.abs(a - b).sum()
+
+    halves = np.mean([off(50_000, 50_000) for _ in range(200)])
+    short = np.mean([off(2_000, 100_000) for _ in range(200)])
+    assert cost.live_bar("rdf_l1", {"length_ps": 100.0}, {"rdf_l1": halves}, 2.0) == pytest.approx(short, rel=0.05)

@@ -24,7 +24,7 @@ class Descent:
     seconds, deviation, error : array [n]
         Wall-clock time, and the deviation from the reference with its standard error.
     bar : float
-        From `verdict.bar`.
+        From `verdict.bar`, or what chance leaves in runs so short if that is more.
     """
 
     figure: str
@@ -48,7 +48,7 @@ def descents(log: dict, reference: dict, floor: dict) -> list[Descent]:
     Parameters
     ----------
     log : dict
-        ``{column: (iterations, values)}``.
+        ``{column: (iterations, values)}``; ``validation_length`` is that of the runs, ps.
     reference : dict
         From `metrics.metrics`.
     floor : dict
@@ -72,9 +72,25 @@ def descents(log: dict, reference: dict, floor: dict) -> list[Descent]:
             np.array([clock[iterations[k]] for k in known]),
             np.abs(values[known]),
             np.array([errors.get(iterations[k], 0.0) for k in known]),
-            bar(figure, reference, floor),
+            live_bar(figure, reference, floor, live_length(log)),
         ))
     return found
+
+
+def live_length(log: dict) -> float | None:
+    """Length of the runs of live validation in a training log (ps), None if there is none."""
+    _, lengths = log.get("validation_length", ((), ()))
+    return float(lengths[-1]) if len(lengths) else None
+
+
+def live_bar(figure: str, reference: dict, floor: dict, length: float | None) -> float:
+    """The bar of a figure in a run of a length (ps): of g(r) and of angles no less than by what a perfect run would be
+    off. Its variance and that of each half of the reference, which the floor is the difference of, go with one over
+    the length."""
+    allowed = bar(figure, reference, floor)
+    if length is None or figure not in ("rdf_l1", "adf_l1") or floor.get(figure) is None:
+        return allowed
+    return max(allowed, 0.5 * floor[figure] * (reference["length_ps"] / length + 1) ** 0.5)
 
 
 def summary(found: list[Descent]) -> dict:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from scipy.integrate import trapezoid
 
+from .cost import live_bar
 from .verdict import BARS, LONGEST_LAG, bar, msd_bar
 
 WIDTH = 7.4
@@ -426,7 +427,7 @@ def training(panels: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]) -> str
 
 
 def validation(curves: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]], reference: dict,
-               floor: dict) -> str:
+               floor: dict, length: float | None = None) -> str:
     """Figures measured in live OpenMM runs during training, with all-atom and the bars.
 
     Parameters
@@ -435,6 +436,8 @@ def validation(curves: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]], ref
         ``{figure: (iterations, values, standard errors)}``, named as in `metrics`; "diffusion" and "msd" relative to all-atom.
     reference, floor : dict
         Figures of the reference and its noise floor.
+    length : float, optional
+        Of the live runs, ps.
     """
     with _style():
         columns = min(len(curves), 2)
@@ -452,7 +455,7 @@ def validation(curves: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]], ref
                 axis.axhline(0, color=REFERENCE, lw=1, label="all-atom")
                 axis.axhspan(-t, t, color=BAND, lw=0, label="bar")
             elif name in BARS:
-                t = bar(name, reference, floor)
+                t = live_bar(name, reference, floor, length)
                 axis.axhspan(0, t, color=BAND, lw=0, label="bar")
                 axis.set_ylim(0, max(1.2 * t, axis.get_ylim()[1]))
                 if floor.get(name) is not None:

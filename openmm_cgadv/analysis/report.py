@@ -743,7 +743,8 @@ def _training(data, log):
     out = [f"<p>{escape(line)}</p>" for line in data.rule]
     live, panels = _sort_curves(log)
     if live:
-        out.append(_figure(plots.validation(live, data.reference.metrics, data.noise_floor or {}), (
+        out.append(_figure(plots.validation(
+            live, data.reference.metrics, data.noise_floor or {}, cost.live_length(log)), (
             "Live validation: the averaged parameters, run in OpenMM during training. The last "
             "points should lie in the green bands and have stopped moving.")))
     else:
@@ -771,7 +772,7 @@ def _sort_curves(log):
         if name.startswith(VALIDATION):
             figure = name[len(VALIDATION):]
             # Runs are too short for the lags that D of the report is fitted to, so D is compared with all-atom in their own.
-            if figure != "diffusion" and not figure.endswith("_stderr"):
+            if figure not in ("diffusion", "length") and not figure.endswith("_stderr"):
                 errors = dict(zip(*log.get(f"{column}_stderr", ((), ()))))
                 figure = {"diffusion_deviation": "diffusion", "temperature": "temperature_K"}.get(figure, figure)
                 live[figure] = (x, y, np.array([errors.get(i, 0.0) for i in x]))

@@ -409,7 +409,7 @@ COLUMNS = (
     "validation_rdf_l1_stderr", "validation_adf_l1", "validation_adf_l1_stderr", "validation_vacf_rms",
     "validation_vacf_rms_stderr", "validation_msd", "validation_msd_stderr", "validation_transverse_current_difference",
     "validation_transverse_current_difference_stderr", "validation_shared_difference",
-    "validation_shared_difference_stderr", "validation_temperature",
+    "validation_shared_difference_stderr", "validation_temperature", "validation_length",
 )  # fmt: skip
 """Columns of the log after the iteration; the parameters stand after the second."""
 
