@@ -311,8 +311,8 @@ class _Run:
         self.total = int(arguments["length"] / self.interval + 1e-6)
         self.seconds = {"equilibration": 0.0, "production": 0.0}
         self.masses = model.masses[model.types]
-        self.rescale_every = max(1, round(RESCALING / arguments["timestep"]))
-        self.thermostat = VelocityRescaling(self.rescale_every, model, seed=arguments["seed"]) if is_needed(model) else None
+        rescaling = max(1, round(RESCALING / arguments["timestep"]))
+        self.thermostat = VelocityRescaling(rescaling, model, seed=arguments["seed"]) if is_needed(model) else None
         whole = arguments["equilibration"] + self.total * self.interval
         self.report = lambda done: progress(done, whole) if progress is not None else None
         self.trajectory = directory / f"trajectory.{arguments['trajectory_format']}"
@@ -405,7 +405,7 @@ class _Run:
             while done < self.steps:
                 block = min(BLOCK, self.steps - done)
                 if self.thermostat is not None:
-                    block = min(block, self.rescale_every - (before + done) % self.rescale_every)
+                    block = min(block, self.thermostat.interval - (before + done) % self.thermostat.interval)
                 self.simulation.integrator.step(block)
                 done += block
                 self._hold_temperature(before + done)
@@ -437,10 +437,10 @@ class _Run:
 
     def _hold_temperature(self, steps: int) -> None:
         """Rescale velocities, if it is time after so many steps, where friction does not hold the temperature."""
-        if self.thermostat is not None and steps % self.rescale_every == 0:
+        if self.thermostat is not None and steps % self.thermostat.interval == 0:
             velocities = self.context.getState(velocities=True).getVelocities(asNumpy=True)._value
-            elapsed = self.rescale_every * self.arguments["timestep"]
-            self.thermostat.rescale(self.context, velocities, elapsed, steps // self.rescale_every)
+            elapsed = self.thermostat.interval * self.arguments["timestep"]
+            self.thermostat.rescale(self.context, velocities, elapsed, steps // self.thermostat.interval)
 
     def _friction_stress(self) -> np.ndarray | None:
         """Of friction between beads [3, 3] (kJ/mol), averaged since the last call; None without it."""

@@ -32,6 +32,15 @@ def kinetic(simulation):
     return simulation.context.getState(energy=True).getKineticEnergy().value_in_unit(unit.kilojoule_per_mole)
 
 
+def kinetics(simulation):
+    """Kinetic energies along a run."""
+    found = []
+    for _ in range(1500):
+        simulation.step(100)
+        found.append(kinetic(simulation))
+    return found
+
+
 def without_friction(model, friction=0.01):
     return replace(model, drift=np.broadcast_to([[friction]], [len(model.masses), 1, 1]).copy(), equation="langevin")
 
@@ -43,11 +52,9 @@ def model():
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_kinetic_energy_is_canonical(model, seed):
-    simulation, found = free(model, temperature=200 * unit.kelvin, seed=seed), []
+    simulation = free(model, temperature=200 * unit.kelvin, seed=seed)
     simulation.context.setVelocitiesToTemperature(200.0, seed)
-    for _ in range(1500):
-        simulation.step(100)
-        found.append(kinetic(simulation))
+    found = kinetics(simulation)
     expected = stats.gamma(1.5 * BEADS, scale=KB * 200.0)
     assert stats.kstest(found, expected.cdf).pvalue > 0.001
     assert np.var(found) == pytest.approx(expected.var(), rel=0.25)
@@ -80,22 +87,18 @@ def test_kinetic_energy_is_forgotten_in_its_time(model):
 def test_beads_at_rest_together_have_three_degrees_of_freedom_less():
     model = make_pair_model(n=BEADS)
     assert model.conserves_momentum
-    simulation, found = free(model, temperature=300.0), []
+    simulation = free(model, temperature=300.0)
     simulation.context.setVelocitiesToTemperature(300.0, 1)
-    for _ in range(1500):
-        simulation.step(100)
-        found.append(kinetic(simulation))
+    found = kinetics(simulation)
     assert np.mean(found) == pytest.approx(1.5 * (BEADS - 1) * KB * 300.0, rel=0.02)
 
 
 def test_a_system_that_is_kept_at_rest_has_three_degrees_of_freedom_less(model):
-    simulation, found = free(model, temperature=300.0), []
+    simulation = free(model, temperature=300.0)
     simulation.system.addForce(openmm.CMMotionRemover(1))
     simulation.context.reinitialize(preserveState=True)
     simulation.context.setVelocitiesToTemperature(300.0, 1)
-    for _ in range(1500):
-        simulation.step(100)
-        found.append(kinetic(simulation))
+    found = kinetics(simulation)
     assert np.mean(found) == pytest.approx(1.5 * (BEADS - 1) * KB * 300.0, rel=0.02)
 
 

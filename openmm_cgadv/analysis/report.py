@@ -384,8 +384,7 @@ def _tiles(data):
     for finding in data.findings:
         if finding.figure not in _NAMES:
             continue
-        both = data.trained.metrics, data.reference.metrics
-        at = at_lags(*(of_type(figures, finding.bead) if finding.bead else figures for figures in both))
+        at = at_lags(*(of_type(run.metrics, finding.bead) for run in (data.trained, data.reference)))
         told = "not known" if finding.found is None else _against_bar(finding, at)
         of = f" of {escape(finding.bead)}" if finding.bead else ""
         tiles.append(f"<li class={finding.state}><b>{_MARKS[finding.state]} {_NAMES[finding.figure]}{of}</b> "

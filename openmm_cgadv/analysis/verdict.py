@@ -26,7 +26,7 @@ LONGEST_LAG = 100.0
 """Longest lag, ps, whose mean squared displacement is judged."""
 
 FROZEN = 0.2
-"""Part of the displacement of all-atom at the longest lag, below which beads are not those of a liquid."""
+"""Part of the displacement of all-atom at the longest lag, below which beads have frozen: of a run, and of a chain in training."""
 
 SURE = 2.0
 """Standard errors of the run itself by which a bar has to be missed to be sure."""
@@ -132,7 +132,7 @@ def judgement(run: dict, reference: dict, floor: dict, settings: Settings) -> li
     found = [reference_enough(reference), temperature(run, reference, settings)]
     found += [structure(name, run, floor, settings) for name in ("rdf_l1", "adf_l1")]
     for bead in bead_types(run, reference) or ("",):
-        own, truth = (of_type(figures, bead) if bead else figures for figures in (run, reference))
+        own, truth = of_type(run, bead), of_type(reference, bead)
         for moved in (displacements(own, truth, settings), diffusion(own, truth, settings)):
             found.append(replace(moved, bead=bead, sentence=f"{bead}: {moved.sentence}") if bead else moved)
     found.append(velocities(run, floor, settings))
@@ -148,7 +148,9 @@ def bead_types(run: dict, reference: dict) -> list[str]:
 
 
 def of_type(figures: dict, bead: str) -> dict:
-    """Figures of a run with the motion of the beads of one type in place of that of all."""
+    """Figures of a run with the motion of the beads of one type in place of that of all; as they are without a type."""
+    if not bead:
+        return figures
     slope = (figures.get("diffusion_by_type") or {}).get(bead, {})
     own = {"diffusion_cm2_per_s": slope.get("cm2_per_s"), "diffusion_stderr": slope.get("stderr")}
     return figures | figures["msd_by_type"][bead] | own

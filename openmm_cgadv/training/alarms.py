@@ -7,13 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..analysis.verdict import FROZEN
 from .course import Course, mean_and_error
 
 OFF = 0.10
 """Mean squared displacements that differ from those held out by more than this, and by five standard errors, are off."""
-
-FROZEN = 0.2
-"""A chain whose beads move by less than this part of what is expected has frozen."""
 
 DISTORTED = 3.0
 """The structure of frozen chains differs by more than this, times the root of the number of the potential's parameters,

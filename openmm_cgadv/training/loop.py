@@ -167,8 +167,7 @@ class Loop:
             Told the rollouts done and their number while memory follows.
         """
         training = self.training
-        present = Candidate(training.iteration, [value.clone() for value in training.average], {})
-        chosen = choose(self.candidates or [present])
+        chosen = choose(self.candidates or [Candidate(training.iteration, training.average, {})])
         if not training.settles:
             return chosen
         rollouts = (SETTLE_PAIRS if training.pairs else SETTLE) * self.schedule.fall

@@ -65,8 +65,8 @@ class Outcome:
         if self.exported > self.iterations:
             what = f"memory followed displacements to iteration {self.exported}, and that is exported"
         else:
-            what = f"the average of iteration {self.exported} is exported"
-        return f"{self.why}; learning rates fell from there to iteration {self.iterations}, {'and ' * (what[0] == 't')}{what}"
+            what = f"and the average of iteration {self.exported} is exported"
+        return f"{self.why}; learning rates fell from there to iteration {self.iterations}, {what}"
 
     def save(self, directory: Path) -> None:
         """Write all but the parameters into ``outcome.json``, whole or not at all."""
