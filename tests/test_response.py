@@ -21,6 +21,17 @@ def memory(seed, spread):
     return one
 
 
+def of(friction, rates, couplings, rotation):
+    """Memory of these, with the last two variables turning into each other (1/ps)."""
+    one = memory(0, 0.0)
+    with torch.no_grad():
+        one.log_friction.fill_(np.log(friction))
+        one.log_rates.copy_(torch.tensor([rates]).log())
+        one.log_couplings.copy_(torch.tensor([couplings]).log())
+        one.rotations[0, -1] = rotation / 10
+    return one
+
+
 def running(values):
     one = memory(0, 0.0)
     torch.nn.utils.vector_to_parameters(torch.from_numpy(values), one.parameters())
@@ -77,3 +88,22 @@ def test_memory_is_found_from_displacements_alone(seed, held):
     right = running(values(truth))[-1]
     assert abs(running(start)[-1] / right - 1) > 0.02
     assert running(given)[-1] == pytest.approx(right, rel=0.01)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_variables_too_fast_to_matter_are_found_other_rates(seed):
+    """Memory that swings takes three variables, of which the start has two that decay within a step or two."""
+    truth = of(1.5, [0.15, 2.0, 15.0], [1.5, 10.0, 8.0], 25.0)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in truth.parameters():
+            parameter += 0.15 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    model, seen = of(0.3, [0.3, 70.0, 95.0], [1.7, 25.0, 27.0], 0.0), []
+    wanted, given = moved(truth, 20.0)[AT], values(model)
+    for _ in range(3):
+        found = moved(model, 20.0)
+        seen.append(Seen(found, running(given), np.log(wanted / found[AT]), 1e-6 * np.eye(len(AT))))
+        given = fit_memory(given, running, seen, AT, STEP, KT_M)
+        torch.nn.utils.vector_to_parameters(torch.from_numpy(given), model.parameters())
+    np.testing.assert_allclose(moved(model, 20.0)[AT], wanted, rtol=0.01)
+    assert running(given)[-1] == pytest.approx(running(values(truth))[-1], rel=0.02)

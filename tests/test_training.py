@@ -95,11 +95,11 @@ def test_memory_settles_by_displacements_alone(tmp_path):
     trajectory = free_beads(tmp_path / "beads.h5", truth, 1500)
     training = AdversarialTraining(trajectory, FREE, experiment(window_ps=0.64))
     learned = training.motion
-    learned.floor = truth.floor
     with torch.no_grad():
         for name, value in truth.named_parameters():
             width = value.shape[-1]
             getattr(learned, name)[..., :width] = value
+        learned.log_rates[:, : truth.n_auxiliary] = (truth.log_rates.exp() + truth.floor - learned.floor).log()
         # Auxiliary variables that the truth lacks.
         learned.log_couplings[:, truth.n_auxiliary :] = -10.0
     right = [parameter.detach().clone() for parameter in training.parameters]

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import least_squares
 
-SPREAD = 1.0
+SPREAD = 4.0
 """Standard deviation of what logarithms of friction, rates and couplings may have to change by."""
 
 INEXACT = 0.3

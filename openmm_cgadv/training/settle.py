@@ -24,8 +24,8 @@ right to some percent after three parts."""
 LONG = 4
 """Windows in a rollout at the end: the more there are, the more starts has the longest lag."""
 
-ROUNDS = 2
-"""Parts of the rollouts at the end; the second are those of what was found after the first."""
+ROUNDS = 3
+"""Parts of the rollouts at the end; memory is found after each, from all so far."""
 
 STREAM = 1_000_000
 """Of the random numbers before the critics begin."""
