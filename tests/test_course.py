@@ -10,7 +10,7 @@ from openmm_cgadv.training import alarms
 from openmm_cgadv.training.alarms import CRITIC, EQUATION, GRADIENT
 from openmm_cgadv.training.choice import Candidate, choose, improves
 from openmm_cgadv.training.course import STRETCH, TOLERANCE, Course, Seen, drifts
-from openmm_cgadv.training.schedule import FALL, FINAL_RATE, Schedule
+from openmm_cgadv.training.schedule import FALL, FALL_ALONE, FINAL_RATE, Schedule
 
 
 def random(*shape, seed=0):
@@ -40,13 +40,14 @@ def test_changes_below_the_tolerance_are_no_drift_however_small_the_scatter():
     assert drifts(still + 2.2 * TOLERANCE * torch.linspace(0, 1, STRETCH)[:, None])
 
 
-def test_rates_are_constant_until_training_settles_and_fall_along_a_cosine_of_fixed_length():
-    schedule = Schedule(1200)
-    assert schedule.end == 1200 and schedule.rate(999) == 1.0
+@pytest.mark.parametrize("fall", [FALL, FALL_ALONE])
+def test_rates_are_constant_until_training_settles_and_fall_along_a_cosine_of_fixed_length(fall):
+    schedule = Schedule(1200, fall)
+    assert schedule.end == 1200 and schedule.rate(1200 - fall) == 1.0
     schedule.begun = 300
-    assert schedule.end == 300 + FALL
+    assert schedule.end == 300 + fall
     assert schedule.rate(300) == 1.0
-    assert schedule.rate(300 + FALL // 2) == pytest.approx((1 + FINAL_RATE) / 2)
+    assert schedule.rate(300 + fall // 2) == pytest.approx((1 + FINAL_RATE) / 2)
     assert schedule.rate(schedule.end) == pytest.approx(FINAL_RATE)
     # What came before the fall has nearly left the average at its end.
     left = math.prod(schedule.decay(k) for k in range(301, schedule.end + 1))

@@ -11,6 +11,9 @@ RISE = 30
 FALL = 200
 """Iterations along which the rates fall. The average that is exported is taken along them."""
 
+FALL_ALONE = 600
+"""The same where everything comes from critics: nothing but the average is left then to take out how the parameters wander."""
+
 SHARE = 0.6
 """The fall takes at most this part of the most iterations."""
 
@@ -29,6 +32,8 @@ class Schedule:
     ----------
     most : int
         Iterations that training takes at most.
+    fall : int
+        Those along which the rates fall, if there is time.
 
     Attributes
     ----------
@@ -36,9 +41,9 @@ class Schedule:
         Last iteration with constant rates, None as long as that is open.
     """
 
-    def __init__(self, most: int):
+    def __init__(self, most: int, fall: int = FALL):
         self.most = most
-        self.fall = min(FALL, round(SHARE * most))
+        self.fall = min(fall, round(SHARE * most))
         self.begun: int | None = None
 
     @property
