@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -145,9 +146,11 @@ def follow_displacements(training: AdversarialTraining, parts: list[range], wind
             thermal = training.kT / training.masses[training.types == kind].mean().item()
             given = memory_of(motion, kind)
             take_memory(motion, kind, fit_memory(given, running_friction, seen[kind], at[told], grid[1].item(), thermal))
-            if motion.bead_friction()[kind] < LEAST_FRICTION * training.free_friction[kind]:
+            least = (LEAST_FRICTION * training.free_friction[kind]).item()
+            if motion.bead_friction()[kind] < least:
                 # Where neighbours alone make diffusion, as in simple liquids, displacements don't tell friction from none.
                 take_memory(motion, kind, given)
+                weaken(motion, kind, least)
 
 
 @torch.no_grad()
@@ -195,6 +198,13 @@ def shrunk(rows: np.ndarray) -> np.ndarray:
     found = np.atleast_2d(np.cov(rows, rowvar=False))
     share = len(found) / (len(found) + len(rows))
     return (1 - share) * found + share * np.diag(np.diag(found))
+
+
+def weaken(motion: torch.nn.Module, kind: int, most: float) -> None:
+    """Make the memory of one bead type as much smaller at all times as leaves that friction (1/ps), if it has more."""
+    change = min(0.0, math.log(most / motion.bead_friction()[kind].item()))
+    motion.log_friction[kind] += change
+    motion.log_couplings[kind] += 0.5 * change
 
 
 def memory_of(motion: torch.nn.Module, kind: int) -> np.ndarray:
