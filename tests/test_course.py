@@ -40,9 +40,9 @@ def test_changes_below_the_tolerance_are_no_drift_however_small_the_scatter():
     assert drifts(still + 2.2 * TOLERANCE * torch.linspace(0, 1, STRETCH)[:, None])
 
 
-@pytest.mark.parametrize("fall", [FALL, FALL_ALONE])
-def test_rates_are_constant_until_training_settles_and_fall_along_a_cosine_of_fixed_length(fall):
-    schedule = Schedule(1200, fall)
+@pytest.mark.parametrize("alone, fall", [(False, FALL), (True, FALL_ALONE)])
+def test_rates_are_constant_until_training_settles_and_fall_along_a_cosine_of_fixed_length(alone, fall):
+    schedule = Schedule(1200, alone)
     assert schedule.end == 1200 and schedule.rate(1200 - fall) == 1.0
     schedule.begun = 300
     assert schedule.end == 300 + fall

@@ -18,7 +18,7 @@ from .course import CHECK, Course, mean_and_error
 from .log import TrainingLog
 from .outcome import Outcome, wander
 from .parameters import TrainedPairParameters, TrainedParameters
-from .schedule import FALL, FALL_ALONE, Schedule
+from .schedule import Schedule
 from .settle import begin, settle
 
 Validate = Callable[[TrainedParameters | TrainedPairParameters, int], dict[str, float]]
@@ -57,7 +57,7 @@ class Loop:
 
     def __init__(self, training: AdversarialTraining):
         self.training = training
-        self.schedule = Schedule(training.settings.iterations, FALL if training.structure is None else FALL_ALONE)
+        self.schedule = Schedule(training.settings.iterations, alone=training.structure is not None)
         self.course = Course(training.settings.chains)
         self.candidates: list[Candidate] = []
         self.rests: list[list[Tensor]] = []

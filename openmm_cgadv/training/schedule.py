@@ -32,8 +32,8 @@ class Schedule:
     ----------
     most : int
         Iterations that training takes at most.
-    fall : int
-        Those along which the rates fall, if there is time.
+    alone : bool
+        Whether everything comes from critics.
 
     Attributes
     ----------
@@ -41,9 +41,9 @@ class Schedule:
         Last iteration with constant rates, None as long as that is open.
     """
 
-    def __init__(self, most: int, fall: int = FALL):
+    def __init__(self, most: int, alone: bool = False):
         self.most = most
-        self.fall = min(fall, round(SHARE * most))
+        self.fall = min(FALL_ALONE if alone else FALL, round(SHARE * most))
         self.begun: int | None = None
 
     @property
