@@ -13,8 +13,11 @@ AT = np.array([1, 3, 7, 15, 31, 63, 127, 191])
 
 
 def memory(seed, spread):
+    return shaken(GeneralizedLangevin(1, 3, 20.0, floor=FLOOR, rates=(3.0, 40.0)), seed, spread)
+
+
+def shaken(one, seed, spread):
     generator = torch.Generator().manual_seed(seed)
-    one = GeneralizedLangevin(1, 3, 20.0, floor=FLOOR, rates=(3.0, 40.0))
     with torch.no_grad():
         for parameter in one.parameters():
             parameter += spread * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
@@ -93,11 +96,7 @@ def test_memory_is_found_from_displacements_alone(seed, held):
 @pytest.mark.parametrize("seed", range(4))
 def test_variables_too_fast_to_matter_are_found_other_rates(seed):
     """Memory that swings takes three variables, of which the start has two that decay within a step or two."""
-    truth = of(1.5, [0.15, 2.0, 15.0], [1.5, 10.0, 8.0], 25.0)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in truth.parameters():
-            parameter += 0.15 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    truth = shaken(of(1.5, [0.15, 2.0, 15.0], [1.5, 10.0, 8.0], 25.0), seed, 0.15)
     model, seen = of(0.3, [0.3, 70.0, 95.0], [1.7, 25.0, 27.0], 0.0), []
     wanted, given = moved(truth, 20.0)[AT], values(model)
     for _ in range(3):
