@@ -93,11 +93,17 @@ def course(displacement=0.0, margin=0.0, persistence=0.9, margin_scatter=1e-4):
             friction=0.4 + 0.01 * random(3, seed=k), displacement=displacement + 0.03 * random(1, 3, seed=900 + k),
             structure=2.0, mobility=torch.ones(2, dtype=torch.float64), chains=[k % 2, 2 + k % 2], gradient=gradient,
             margin=margin + margin_scatter * random(1, seed=500 + k).item(),
+            margins={"dynamics": margin + margin_scatter * random(1, seed=500 + k).item(), "long": margin},
         ))  # fmt: skip
     return found
 
 
 EXACT = torch.full([1, 3], 0.01, dtype=torch.float64)
+
+
+def test_a_critic_that_gives_all_the_same_score_is_blind_though_motion_is_right():
+    assert alarms.blind_critics(course(margin=0.001).margins(25)) == ["long"]
+    assert course().margins(STRETCH + 1) == {}
 
 
 def test_motion_that_is_right_raises_no_alarm():

@@ -77,6 +77,25 @@ def test_a_critic_that_has_collapsed_begins_anew(reference, tmp_path, hasty):
     assert json.loads((tmp_path / "outcome.json").read_text())["warnings"][0].endswith(said[0])
 
 
+@pytest.mark.parametrize(
+    ("potential", "name", "judged"), [("relative_entropy", "dynamics", "windows"), ("adversarial", "structure", "configurations")]
+)
+def test_a_critic_that_has_collapsed_is_found_where_motion_is_right_without_it(reference, tmp_path, hasty, potential, name, judged):
+    training = AdversarialTraining(reference, FREE, experiment(friction=15.0, iterations=30, potential=potential))
+    critic = training.structure.critic if name == "structure" else training.dynamics.critics[name]
+    with torch.no_grad():
+        for parameter in critic.module.parameters():
+            parameter.zero_()
+    critic.optimizer.param_groups[0]["lr"] = 0.0
+    said = []
+    train(training, tmp_path, warn=said.append)
+    collapsed = [sentence for sentence in said if "collapsed" in sentence]
+    assert collapsed == [f"the critic has collapsed: that of {judged} gives all that it is shown the same score; it begins anew"]
+    assert critic.optimizer.param_groups[0]["lr"] > 0
+    assert sum(parameter.abs().sum() for parameter in critic.module.parameters()) > 0
+    assert json.loads((tmp_path / "outcome.json").read_text())["warnings"][0].endswith(collapsed[0])
+
+
 def test_a_gradient_of_noise_is_said(reference, tmp_path, monkeypatch):
     # Displacements would mend friction that critics can't.
     for name in ("begin", "settle"):

@@ -239,7 +239,8 @@ class AdversarialTraining:
 
         for group in self.optimizer.param_groups:
             group["lr"] = group["rate"] * self.rate
-        self.seen = self.look(replace(windows, positions=x.detach()), chosen, entropy, random)
+        margins = {name.removesuffix("_margin"): value for name, value in log.items() if name.endswith("_margin")}
+        self.seen = self.look(replace(windows, positions=x.detach()), chosen, entropy, margins, random)
         log["held_out_margin"] = self.seen.margin
         log["held_out_displacement"] = self.seen.displacement.square().mean().sqrt().item()
         log["held_out_structure"] = self.seen.structure
@@ -254,6 +255,14 @@ class AdversarialTraining:
                 average.lerp_(parameter, 1 - self.decay)
             log["friction"] = self.motion.bead_friction().mean().item()
         return log
+
+    def renew(self, critics: Iterable[str]) -> None:
+        """Let critics, by name, begin again."""
+        for name in critics:
+            if name == "structure":
+                self.structure.renew()
+            else:
+                self.dynamics.renew(name)
 
     def advance(self, iteration: int, frames: list[int], random: torch.Generator) -> tuple[list[int], tuple[Tensor, ...], Tensor]:
         """Roll out the chains whose turn it is: which they are, where they started, and the frames."""
@@ -302,7 +311,9 @@ class AdversarialTraining:
         return torch.where(self.reference_growth > 0, excess, 0.0)
 
     @torch.no_grad()
-    def look(self, windows: Windows, chosen: list[int], entropy: Tensor, random: torch.Generator) -> Seen:
+    def look(
+        self, windows: Windows, chosen: list[int], entropy: Tensor, margins: dict[str, float], random: torch.Generator
+    ) -> Seen:
         """What this iteration showed.
 
         Parameters
@@ -313,6 +324,8 @@ class AdversarialTraining:
             The chains that they are of.
         entropy : Tensor [P]
             Gradient of the relative entropy.
+        margins : dict of str to float
+            Of the critics.
         random : torch.Generator
         """
         own, types = windows.own, windows.types
@@ -328,4 +341,5 @@ class AdversarialTraining:
             chains=chosen,
             gradient=torch.cat([parameter.grad.flatten() for parameter in self.motion.parameters()]),
             margin=self.dynamics.margin(drawn, windows.some(BATCH, random)),
+            margins=margins,
         )

@@ -24,6 +24,10 @@ something to say it is 0.4 to 0.7: critics change little in an iteration."""
 SATURATED = 3.0
 """Generator's loss (0.69 where windows can't be told apart) above which a critic is sure about every window."""
 
+ALIKE = 1e-5
+"""Standard deviation of a critic's margin from one iteration to the next below which it gives the same score to all it is shown:
+windows differ, so that the margin of a critic which sees anything changes, by 4e-4 in the least of all trainings."""
+
 SLOW = 0.25
 """Part of the friction beyond the window above which memory is too slow to be learned from windows of this length."""
 
@@ -77,6 +81,17 @@ def all_frozen(mobility: Tensor, structure: float, parameters: int) -> str | Non
         f"the chains froze: beads move {latest.median():.2g} times as far as in the reference (mean square), and the "
         f"structure is {structure:.0f} standard deviations from it"
     )
+
+
+def blind_critics(margins: dict[str, Tensor]) -> list[str]:
+    """Names of the critics that have collapsed, whether or not motion is right without them.
+
+    Parameters
+    ----------
+    margins : dict of str to Tensor [iterations]
+        Mean logits of real samples minus those of generated ones, of successive iterations.
+    """
+    return [name for name, values in margins.items() if values.std() < ALIKE]
 
 
 def why_off(course: Course, error: Tensor, generator_loss: float) -> Alarm | None:

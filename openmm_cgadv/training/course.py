@@ -24,6 +24,9 @@ TOLERANCE = 0.01
 """Changes below this never count: friction in units of kT/(mD), displacements and the distance of the structure in
 logarithms."""
 
+MARGIN = "margin of "
+"""What the rows of single critics are called."""
+
 LATEST = 3
 """Rollouts of a chain that its mobility is judged by."""
 
@@ -48,6 +51,8 @@ class Seen:
         Gradient of the generator's loss with respect to friction and memory.
     margin : float
         Mean logit of held-out windows minus that of generated ones.
+    margins : dict of str to float
+        That of each critic, on what it was shown.
     """
 
     friction: Tensor
@@ -57,6 +62,7 @@ class Seen:
     chains: list[int]
     gradient: Tensor
     margin: float
+    margins: dict[str, float]
 
 
 class Course:
@@ -81,6 +87,7 @@ class Course:
             "gradient": seen.gradient,
             "margin": torch.tensor([seen.margin], dtype=torch.float64),
         }
+        values |= {f"{MARGIN}{name}": torch.tensor([value], dtype=torch.float64) for name, value in seen.margins.items()}
         for name, value in values.items():
             self.rows[name] = [*self.rows.get(name, []), value.detach().double().flatten()][-STRETCH:]
         for chain, value in zip(seen.chains, seen.mobility):
@@ -98,6 +105,11 @@ class Course:
     def stretch(self, name: str) -> Tensor:
         """Values [iterations, n] of the last stretch."""
         return torch.stack(self.rows[name])
+
+    def margins(self, number: int) -> dict[str, Tensor]:
+        """That many last margins of each critic that has been seen for so long."""
+        rows = {name.removeprefix(MARGIN): values for name, values in self.rows.items() if name.startswith(MARGIN)}
+        return {name: torch.cat(values[-number:]) for name, values in rows.items() if len(values) >= number}
 
     def drifting(self) -> list[str]:
         """What still drifts, of friction, displacement and structure."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .adversarial import AdversarialTraining
-from .alarms import CRITIC, all_frozen, frozen_chains, open_gap, ran_away, slow_memory, why_off
+from .alarms import CRITIC, all_frozen, blind_critics, frozen_chains, open_gap, ran_away, slow_memory, why_off
 from .checkpoint import load_checkpoint, save_checkpoint
 from .choice import Candidate, choose, improves
 from .course import CHECK, Course, mean_and_error
@@ -27,6 +27,11 @@ MOST_RECOVERIES = 5
 
 MOST_RENEWALS = 2
 """A critic that ends like the two before it has not collapsed."""
+
+JUDGED = {
+    "dynamics": "windows", "long": "the longest lags", "neighbors": "neighbourhoods", "shear": "shear waves", "structure": "configurations",
+}  # fmt: skip
+"""What each critic judges."""
 
 SETTLE, SETTLE_PAIRS = 1, 2
 """Rollouts in which memory settles at the end, in iterations of the fall: of a bead, longer ones, and of pairs."""
@@ -107,6 +112,18 @@ class Loop:
                 "a frame of the reference"
             )
         late = training.iteration >= self.schedule.latest
+        blind = blind_critics(course.margins(CHECK)) if training.iteration % CHECK == 0 else []
+        if blind and self.renewals <= MOST_RENEWALS:
+            again = self.renewals < MOST_RENEWALS
+            self.renewals += 1
+            if again:
+                training.renew(blind)
+                if self.schedule.begun is None and not late:
+                    course.forget()
+            said.append(
+                f"the critic has collapsed: that of {' and that of '.join(JUDGED[name] for name in blind)} gives all that it is shown the "
+                f"same score; {'it begins anew' if again else 'it has begun anew before'}"
+            )
         if self.schedule.begun is None and (late or training.iteration % CHECK == 0):
             drifting = self._drifting()
             # Where gradients are noise, friction walks at random and may never settle: the alarms are asked at the latest too.
@@ -114,7 +131,7 @@ class Loop:
             alarm = why_off(course, training.held_out.error, sum(self.losses) / len(self.losses)) if asked else None
             if alarm is not None and alarm.kind == CRITIC and self.renewals < MOST_RENEWALS and not late:
                 self.renewals += 1
-                training.dynamics.renew()
+                training.renew(training.dynamics.critics)
                 course.forget()
                 said.append(f"{alarm.sentence}; it begins anew")
             elif late or not drifting:

@@ -140,9 +140,9 @@ class MotionCritics:
             margins.append((logits[0] - logits[1]).item())
         return sum(margins) / len(margins)
 
-    def renew(self) -> None:
-        """Begin again with the first weights, and without memory of what was seen."""
-        self.load_state_dict(self._first)
+    def renew(self, name: str) -> None:
+        """Let a critic begin again with its first weights, and without memory of what it saw."""
+        self.critics[name].load_state_dict(self._first[name])
 
     def state_dict(self) -> dict:
         return {name: critic.state_dict() for name, critic in self.critics.items()}
