@@ -157,6 +157,12 @@ def test_boxes_that_change_too_much_or_unwrapped_in_changing_boxes_are_refused(t
     far = x + np.where(np.arange(x.shape[1]) % 2, 2.0, 0.0)[None, :, None] * boxes[0, 0, 0]
     with pytest.raises(ValueError, match="the coordinates are unwrapped, over .* boxes, and the box changes"):
         read(tmp_path / "b", topology, far * some, boxes * some)
+    # Wrapped at first, and never again: some have left the box, none came back.
+    gone = x - np.floor(x[:1] / boxes[0, 0, 0]) * boxes[0, 0, 0]
+    assert 1.1 < np.ptp(gone, axis=1).max() / boxes[0, 0, 0] < 2
+    with pytest.raises(ValueError, match="the coordinates are unwrapped, over 1.* boxes, and the box changes"):
+        read(tmp_path / "c", topology, gone * some, boxes * some)
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_bead_files_of_a_barostat_are_refused(tmp_path, argon_at_constant_pressure):
@@ -173,7 +179,7 @@ def test_bead_files_of_a_barostat_are_refused(tmp_path, argon_at_constant_pressu
 def test_rounded_coordinates_are_recognized(argon):
     _, x, _ = argon
     assert rounding_step(x[:20]) is None
-    for step in (0.01, 0.001, 0.0001):
+    for step in (0.01, 0.005, 0.002, 0.001, 0.0005, 0.0001):
         assert rounding_step((step * np.round(x[:20] / step)).astype(np.float32)) == step
 
 

@@ -24,6 +24,8 @@ OVERLAP = 0.15
 OVERLAPPING = 0.01
 UNWRAPPED = 2.0
 """Extent of all beads, in boxes, that whole molecules around a wrapped box don't reach."""
+NEVER_BACK = 1.1
+"""The same where no bead ever comes back through the boundary, as those of wrapped molecules do that leave the box."""
 JUMP = 5.0
 """Displacement from one file to the next, against that from frame to frame, that no motion is."""
 
@@ -117,41 +119,48 @@ def read_trajectory(path, *, topology, files, frame_interval, temperature, selec
     partial.unlink(missing_ok=True)
     order, unwrapper, writer = _Order(interval), _Unwrapper(mapping.masses), None
     done, boxes = 0, []
-    for file in files:
-        for frames in read_frames(file, atoms):
-            beads = _map(mapping, frames, file)
-            keep = order.new_frames(file, frames, beads["positions"])
-            beads = {name: values[keep] for name, values in beads.items()}
-            done += len(frames)
-            if not keep.any():
-                continue
-            beads["positions"] = unwrapper.follow(file, beads["positions"], beads["box"])
-            if writer is None:
-                _check_overlap(file, beads["positions"][0], beads["box"][0])
-                fields = beads.keys()
-                step = rounding_step(frames.positions)
-                about = {"arguments": arguments}
-                if step is not None:
-                    about["rounding"] = rounding(step, mapping)
-                writer = BeadWriter(partial, mapping.masses, mapping.types, mapping.type_names,
-                                    temperature, interval, about,
-                                    velocities="velocities" in fields, forces="forces" in fields)
-            elif beads.keys() != fields:
-                raise ValueError(f"{file} holds {', '.join(beads)}, but {files[0]} holds "
-                                 f"{', '.join(fields)}")
-            elif rounding_step(frames.positions) != step:
-                raise ValueError(f"{file}: the coordinates from frame {frames.first} on are not "
-                                 f"rounded as those of {files[0]} are, expected files of one kind")
-            writer.append(**beads)
-            boxes.append(beads["box"])
-            if progress is not None:
-                progress(done, total)
-    if writer.n_frames < 2:
-        raise ValueError(f"{files[0]} holds a single frame, expected a trajectory")
-    boxes = np.concatenate(boxes)
-    changes = fluctuation(boxes)
+    try:
+        for file in files:
+            for frames in read_frames(file, atoms):
+                beads = _map(mapping, frames, file)
+                keep = order.new_frames(file, frames, beads["positions"])
+                beads = {name: values[keep] for name, values in beads.items()}
+                done += len(frames)
+                if not keep.any():
+                    continue
+                beads["positions"] = unwrapper.follow(file, beads["positions"], beads["box"])
+                if writer is None:
+                    _check_overlap(file, beads["positions"][0], beads["box"][0])
+                    fields = beads.keys()
+                    step = rounding_step(frames.positions)
+                    about = {"arguments": arguments}
+                    if step is not None:
+                        about["rounding"] = rounding(step, mapping)
+                    writer = BeadWriter(partial, mapping.masses, mapping.types, mapping.type_names,
+                                        temperature, interval, about,
+                                        velocities="velocities" in fields, forces="forces" in fields)
+                elif beads.keys() != fields:
+                    raise ValueError(f"{file} holds {', '.join(beads)}, but {files[0]} holds "
+                                     f"{', '.join(fields)}")
+                elif rounding_step(frames.positions) != step:
+                    raise ValueError(f"{file}: the coordinates from frame {frames.first} on are not "
+                                     f"rounded as those of {files[0]} are, expected files of one kind")
+                writer.append(**beads)
+                boxes.append(beads["box"])
+                if progress is not None:
+                    progress(done, total)
+        if writer.n_frames < 2:
+            raise ValueError(f"{files[0]} holds a single frame, expected a trajectory")
+        boxes = np.concatenate(boxes)
+        changes = fluctuation(boxes)
+        if changes > CONSTANT:
+            _check_changing_box(files[0], changes, unwrapper)
+    except ValueError:  # nothing of what is refused stays
+        if writer is not None:
+            writer.close()
+        partial.unlink(missing_ok=True)
+        raise
     if changes > CONSTANT:
-        _check_changing_box(files[0], changes, unwrapper.spread)
         writer.close()
         stretched = Path(f"{path}.stretched")
         stretched.unlink(missing_ok=True)
@@ -164,14 +173,14 @@ def read_trajectory(path, *, topology, files, frame_interval, temperature, selec
     return path
 
 
-def _check_changing_box(file, changes, spread):
+def _check_changing_box(file, changes, unwrapper):
     """Raise ValueError if beads can't be followed, or mean little, in a box that changes so much."""
     if changes > LARGEST:
         raise ValueError(f"{file}: the box changes by {100 * changes:.2g} % (standard deviation), "
                          f"expected at most {100 * LARGEST:g} %: leave out the equilibration, or run "
                          "at constant volume")
-    if spread > UNWRAPPED:
-        raise ValueError(f"{file}: the coordinates are unwrapped, over {spread:.1f} boxes, and the "
+    if unwrapper.spread > (UNWRAPPED if unwrapper.turned else NEVER_BACK):
+        raise ValueError(f"{file}: the coordinates are unwrapped, over {unwrapper.spread:.1f} boxes, and the "
                          "box changes, so that it can't be told what is motion and what is the "
                          "barostat: expected coordinates wrapped into the box")
 
@@ -265,7 +274,7 @@ class _Unwrapper:
     """
 
     def __init__(self, masses):
-        self.spread = 0.0
+        self.spread, self.turned = 0.0, False
         self._share = masses / masses.sum() if len(masses) > 1 else np.zeros(1)
         self._start = None
         self._file = self._fraction = None
@@ -295,6 +304,7 @@ class _Unwrapper:
         if len(squares):
             self._check(file, squares, 1 / np.linalg.norm(inverse, axis=1).max())
         self._file = file
+        self.turned |= bool(turns.any())
         image = self._image - np.cumsum(turns, axis=0)
         self._image, self._fraction = image[-1], fraction[-1]
         self.spread = max(self.spread, float(np.ptp(fraction, axis=1).max()))

@@ -1,6 +1,6 @@
 """Coordinates rounded by their file format: how to tell, and what that adds to the displacement of beads.
 
-XTC keeps 0.001 nm, GRO and most PDB files as much or ten times more. The error of a coordinate is spread evenly over
+XTC keeps 0.001 nm if nothing else is asked for, GRO and most PDB files as much or ten times more. The error of a coordinate is spread evenly over
 one step and, once atoms move by half a step or more from frame to frame, new in each frame: a bead with weights w of
 its atoms gets an independent error of variance Σ w² step²/12 in each component and frame, and its squared displacement
 six times that, at every lag alike.
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-STEPS = (0.01, 0.001, 0.0001)
+STEPS = (0.01, 0.005, 0.002, 0.001, 0.0005, 0.0002, 0.0001)
 """Steps that formats round to (nm)."""
 TOLERANCE = 0.02
 """Distance from a multiple, in steps, that single precision explains."""
