@@ -159,6 +159,7 @@ def rules_settings(experiment: Experiment, outcome: dict, scales: dict) -> Setti
         settled=outcome["arrived"],
         critic=experiment.discriminator.kind,
         self_friction=experiment.dynamics.self_friction_per_ps or 0.0,
+        temperature_K=experiment.reference.temperature_K,
     )
 
 

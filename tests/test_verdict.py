@@ -127,6 +127,15 @@ def test_a_wrong_temperature_blames_the_time_step():
     assert "310.0 K, expected 298.0 K" in found.sentence and "time step of 20 fs is too long" in found.sentence
 
 
+def test_a_reference_of_another_temperature_is_not_blamed_on_the_time_step():
+    hot = {**REFERENCE, "temperature_K": 313.3}
+    found = finding("temperature", reference=hot, settings=Settings(temperature_K=298.15))
+    assert found.state == MISSED and "298.5 K, as runs were told" in found.sentence and "313.3 K" in found.sentence
+    assert "time step" not in found.sentence
+    found = finding("temperature", changed(temperature_K=310.0), settings=Settings(temperature_K=298.15))
+    assert "time step" in found.sentence
+
+
 @pytest.mark.parametrize("figure, settings, words", [
     ("rdf_l1", Settings(), "potential.pair_functions"),
     ("rdf_l1", Settings(potential="adversarial"), "`training.potential: relative_entropy`"),

@@ -59,6 +59,8 @@ class Settings:
         "equivariant", "gram" or "graph".
     self_friction : float
         Given to each bead beside friction between pairs, 1/ps.
+    temperature_K : float or None
+        That runs were told to have.
     """
 
     equation: str = "generalized_langevin"
@@ -70,6 +72,7 @@ class Settings:
     settled: bool = True
     critic: str = "equivariant"
     self_friction: float = 0.0
+    temperature_K: float | None = None
 
     @property
     def memory(self) -> bool:
@@ -262,7 +265,7 @@ def reference_enough(reference: dict) -> Finding | None:
 
 
 def temperature(run: dict, reference: dict, settings: Settings) -> Finding | None:
-    """Whether the run has the temperature of the reference; if not, the time step is too long."""
+    """Whether the run has the temperature of the reference; if not, the time step is too long, or it was told another one."""
     value, error = run.get("temperature_K"), run.get("temperature_stderr")
     wanted = reference.get("temperature_K")
     if value is None or wanted is None:
@@ -271,6 +274,11 @@ def temperature(run: dict, reference: dict, settings: Settings) -> Finding | Non
     doubt = math.hypot(error or 0.0, reference.get("temperature_stderr") or 0.0) / wanted
     if abs(off) <= max(0.01, 3 * doubt):
         return Finding("temperature", GOOD, off, 0.01, f"The temperature is right ({value:.1f} K).")
+    told = settings.temperature_K
+    if told is not None and abs(value - told) <= max(0.01 * told, 3 * (error or 0.0)):
+        return Finding("temperature", MISSED, off, 0.01, (
+            f"The temperature is {value:.1f} K, as runs were told, but that of the reference's velocities is {wanted:.1f} K: "
+            "reference.temperature_K is not the temperature of the reference, or the reference is too short to tell."))
     step = run.get("timestep_fs") or settings.timestep_fs
     return Finding("temperature", MISSED, off, 0.01, (
         f"The temperature is {value:.1f} K, expected {wanted:.1f} K: the time step of {step:g} fs is too "
