@@ -118,6 +118,11 @@ def test_imposed_shear_waves_die_with_the_friction_on_single_beads(tmp_path):
 
 
 def test_quality_is_measured_and_goes_on(tmp_path):
+    # Sources in the current folder are not what is measured.
+    (tmp_path / "openmm_cgadv").mkdir()
+    (tmp_path / "openmm_cgadv" / "__init__.py").write_text("raise ImportError('found in the current folder')")
+    unknown = subprocess.run([sys.executable, BENCHMARKS / "quality.py", "nothing"], capture_output=True, text=True, timeout=60)
+    assert unknown.returncode == 2 and "unknown group nothing, expected some of spce" in unknown.stderr
     command = [sys.executable, BENCHMARKS / "quality.py", "truth", "extrapolation", "--quick", "--out", tmp_path]
     for seconds in (900, 60):
         run = subprocess.run(command, capture_output=True, text=True, timeout=seconds, cwd=tmp_path)
