@@ -106,3 +106,22 @@ def test_variables_too_fast_to_matter_are_found_other_rates(seed):
         torch.nn.utils.vector_to_parameters(torch.from_numpy(given), model.parameters())
     np.testing.assert_allclose(moved(model, 20.0)[AT], wanted, rtol=0.01)
     assert running(given)[-1] == pytest.approx(running(values(truth))[-1], rel=0.02)
+
+
+def test_a_fit_of_several_beginnings_leaves_a_place_that_is_only_the_best_nearby():
+    """Friction 20 h(p) with humps of h at 0 and every 0.31, of which the first is too low."""
+    free = 2 * KT_M / 20 * (TIMES - (1 - np.exp(-20 * TIMES)) / 20)
+    growth = 1 - np.exp(-np.append(0.0, TIMES) / 0.2)
+
+    def hump(p):
+        return 1 + 0.05 * np.cos(20 * p) + 0.3 * p
+
+    def friction(parameters):
+        return 20 * hump(parameters[0]) * growth
+
+    start = np.array([-0.05])
+    wanted = response(free, 20 * 1.12 * growth - friction(start), STEP, KT_M) / free
+    seen = [Seen(free, friction(start), wanted[AT], 1e-8 * np.eye(len(AT)))]
+    near, far = (fit_memory(start, friction, seen, AT, STEP, KT_M, beginnings)[0] for beginnings in (1, 6))
+    assert abs(near) < 0.1 and hump(near) < 1.07
+    assert hump(far) == pytest.approx(1.12, abs=1e-3)

@@ -29,6 +29,9 @@ INEXACT = 0.3
 PRECISION = 1e-4
 """Relative change of the sum of squares at which the fit ends."""
 
+SHAKEN, EVALUATIONS = 0.5, 200
+"""Standard deviation by which further beginnings of a fit differ from what is expected, and the most evaluations, gradients apart, of each of those."""
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -79,8 +82,9 @@ def response(moved: np.ndarray, change: np.ndarray, interval: float, thermal: fl
 
 
 def fit_memory(
-    start: np.ndarray, running: Callable[[np.ndarray], np.ndarray], seen: list[Seen], at: np.ndarray, interval: float, thermal: float
-) -> np.ndarray:
+    start: np.ndarray, running: Callable[[np.ndarray], np.ndarray], seen: list[Seen], at: np.ndarray, interval: float, thermal: float,
+    beginnings: int = 1,
+) -> np.ndarray:  # fmt: skip
     """The most likely parameters of the memory of one bead type, by nonlinear least squares.
 
     Parameters
@@ -97,6 +101,8 @@ def fit_memory(
         h (ps).
     thermal : float
         kT/m (nm²/ps²).
+    beginnings : int
+        From how many places least squares begin, ``start`` the first; the least of them all is taken. Exponentials have more minima than one.
 
     Returns
     -------
@@ -113,4 +119,8 @@ def fit_memory(
             parts.append(white @ (one.ratio - relative[at]))
         return np.concatenate(parts)
 
-    return least_squares(residuals, start, method="lm", ftol=PRECISION).x
+    fits = [least_squares(residuals, start, method="lm", ftol=PRECISION)]
+    for shaken in start + SHAKEN * np.random.default_rng(0).normal(size=[beginnings - 1, len(start)]):
+        with np.errstate(all="ignore"):  # where one begins too far off
+            fits.append(least_squares(residuals, shaken, method="lm", ftol=PRECISION, max_nfev=EVALUATIONS))
+    return min(fits, key=lambda fit: fit.cost if np.isfinite(fit.cost) else np.inf).x

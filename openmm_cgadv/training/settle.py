@@ -28,6 +28,9 @@ LONG = 4
 ROUNDS = 3
 """Parts of the rollouts at the end; memory is found after each, from all so far."""
 
+BEGINNINGS = 6
+"""Of each fit at the end."""
+
 STREAM = 1_000_000
 """Of the random numbers before the critics begin."""
 
@@ -53,7 +56,7 @@ def begin(training: AdversarialTraining, progress: Callable[[], None]) -> None:
     given = [parameter.detach().clone() for parameter in training.parameters]
     with training.holding(given):
         first = np.cumsum([STREAM, *FIRST]).tolist()
-        follow_displacements(training, list(map(range, first, first[1:])), 1, lambda n: progress())
+        follow_displacements(training, list(map(range, first, first[1:])), 1, 1, lambda n: progress())
         found = [parameter.detach().clone() for parameter in training.parameters]
     training.take(found)
 
@@ -87,7 +90,7 @@ def settle(training: AdversarialTraining, values: list[Tensor], rollouts: int, p
             follow_diffusion(training, rollouts, progress)
         elif rollouts:
             first = [rollouts * part // ROUNDS for part in range(ROUNDS + 1)]
-            follow_displacements(training, list(map(range, first, first[1:])), LONG, progress)
+            follow_displacements(training, list(map(range, first, first[1:])), LONG, BEGINNINGS, progress)
         return [parameter.detach().clone() for parameter in training.parameters]
 
 
@@ -104,7 +107,9 @@ def follow_diffusion(training: AdversarialTraining, rollouts: int, progress: Cal
     training.motion.slowest.copy_(torch.stack(sizes[rollouts // 4 :]).mean(0))
 
 
-def follow_displacements(training: AdversarialTraining, parts: list[range], windows: int, progress: Callable[[int], None]) -> None:
+def follow_displacements(
+    training: AdversarialTraining, parts: list[range], windows: int, beginnings: int, progress: Callable[[int], None]
+) -> None:
     """After each part of the rollouts, let memory be what follows from all of them: how displacements answer is seen anew where it has come to.
 
     Parameters
@@ -114,6 +119,8 @@ def follow_displacements(training: AdversarialTraining, parts: list[range], wind
         Numbers of rollouts.
     windows : int
         In a rollout.
+    beginnings : int
+        Of each fit.
     progress : callable
         Told how many are done.
     """
@@ -145,7 +152,8 @@ def follow_displacements(training: AdversarialTraining, parts: list[range], wind
 
             thermal = training.kT / training.masses[training.types == kind].mean().item()
             given = memory_of(motion, kind)
-            take_memory(motion, kind, fit_memory(given, running_friction, seen[kind], at[told], grid[1].item(), thermal))
+            found = fit_memory(given, running_friction, seen[kind], at[told], grid[1].item(), thermal, beginnings)
+            take_memory(motion, kind, found)
             least = (LEAST_FRICTION * training.free_friction[kind]).item()
             if motion.bead_friction()[kind] < least:
                 # Where neighbours alone make diffusion, as in simple liquids, displacements don't tell friction from none.
