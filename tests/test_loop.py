@@ -31,6 +31,14 @@ def begun(reference, **settings):
     return AdversarialTraining(reference, FREE, experiment("langevin", **settings))
 
 
+def collapse(critic):
+    """Give everything the same score, and learn no more."""
+    with torch.no_grad():
+        for parameter in critic.module.parameters():
+            parameter.zero_()
+    critic.optimizer.param_groups[0]["lr"] = 0.0
+
+
 def test_training_that_has_settled_ends_before_the_most_iterations(reference, tmp_path, hasty):
     said = []
     train(begun(reference, friction=15.0, iterations=300), tmp_path, warn=said.append)
@@ -65,10 +73,7 @@ def test_critics_and_relative_entropy_never_see_the_last_part(reference):
 def test_a_critic_that_has_collapsed_begins_anew(reference, tmp_path, hasty):
     training = begun(reference, friction=90.0, iterations=40)
     critic = training.dynamics.critics["dynamics"]
-    with torch.no_grad():
-        for parameter in critic.module.parameters():
-            parameter.zero_()
-    critic.optimizer.param_groups[0]["lr"] = 0.0
+    collapse(critic)
     said = []
     train(training, tmp_path, warn=said.append)
     assert "the critic has collapsed" in said[0] and "it begins anew" in said[0]
@@ -83,10 +88,7 @@ def test_a_critic_that_has_collapsed_begins_anew(reference, tmp_path, hasty):
 def test_a_critic_that_has_collapsed_is_found_where_motion_is_right_without_it(reference, tmp_path, hasty, potential, name, judged):
     training = AdversarialTraining(reference, FREE, experiment(friction=15.0, iterations=30, potential=potential))
     critic = training.structure.critic if name == "structure" else training.dynamics.critics[name]
-    with torch.no_grad():
-        for parameter in critic.module.parameters():
-            parameter.zero_()
-    critic.optimizer.param_groups[0]["lr"] = 0.0
+    collapse(critic)
     said = []
     train(training, tmp_path, warn=said.append)
     collapsed = [sentence for sentence in said if "collapsed" in sentence]

@@ -259,10 +259,7 @@ class AdversarialTraining:
     def renew(self, critics: Iterable[str]) -> None:
         """Let critics, by name, begin again."""
         for name in critics:
-            if name == "structure":
-                self.structure.renew()
-            else:
-                self.dynamics.renew(name)
+            (self.structure.critic if name == "structure" else self.dynamics.critics[name]).renew()
 
     def advance(self, iteration: int, frames: list[int], random: torch.Generator) -> tuple[list[int], tuple[Tensor, ...], Tensor]:
         """Roll out the chains whose turn it is: which they are, where they started, and the frames."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 
 import torch
 from torch import Tensor
@@ -84,6 +85,7 @@ class Critic:
         self.module, self.batch, self.penalty = module, batch, penalty
         self.optimizer = torch.optim.Adam(module.parameters(), rate, betas=(0.5, 0.9))
         self.replay: list[tuple[Tensor, ...]] = []
+        self._first = deepcopy(self.state_dict())
 
     def learn(self, real: Callable[[], tuple[Tensor, ...]], fake: tuple[Tensor, ...], generator: torch.Generator):
         """Take some steps against the latest generated samples; returns the last loss and margin.
@@ -127,6 +129,10 @@ class Critic:
             loss = generator_loss(self.module(*fake))
             (gradient,) = torch.autograd.grad(loss, x)
         return gradient, {"critic_loss": critic, "generator_loss": loss.item(), "margin": margin}
+
+    def renew(self) -> None:
+        """Begin again with the first weights, and without memory of what was seen."""
+        self.load_state_dict(self._first)
 
     def state_dict(self) -> dict:
         return {

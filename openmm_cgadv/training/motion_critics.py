@@ -3,7 +3,6 @@ lags and one of shear waves besides."""
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import replace
 
 import torch
@@ -97,7 +96,6 @@ class MotionCritics:
             seen = (shear_waves(one, windows.masses) for one in windows.spread(SPREAD))
             module = DynamicsDiscriminator(root_mean_squares(seen, KINDS), **widths)
             self.critics["shear"] = Critic(module, RATES["equivariant"])
-        self._first = deepcopy(self.state_dict())
 
     def judge(self, fake: Windows, random: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Let the critics learn; how generated windows should change to be taken for real ones.
@@ -139,10 +137,6 @@ class MotionCritics:
             logits = [self.critics[name].module(*self._tokens(name, some)).mean() for some in (real, fake)]
             margins.append((logits[0] - logits[1]).item())
         return sum(margins) / len(margins)
-
-    def renew(self, name: str) -> None:
-        """Let a critic begin again with its first weights, and without memory of what it saw."""
-        self.critics[name].load_state_dict(self._first[name])
 
     def state_dict(self) -> dict:
         return {name: critic.state_dict() for name, critic in self.critics.items()}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
-
 import torch
 from torch import Tensor
 
@@ -53,7 +51,6 @@ class StructureCritic:
         ).float()
         module = StructureDiscriminator(self.reference.shape[1])
         self.critic = Critic(module, RATE, batch=BATCH, penalty=PENALTY)
-        self._first = deepcopy(self.state_dict())
 
     def judge(self, coordinates: Tensor, random: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Let the critic learn; where the potential should go.
@@ -96,10 +93,6 @@ class StructureCritic:
         """
         slope = self.critic.module.slope.double()
         return slope * max(1.0, margin / float(slope.square().sum().clamp_min(1e-12)))
-
-    def renew(self) -> None:
-        """Begin again with the first weights, and without memory of what was seen."""
-        self.load_state_dict(self._first)
 
     def state_dict(self) -> dict:
         return self.critic.state_dict()
