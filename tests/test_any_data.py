@@ -114,6 +114,8 @@ def test_a_drifting_center_of_mass_does_not_count(tmp_path, water):
         assert displacements(beads) == pytest.approx(truth, rel=1e-3)
     with read(tmp_path / "some", topology, wrapped(x + drift, boxes), boxes, selection="resid < 40") as beads:
         assert displacements(beads)[-1] == pytest.approx(truth[-1], rel=0.3)
+    with read(tmp_path / "half", topology, wrapped(x + drift / 0.02 * boxes[0, 0, 0], boxes), boxes) as beads:
+        assert displacements(beads) == pytest.approx(truth, rel=1e-3)
 
 
 def test_a_fluctuating_box_does_not_count_as_motion(tmp_path, water):

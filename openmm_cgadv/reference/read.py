@@ -17,7 +17,7 @@ from .mean_box import CONSTANT, LARGEST, fluctuation, stretch_to_mean_box
 from .rounding import rounding, rounding_step
 
 LARGEST_STEP = 0.15
-"""Largest rms displacement of beads between frames, as a fraction of the box's smallest width: of
+"""Largest rms displacement of beads between frames, beside their common drift, as a fraction of the box's smallest width: of
 Gaussian displacements, fewer than one in 10^8 then leaves the nearest image."""
 OVERLAP = 0.15
 """Distance (nm) below which two beads overlap, and OVERLAPPING is the fraction of the beads that may."""
@@ -117,38 +117,29 @@ def read_trajectory(path, *, topology, files, frame_interval, temperature, selec
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(f"{path}.partial")
     partial.unlink(missing_ok=True)
-    order, unwrapper, writer = _Order(interval), _Unwrapper(mapping.masses), None
-    done, boxes = 0, []
+    unwrapper, writer, boxes = _Unwrapper(mapping.masses), None, []
     try:
-        for file in files:
-            for frames in read_frames(file, atoms):
-                beads = _map(mapping, frames, file)
-                keep = order.new_frames(file, frames, beads["positions"])
-                beads = {name: values[keep] for name, values in beads.items()}
-                done += len(frames)
-                if not keep.any():
-                    continue
-                beads["positions"] = unwrapper.follow(file, beads["positions"], beads["box"])
-                if writer is None:
-                    _check_overlap(file, beads["positions"][0], beads["box"][0])
-                    fields = beads.keys()
-                    step = rounding_step(frames.positions)
-                    about = {"arguments": arguments}
-                    if step is not None:
-                        about["rounding"] = rounding(step, mapping)
-                    writer = BeadWriter(partial, mapping.masses, mapping.types, mapping.type_names,
-                                        temperature, interval, about,
-                                        velocities="velocities" in fields, forces="forces" in fields)
-                elif beads.keys() != fields:
-                    raise ValueError(f"{file} holds {', '.join(beads)}, but {files[0]} holds "
-                                     f"{', '.join(fields)}")
-                elif rounding_step(frames.positions) != step:
-                    raise ValueError(f"{file}: the coordinates from frame {frames.first} on are not "
-                                     f"rounded as those of {files[0]} are, expected files of one kind")
-                writer.append(**beads)
-                boxes.append(beads["box"])
-                if progress is not None:
-                    progress(done, total)
+        for file, frames, beads, done in _unwrapped(files, atoms, mapping, interval, unwrapper):
+            if writer is None:
+                _check_overlap(file, beads["positions"][0], beads["box"][0])
+                fields = beads.keys()
+                step = rounding_step(frames.positions)
+                about = {"arguments": arguments}
+                if step is not None:
+                    about["rounding"] = rounding(step, mapping)
+                writer = BeadWriter(partial, mapping.masses, mapping.types, mapping.type_names,
+                                    temperature, interval, about,
+                                    velocities="velocities" in fields, forces="forces" in fields)
+            elif beads.keys() != fields:
+                raise ValueError(f"{file} holds {', '.join(beads)}, but {files[0]} holds "
+                                 f"{', '.join(fields)}")
+            elif rounding_step(frames.positions) != step:
+                raise ValueError(f"{file}: the coordinates from frame {frames.first} on are not "
+                                 f"rounded as those of {files[0]} are, expected files of one kind")
+            writer.append(**beads)
+            boxes.append(beads["box"])
+            if progress is not None:
+                progress(done, total)
         if writer.n_frames < 2:
             raise ValueError(f"{files[0]} holds a single frame, expected a trajectory")
         boxes = np.concatenate(boxes)
@@ -183,6 +174,20 @@ def _check_changing_box(file, changes, unwrapper):
         raise ValueError(f"{file}: the coordinates are unwrapped, over {unwrapper.spread:.1f} boxes, and the "
                          "box changes, so that it can't be told what is motion and what is the "
                          "barostat: expected coordinates wrapped into the box")
+
+
+def _unwrapped(files, atoms, mapping, interval, unwrapper):
+    """Of every chunk of new frames: its file, the frames, their beads with unwrapped positions, and the number of frames read so far."""
+    order, done = _Order(interval), 0
+    for file in files:
+        for frames in read_frames(file, atoms):
+            beads = _map(mapping, frames, file)
+            keep = order.new_frames(file, frames, beads["positions"])
+            beads = {name: values[keep] for name, values in beads.items()}
+            done += len(frames)
+            if keep.any():
+                beads["positions"] = unwrapper.follow(file, beads["positions"], beads["box"])
+                yield file, frames, beads, done
 
 
 def _map(mapping, frames, file):
@@ -299,8 +304,10 @@ class _Unwrapper:
         begins = self._fraction is None
         before = fraction[0] if begins else self._fraction
         moves = np.diff(fraction, axis=0, prepend=before[None])
-        turns = np.round(moves)
-        squares = (((moves - turns) @ box) ** 2).sum(axis=2).mean(axis=1)[int(begins):]
+        # What all move by together, their mean on the circle that the boundary makes, may be any part of the box.
+        drift = np.angle(np.einsum("tnc,n->tc", np.exp(2j * np.pi * moves), self._share))[:, None] / (2 * np.pi)
+        turns = np.round(moves - drift)
+        squares = (((moves - drift - turns) @ box) ** 2).sum(axis=2).mean(axis=1)[int(begins):]
         if len(squares):
             self._check(file, squares, 1 / np.linalg.norm(inverse, axis=1).max())
         self._file = file
