@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -114,12 +114,7 @@ class Loop:
         late = training.iteration >= self.schedule.latest
         blind = blind_critics(course.margins(CHECK)) if training.iteration % CHECK == 0 else []
         if blind and self.renewals <= MOST_RENEWALS:
-            again = self.renewals < MOST_RENEWALS
-            self.renewals += 1
-            if again:
-                training.renew(blind)
-                if self.schedule.begun is None and not late:
-                    course.forget()
+            again = self._renew(blind)
             said.append(
                 f"the critic has collapsed: that of {' and that of '.join(JUDGED[name] for name in blind)} gives all that it is shown the "
                 f"same score; {'it begins anew' if again else 'it has begun anew before'}"
@@ -129,10 +124,7 @@ class Loop:
             # Where gradients are noise, friction walks at random and may never settle: the alarms are asked at the latest too.
             asked = course.full and (late or not drifting)
             alarm = why_off(course, training.held_out.error, sum(self.losses) / len(self.losses)) if asked else None
-            if alarm is not None and alarm.kind == CRITIC and self.renewals < MOST_RENEWALS and not late:
-                self.renewals += 1
-                training.renew(training.dynamics.critics)
-                course.forget()
+            if alarm is not None and alarm.kind == CRITIC and not late and self._renew(training.dynamics.critics):
                 said.append(f"{alarm.sentence}; it begins anew")
             elif late or not drifting:
                 if alarm is not None:
@@ -258,6 +250,16 @@ class Loop:
         if len(self.validations) == 2 and improves(*self.validations):
             found.append("live validation")
         return found
+
+    def _renew(self, critics: Iterable[str]) -> bool:
+        """Let critics begin anew, and settle anew if rates have not begun to fall; False if critics have done so too often."""
+        self.renewals += 1
+        if self.renewals > MOST_RENEWALS:
+            return False
+        self.training.renew(critics)
+        if self.schedule.begun is None and self.training.iteration < self.schedule.latest:
+            self.course.forget()
+        return True
 
     def _fall(self, why: str) -> None:
         iteration = min(self.training.iteration, self.schedule.latest)
