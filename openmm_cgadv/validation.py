@@ -14,6 +14,7 @@ from openmm import app
 from .analysis import differences, dynamics
 from .analysis import metrics as figures
 from .analysis.blocks import Unmeasurable
+from .analysis.verdict import bead_types, of_type
 from .config import Production
 from .export import Model
 from .production import ProductionExploded, create_simulation, openmm_seed, run_production
@@ -142,11 +143,16 @@ class LiveValidation:
         return values
 
     def figures(self, found: dict) -> dict[str, float | None]:
-        """What is logged of the figures of a run; ``_deviation`` is relative to the reference."""
-        worst, spread = worst_displacement(found)
+        """What is logged of the figures of a run; ``_deviation`` is relative to the reference. Of several bead types each
+        moves by itself: the one that is furthest off counts."""
+        beads = bead_types(found, self.reference_figures) or [""]
+        worst, spread = furthest([worst_displacement(of_type(found, bead)) for bead in beads])
+        off, doubt = furthest([diffusion_off(of_type(found, bead), of_type(self.reference_figures, bead)) for bead in beads])
         values = {
             "diffusion": found["diffusion_cm2_per_s"],
             "diffusion_stderr": found["diffusion_stderr"],
+            "diffusion_deviation": off,
+            "diffusion_deviation_stderr": doubt,
             "msd": worst,
             "msd_stderr": spread,
             "temperature": found["temperature_K"],
@@ -154,11 +160,6 @@ class LiveValidation:
         }
         for name in ("rdf_l1", "adf_l1", "vacf_rms"):
             values |= {name: found[name], f"{name}_stderr": found[f"{name}_stderr"]}
-        truth = self.reference().diffusion
-        if truth is not None and values["diffusion"] is not None:
-            values["diffusion_deviation"] = values["diffusion"] / truth.value - 1
-            if values["diffusion_stderr"] is not None:
-                values["diffusion_deviation_stderr"] = values["diffusion_stderr"] / truth.value
         if "currents" not in self.skip:
             values |= collective_differences(found, self.reference_figures)
         return values
@@ -171,7 +172,20 @@ def worst_displacement(run: dict) -> tuple[float | None, float | None]:
     inside = [
         (ratio - 1, error) for lag, ratio, error in run.get("msd_ratio") or [] if first - 1e-6 <= lag <= last + 1e-6
     ]
-    return max(inside, key=lambda one: abs(one[0]), default=(None, None))
+    return furthest(inside)
+
+
+def diffusion_off(run: dict, reference: dict) -> tuple[float | None, float | None]:
+    """Relative deviation of the diffusion coefficient from the reference's, and the standard error of the run's."""
+    value, error, truth = run["diffusion_cm2_per_s"], run["diffusion_stderr"], reference["diffusion_cm2_per_s"]
+    if value is None or truth is None:
+        return None, None
+    return value / truth - 1, None if error is None else error / truth
+
+
+def furthest(deviations: list[tuple[float | None, float | None]]) -> tuple[float | None, float | None]:
+    """The largest of some deviations with its standard error; None of both if none is known."""
+    return max((one for one in deviations if one[0] is not None), key=lambda one: abs(one[0]), default=(None, None))
 
 
 def collective_differences(run: dict, reference: dict) -> dict[str, float]:

@@ -87,3 +87,24 @@ def test_displacements_are_compared_at_the_lags_that_a_short_run_supports():
     ratios = [[0.01, 2.0, 0.1], [0.02, 1.02, 0.01], [5.0, 0.95, 0.03], [20.0, 1.04, 0.04], [50.0, 0.5, 0.2]]
     assert validation.worst_displacement({"msd_ratio": ratios}) == (pytest.approx(-0.05), 0.03)
     assert validation.worst_displacement({"msd_ratio": None}) == (None, None)
+
+
+def test_a_bead_type_that_is_too_fast_does_not_make_up_for_one_that_is_too_slow(live):
+    validate, *_ = live
+
+    def run(*moved):
+        names = ["A", "B"][: len(moved)]
+        mean = sum(moved) / len(moved)
+        return dict.fromkeys(("temperature_K", "rdf_l1", "rdf_l1_stderr", "adf_l1", "adf_l1_stderr", "vacf_rms", "vacf_rms_stderr"), 0.0) | {
+            "diffusion_cm2_per_s": mean, "diffusion_stderr": 0.01, "msd_ratio": [[1.0, mean, 0.01]],
+            "diffusion_by_type": {name: {"cm2_per_s": one, "stderr": 0.02} for name, one in zip(names, moved)},
+            "msd_by_type": {name: {"msd_ratio": [[1.0, one, 0.02]]} for name, one in zip(names, moved)},
+        }  # fmt: skip
+
+    validate.reference_figures = run(1.0, 1.0)
+    found = validate.figures(run(1.05, 0.94))
+    assert found["diffusion_deviation"] == pytest.approx(-0.06) and found["diffusion_deviation_stderr"] == 0.02
+    assert found["msd"] == pytest.approx(-0.06) and found["msd_stderr"] == 0.02
+    one = run(0.99)
+    validate.reference_figures = {name: value for name, value in run(1.0).items() if not name.endswith("by_type")}
+    assert validate.figures(one)["diffusion_deviation"] == pytest.approx(-0.01)
