@@ -49,8 +49,8 @@ REFERENCES = {
     "argon 87 K": {"liquid": "argon", "temperature_K": 87.0, "length_ps": 3000},
     "argon-krypton 115 K": {"liquid": "lj_mixture", "temperature_K": 115.0, "length_ps": 3000},
     "methanol 298 K": {"liquid": "methanol", "temperature_K": 298.15, "length_ps": 500},
-    "SPC/E 285 K": {"water": "spce", "temperature_K": 285.0, "length_ps": 400},
-    "SPC/E 315 K": {"water": "spce", "temperature_K": 315.0, "length_ps": 400},
+    "SPC/E 285 K": {"water": "spce", "temperature_K": 285.0, "length_ps": 800},
+    "SPC/E 315 K": {"water": "spce", "temperature_K": 315.0, "length_ps": 600},
 }
 WATER, AGAIN, MANY = "SPC/E 298 K", "SPC/E 298 K, again", "SPC/E 298 K, 2744 molecules"
 """Two runs of the same water, of which one teaches and the other judges, and one that tells what a box does."""
