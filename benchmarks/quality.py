@@ -268,7 +268,7 @@ class Runs:
         with BeadTrajectory.open(beads) as trajectory:
             stress = stress_series(model, trajectory) if case.bars else None
             # How beads move together is not asked where nothing is held to a bar.
-            skip = () if case.bars else [name for name in analysis.COLLECTIVE if not name.startswith("second")]
+            skip = () if case.bars else analysis.COLLECTIVE
             run = analysis.measure(trajectory, reference, stress=stress, skip=skip)
         return {
             "trained": analysis.metrics(run, reference),

@@ -68,7 +68,7 @@ class LiveValidation:
         self.length = min(VALIDATION_LENGTH, trajectory.n_frames * trajectory.frame_interval)
         self.frame_interval = frame_interval
         self.measured: figures.Measurement | None = None
-        self.skip = figures.COLLECTIVE
+        self.skip = figures.SLOW
         self.simulation: app.Simulation | None = None
         self.last = ""
 

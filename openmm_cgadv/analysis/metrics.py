@@ -101,7 +101,7 @@ def measure(trajectory, reference: Measurement | None = None, *, stress=None, st
     start, stop : int
         Range of frames.
     skip : tuple of str
-        Of `COLLECTIVE`, what is not measured.
+        Of `SLOW`, what is not measured.
 
     Returns
     -------
@@ -365,9 +365,11 @@ def noise_floor(reference: Measurement) -> dict:
 
 _ITSELF = "this is the reference that the other runs are compared with"
 _TWO_HALVES = "a noise floor compares two halves of one run and has no such figure"
-COLLECTIVE = ("second_radii", "second_adf", "currents", "shared", "van_hove")
-"""What takes long to measure: angles in the second shell, and how beads move together."""
-_SKIPPED = "collective motion was not measured"
+COLLECTIVE = ("currents", "shared", "van_hove")
+"""How beads move together."""
+SLOW = ("second_radii", "second_adf", *COLLECTIVE)
+"""What takes long to measure."""
+_SKIPPED = "it was left out"
 _DAMPED = ("friction on single beads takes momentum out of the liquid, so that the viscosity grows with "
            "the box and has no limit")
 _ONE_BLOCK = "the run is too short for an error bar"
