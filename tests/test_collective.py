@@ -417,7 +417,7 @@ def test_figures_of_collective_motion_are_given_with_reasons(write):
     for name in ("viscosity_mPa_s", "diffusion_box_correction_cm2_per_s"):
         assert known[name] is None and "takes momentum out of the liquid" in known["reasons"][name]
     apart = metrics.metrics(metrics.measure(write(x, box, v), still, skip=metrics.SLOW), still)
-    assert apart["reasons"]["van_hove_self"] == "collective motion was not measured"
+    assert apart["reasons"]["van_hove_self"] == "it was left out"
     same = set(apart) - {"reasons"} - {n for n in apart if apart[n] is None}
     assert all(apart[name] == moving[name] for name in same)
 
