@@ -8,7 +8,9 @@ import scipy.integrate
 import torch
 from systems import jittered_lattice, liquid_box, random_spec, random_theta
 
-from openmm_cgadv.dynamics import GeneralizedLangevin, Langevin, effective_friction, memory_kernel, propagator, rollout
+from openmm_cgadv.dynamics import (
+    GeneralizedLangevin, Langevin, effective_friction, memory_kernel, propagator, rollout, running_friction_on_grid,
+)  # fmt: skip
 from openmm_cgadv.dynamics.rollout import energy_and_forces
 from openmm_cgadv.potentials import Potential
 
@@ -200,3 +202,4 @@ def test_running_friction_is_the_integral_of_the_memory_kernel_and_ends_at_the_e
         torch.testing.assert_close(found[:, 0], drift[:, 0, 0])
         late = motion.running_friction(torch.tensor([100.0], dtype=torch.float64))[:, 0]
         torch.testing.assert_close(late, motion.effective_friction())
+        torch.testing.assert_close(running_friction_on_grid(drift, 0.01, 150), motion.running_friction(0.01 * torch.arange(150.0, dtype=torch.float64)))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from openmm_cgadv.dynamics import GeneralizedLangevin
+from openmm_cgadv.dynamics import GeneralizedLangevin, running_friction_on_grid
 from openmm_cgadv.training.response import Seen, fit_memory, response
 
 KT_M, STEP, LENGTH, FLOOR = 0.1377, 0.01, 192, 1.0
@@ -36,10 +36,13 @@ def of(friction, rates, couplings, rotation):
 
 
 def running(values):
-    one = memory(0, 0.0)
-    torch.nn.utils.vector_to_parameters(torch.from_numpy(values), one.parameters())
-    with torch.no_grad():
-        return one.running_friction(STEP * torch.arange(LENGTH + 1))[0].numpy()
+    """Running integral of one set of parameters [P], or of several [B, P]."""
+    found = []
+    for own in np.atleast_2d(values):
+        one = memory(0, 0.0)
+        torch.nn.utils.vector_to_parameters(torch.from_numpy(own), one.parameters())
+        found.append(running_friction_on_grid(one.drift().detach(), STEP, LENGTH + 1)[0].numpy())
+    return np.array(found).reshape(*values.shape[:-1], LENGTH + 1)
 
 
 def values(one):
@@ -117,7 +120,7 @@ def test_a_fit_of_several_beginnings_leaves_a_place_that_is_only_the_best_nearby
         return 1 + 0.05 * np.cos(20 * p) + 0.3 * p
 
     def friction(parameters):
-        return 20 * hump(parameters[0]) * growth
+        return 20 * hump(parameters[..., :1]) * growth
 
     start = np.array([-0.05])
     wanted = response(free, 20 * 1.12 * growth - friction(start), STEP, KT_M) / free

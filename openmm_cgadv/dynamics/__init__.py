@@ -7,6 +7,7 @@ from .generalized_langevin import (
     memory_kernel,
     propagator,
     running_friction,
+    running_friction_on_grid,
 )
 from .neighborhood import Neighborhood
 from .pair_friction import PairFriction, PairFrictionParameters
@@ -16,4 +17,5 @@ from .rollout import rollout
 __all__ = [
     "GeneralizedLangevin", "Langevin", "Neighborhood", "PairFriction", "PairFrictionParameters", "effective_friction",
     "memory_kernel", "pair_rollout", "propagator", "rollout", "running_friction",
+    "running_friction_on_grid",
 ]  # fmt: skip

@@ -124,6 +124,30 @@ def propagator(drift: Tensor, dt: float) -> tuple[Tensor, Tensor]:
     return e, torch.linalg.cholesky(torch.eye(drift.shape[-1], dtype=drift.dtype) - e @ e.mT)
 
 
+def running_friction_on_grid(drift: Tensor, step: float, number: int) -> Tensor:
+    """:func:`running_friction` at ``0, step … (number − 1) step``, by powers of one exponential: tens of times faster.
+
+    Parameters
+    ----------
+    drift : Tensor [n_types, K + 1, K + 1]
+        (1/ps)
+    step : float
+        (ps)
+    number : int
+
+    Returns
+    -------
+    Tensor [n_types, number]
+        (1/ps)
+    """
+    c, hidden = drift[:, 0, 1:], drift[:, 1:, 1:]
+    left, power = c[:, None], torch.matrix_exp(-hidden * step)
+    while left.shape[1] < number:  # twice as many each time
+        left, power = torch.cat([left, left @ power], 1), power @ power
+    integral = (c[:, None] - left[:, :number]) @ torch.linalg.solve(hidden, c)[..., None]
+    return drift[:, 0, :1] + integral[..., 0]
+
+
 def effective_friction(drift: Tensor) -> Tensor:
     """``1 / (A⁻¹)_00 = γ_0 + cᵀ (α + w)⁻¹ c`` (1/ps) of drift matrices [n_types, K + 1, K + 1]."""
     return 1.0 / torch.linalg.inv(drift)[:, 0, 0]

@@ -29,8 +29,11 @@ INEXACT = 0.3
 PRECISION = 1e-4
 """Relative change of the sum of squares at which the fit ends."""
 
+DIFFERENCE = 1.5e-8
+"""Of parameters, relative, that slopes are found from."""
+
 SHAKEN, EVALUATIONS = 0.5, 200
-"""Standard deviation by which further beginnings of a fit differ from what is expected, and the most evaluations, gradients apart, of each of those."""
+"""Standard deviation by which further beginnings of a fit differ from what is expected, and the most evaluations, slopes apart, of each of those."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def fit_memory(
     start : ndarray [P]
         Parameters that are expected, each with a standard deviation of `SPREAD`.
     running : callable
-        Running integral of the memory [T + 1] (1/ps) at ``0, h … T h``, for parameters [P].
+        Running integrals of the memory [B, T + 1] (1/ps) at ``0, h … T h``, for sets of parameters [B, P].
     seen : list of Seen
         Of one model or several.
     at : ndarray [lags] of int
@@ -108,19 +111,26 @@ def fit_memory(
     -------
     ndarray [P]
     """
-    whitening = [
-        np.linalg.cholesky(np.linalg.inv(one.covariance + np.diag((INEXACT * one.ratio) ** 2))).T for one in seen
-    ]
+    # Displacements answer linearly to the running integral: what is left of them is ``wanted - shown @ running``, in standard errors.
+    wanted, shown = [], []
+    for one in seen:
+        white = np.linalg.cholesky(np.linalg.inv(one.covariance + np.diag((INEXACT * one.ratio) ** 2))).T
+        units = np.eye(len(one.running))
+        answer = np.stack([response(one.moved, unit, interval, thermal)[at] for unit in units], 1) / one.moved[at, None]
+        shown.append(white @ answer)
+        wanted.append(white @ one.ratio + shown[-1] @ one.running)
+    wanted, shown = np.concatenate(wanted), np.concatenate(shown)
 
     def residuals(parameters: np.ndarray) -> np.ndarray:
-        found, parts = running(parameters), [(parameters - start) / SPREAD]
-        for one, white in zip(seen, whitening):
-            relative = response(one.moved, found - one.running, interval, thermal) / one.moved
-            parts.append(white @ (one.ratio - relative[at]))
-        return np.concatenate(parts)
+        return np.concatenate([(parameters - start) / SPREAD, wanted - shown @ running(parameters[None])[0]])
 
-    fits = [least_squares(residuals, start, method="lm", ftol=PRECISION)]
+    def slopes(parameters: np.ndarray) -> np.ndarray:
+        steps = DIFFERENCE * np.maximum(1.0, np.abs(parameters))
+        found = running(np.vstack([parameters, parameters + np.diag(steps)]))
+        return np.concatenate([np.eye(len(start)) / SPREAD, -shown @ (found[1:] - found[0]).T / steps])
+
+    fits = [least_squares(residuals, start, slopes, method="lm", ftol=PRECISION)]
     for shaken in start + SHAKEN * np.random.default_rng(0).normal(size=[beginnings - 1, len(start)]):
         with np.errstate(all="ignore"):  # where one begins too far off
-            fits.append(least_squares(residuals, shaken, method="lm", ftol=PRECISION, max_nfev=EVALUATIONS))
+            fits.append(least_squares(residuals, shaken, slopes, method="lm", ftol=PRECISION, max_nfev=EVALUATIONS))
     return min(fits, key=lambda fit: fit.cost if np.isfinite(fit.cost) else np.inf).x

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..dynamics import GeneralizedLangevin, running_friction_on_grid
 from .adversarial import AdversarialTraining
 from .held_out import means_by_type
 from .response import Seen, fit_memory
@@ -127,15 +128,21 @@ def follow_displacements(
     motion, frame, window = training.motion, training.window_steps[1], training.window_steps[-1]
     # All lags are times of the even grid.
     stride = max(one for one in range(1, max(1, window // POINTS) + 1) if frame % one == 0)
-    grid = training.dt * torch.arange(0, window + 1, stride, dtype=torch.float64)
+    step, number = stride * training.dt, window // stride + 1
     known = training.reference_displacements
-    at = np.rint(known.lags / grid[1].item()).astype(int) - 1
+    at = np.rint(known.lags / step).astype(int) - 1
+
+    def running(values: np.ndarray) -> np.ndarray:
+        trials = GeneralizedLangevin(len(values), motion.n_auxiliary, 1.0, motion.floor)
+        take_memory(trials, slice(None), values)
+        return running_friction_on_grid(trials.drift(), step, number).numpy()
+
     seen: list[list[Seen]] = [[] for _ in range(motion.n_types)]
     for numbers in parts:
         if len(numbers) < 2:
             continue
         squares = displacements(training, stride, numbers, windows, progress)
-        running = motion.running_friction(grid).numpy()
+        felt = running_friction_on_grid(motion.drift(), step, number).numpy()
         for kind in range(motion.n_types):
             wanted = known.blocks[:, kind].mean(0)
             # Rounded coordinates may leave nothing of beads that hardly move.
@@ -144,15 +151,11 @@ def follow_displacements(
                 continue
             moved, shown = squares[:, kind].mean(0), squares[:, kind, at[told]]
             covariance = shrunk(shown / shown.mean(0)) * (1 / len(shown) + windows * training.lags[-1].item() / known.length)
-            seen[kind].append(Seen(moved, running[kind], np.log(wanted[told] / shown.mean(0)), covariance))
-
-            def running_friction(values: np.ndarray, kind: int = kind) -> np.ndarray:
-                take_memory(motion, kind, values)
-                return motion.running_friction(grid)[kind].numpy()
+            seen[kind].append(Seen(moved, felt[kind], np.log(wanted[told] / shown.mean(0)), covariance))
 
             thermal = training.kT / training.masses[training.types == kind].mean().item()
             given = memory_of(motion, kind)
-            found = fit_memory(given, running_friction, seen[kind], at[told], grid[1].item(), thermal, beginnings)
+            found = fit_memory(given, running, seen[kind], at[told], step, thermal, beginnings)
             take_memory(motion, kind, found)
             least = (LEAST_FRICTION * training.free_friction[kind]).item()
             if motion.bead_friction()[kind] < least:
@@ -220,8 +223,8 @@ def memory_of(motion: torch.nn.Module, kind: int) -> np.ndarray:
     return torch.cat([parameter[kind].flatten() for parameter in motion.parameters()]).numpy()
 
 
-def take_memory(motion: torch.nn.Module, kind: int, values: np.ndarray) -> None:
-    """Give them other values."""
-    sizes = [parameter[kind].numel() for parameter in motion.parameters()]
-    for parameter, own in zip(motion.parameters(), torch.from_numpy(values).split(sizes)):
+def take_memory(motion: torch.nn.Module, kind: int | slice, values: np.ndarray) -> None:
+    """Give them other values, or of several types [B, P]."""
+    sizes = [parameter[0].numel() for parameter in motion.parameters()]
+    for parameter, own in zip(motion.parameters(), torch.from_numpy(values).split(sizes, -1)):
         parameter[kind] = own.reshape(parameter[kind].shape)
