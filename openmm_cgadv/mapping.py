@@ -59,7 +59,8 @@ class Mapping:
         self.weights = [np.asarray(w, dtype=np.float64) / np.sum(w) for w in weights]
         self._atoms = np.concatenate(self.groups)
         self._weights = np.concatenate(self.weights)
-        self._with_mass = (~np.isin(self._atoms, massless)).astype(np.float64)
+        # One for every atom of the groups, zero for a massless one.
+        self.massive = (~np.isin(self._atoms, massless)).astype(np.float64)
         sizes = [len(group) for group in self.groups]
         self._starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         self._first = np.repeat(self._starts, sizes)
@@ -148,7 +149,7 @@ class Mapping:
 
     def forces(self, forces) -> np.ndarray:
         """Bead forces [T, N, 3] from atom forces [T, n_atoms, 3]."""
-        return self._sum(np.asarray(forces, dtype=np.float64)[:, self._atoms], self._with_mass)
+        return self._sum(np.asarray(forces, dtype=np.float64)[:, self._atoms], self.massive)
 
     def _sum(self, values, weights):
         return np.add.reduceat(values * weights[:, None], self._starts, axis=1)

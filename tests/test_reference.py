@@ -356,6 +356,34 @@ def test_velocities_and_forces_of_trr_are_mapped(tmp_path, topology_file):
         assert not b.has_velocities and not b.has_forces
 
 
+def test_what_only_some_frames_of_trr_hold_is_left_out(tmp_path, topology_file):
+    """Intervals of output may differ, and MDTraj fills what is not there with what was in memory."""
+    topology, x, boxes = all_atom()
+    v, f = np.random.default_rng(1).normal(size=(2, *x.shape)).astype(np.float32)
+    file = tmp_path / "a.trr"
+    with TRRTrajectoryFile(str(file), "w") as opened:
+        for t in range(len(x)):
+            one = slice(t, t + 1)
+            opened._write(x[one].astype(np.float32), np.float32([INTERVAL * t]), np.int32([t]), boxes[one].astype(np.float32),
+                          np.zeros(1, np.float32), v[one] if t % 5 == 0 else None, f[one])
+    with read(tmp_path, topology_file, file) as beads:
+        assert not beads.has_velocities
+        assert beads.forces() == pytest.approx(Mapping.per_residue(topology).forces(f), abs=1e-5)
+
+
+def test_a_file_made_with_another_mapping_is_no_answer(tmp_path, topology_file):
+    topology, x, boxes = all_atom()
+    file = save(tmp_path / "a.trr", topology, x, boxes)
+    one = Mapping.per_residue(topology)
+    groups = one.groups, one.weights
+    read(tmp_path, topology_file, file, mapping=Mapping(*groups, one.masses, one.types, one.type_names)).close()
+    read(tmp_path, topology_file, file, mapping=Mapping(*groups, one.masses, one.types, one.type_names)).close()
+    for other in (Mapping(*groups, 2 * one.masses, one.types, one.type_names),
+                  Mapping(*groups, one.masses, np.arange(5) % 2, ("A", "B")), Mapping(*groups, one.masses, one.types, ("W",))):
+        with pytest.raises(ValueError, match="mapping"):
+            read(tmp_path, topology_file, file, mapping=other)
+
+
 @pytest.mark.parametrize("box", [1.5 * np.eye(3), TRICLINIC], ids=["cubic", "triclinic"])
 def test_beads_stay_at_their_place_in_changing_boxes(tmp_path, topology_file, box):
     topology, x, boxes = all_atom(box=box, strain=0.01)

@@ -1,6 +1,8 @@
 """All-atom frames from trajectory files of any format that MDTraj reads, some at a time."""
 from __future__ import annotations
 
+import os
+import struct
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,10 @@ UNCOUNTED = (".pdb", ".pdb.gz", ".cif", ".cif.gz", ".mmcif", ".mmcif.gz", ".pdbx
              ".gsd", ".mdcrd", ".crd")
 """Formats whose number of atoms MDTraj doesn't tell without reading everything."""
 
+TRR_MAGIC, TRR_HEADER = 1993, struct.Struct(">i20x13i")
+"""First number of each frame of a TRR file, and its header up to the time: the ten sizes of what follows (bytes; positions,
+velocities and forces last), then the numbers of atoms, step and energies."""
+
 
 @dataclass
 class Frames:
@@ -27,7 +33,7 @@ class Frames:
     first : int
         Number of the first frame in the file.
     positions, velocities, forces : array [T, n_atoms, 3]
-        nm, nm/ps, kJ/mol/nm; velocities and forces are None where the file holds none.
+        nm, nm/ps, kJ/mol/nm; velocities and forces are None where a frame of the file holds none.
     box : array [T, 3, 3] or None
         Box vectors as rows, nm.
     times : array [T] or None
@@ -120,20 +126,33 @@ def _read_any(file, topology, n):
 
 
 def _read_trr(file, topology, n):
+    has = {f"get_{name}": there for name, there in _in_every_frame(file).items()}
     with mdtraj.formats.TRRTrajectoryFile(file) as opened:
-        has = {}
-        for name in ("velocities", "forces"):
-            try:
-                opened._read(1, None, **{f"get_{name}": True})
-                has[f"get_{name}"] = True
-            except RuntimeError:
-                has[f"get_{name}"] = False
-            opened.seek(0)
         while True:
             xyz, times, _, box, _, velocities, forces = opened._read(n, None, **has)
             if len(xyz) == 0:
                 return
             yield Frames(0, xyz, box, times, velocities, forces)
+
+
+def _in_every_frame(file):
+    """Whether all frames of a TRR file hold velocities, and forces: ``{name: bool}``.
+
+    MDTraj gives what happens to be in memory where a frame lacks them, as those of GROMACS do whose intervals of output
+    differ. The headers of the frames tell.
+    """
+    found, frame = {"velocities": True, "forces": True}, 0
+    with open(file, "rb") as opened:
+        while len(head := opened.read(TRR_HEADER.size)) == TRR_HEADER.size:
+            magic, *sizes, atoms, _, _ = TRR_HEADER.unpack(head)
+            if magic != TRR_MAGIC or not sizes[7]:
+                raise ValueError(f"frame {frame} holds no positions")
+            for name, size in zip(found, sizes[8:]):
+                found[name] &= size > 0
+            number = sizes[7] // (3 * atoms)  # bytes
+            opened.seek(2 * number + sum(sizes), os.SEEK_CUR)
+            frame += 1
+    return found
 
 
 def _read_h5(file, topology, n):

@@ -1,8 +1,8 @@
 """All-atom trajectories that MDTraj reads, streamed into beads with unwrapped positions."""
 from __future__ import annotations
 
+import hashlib
 import os
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -228,7 +228,10 @@ def _check_overlap(file, beads, box):
 
 
 def _digest(mapping):
-    return zlib.crc32(b"".join(a.tobytes() for a in [*mapping.groups, *mapping.weights]))
+    sizes = [len(group) for group in mapping.groups]
+    numbers = [sizes, *mapping.groups, *mapping.weights, mapping.masses, mapping.types, mapping.massive]
+    content = b"".join(np.asarray(one).tobytes() for one in numbers) + repr(mapping.type_names).encode()
+    return hashlib.sha256(content).hexdigest()
 
 
 class _Order:
