@@ -217,8 +217,7 @@ class AnalysisReporter:
         """Take a configuration, and measure when a window is full."""
         if self._types is None:
             self._types = bead_types(simulation.topology, self.model.type_names)
-            n = len(self._types)
-            self._followed = np.arange(0, n, -(-n // dynamics.MAX_BEADS))
+            self._followed = dynamics.followed(self._types)
         if self._step is None or simulation.currentStep != self._step + self.interval:
             # The simulation was set to another state, from which displacements begin anew.
             self._begin()

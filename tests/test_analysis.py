@@ -249,6 +249,19 @@ def test_velocity_correlation_of_free_beads_is_that_of_averaged_velocities(write
     assert found.stderr.max() < 0.01
 
 
+def test_beads_of_every_type_are_followed_however_many_there_are(write, monkeypatch):
+    rng = np.random.default_rng(0)
+    types = np.arange(50) % 2
+    x = np.cumsum(rng.normal(size=(60, 50, 3)) * np.where(types, 0.02, 0.01)[:, None], axis=0)
+    with write(x, types=types) as trajectory:
+        whole = dynamics.msd(trajectory, [0.02])
+        monkeypatch.setattr(dynamics, "MAX_BEADS", 25)
+        some = dynamics.msd(trajectory, [0.02])
+    assert some.type_names == whole.type_names == ("A", "B")
+    assert some.n_beads.tolist() == [13, 13]
+    np.testing.assert_allclose(some.blocks.mean(0), whole.blocks.mean(0), rtol=0.1)
+
+
 @pytest.mark.parametrize("seed", [0, 1000])
 def test_error_bars_of_displacements_tell_the_spread(write, seed):
     step, lags, runs = 0.01, np.array([0.1, 1.0, 2, 5, 8, 10, 20]), 120

@@ -219,7 +219,7 @@ def msd(trajectory, lags=None, *, start: int = 0, stop: int | None = None) -> Ms
     What rounded coordinates add at every lag, six times the variance of a component, is taken out.
 
     Every frame is a time origin up to a lag of `ORIGINS_A_LAG` frames, about that many a lag
-    beyond. Of more than `MAX_BEADS` beads an evenly spaced selection is followed.
+    beyond. Of more than `MAX_BEADS` beads some of each type are followed.
     """
     stop = trajectory.n_frames if stop is None else min(stop, trajectory.n_frames)
     interval = trajectory.frame_interval
@@ -234,7 +234,7 @@ def msd(trajectory, lags=None, *, start: int = 0, stop: int | None = None) -> Ms
     if steps[-1] > stop - start - 1:
         raise Unmeasurable(f"a lag of {steps[-1] * interval:g} ps is longer than the trajectory "
                            f"of {length:g} ps")
-    chosen = np.arange(0, trajectory.n_beads, -(-trajectory.n_beads // MAX_BEADS))
+    chosen = followed(trajectory.types)
     present, kind = np.unique(np.asarray(trajectory.types)[chosen], return_inverse=True)
     numbers = np.bincount(kind)
     averages = np.zeros((len(chosen) + 1, len(present) + 1))
@@ -255,6 +255,13 @@ def msd(trajectory, lags=None, *, start: int = 0, stop: int | None = None) -> Ms
     blocks[:, :-1] -= 6 * trajectory.position_errors[present][:, None] ** 2
     return Msd(steps * interval, blocks[:, :-1], blocks[:, -1].mean(0),
                tuple(trajectory.type_names[t] for t in present), numbers, length)
+
+
+def followed(types) -> np.ndarray:
+    """Indices of the beads whose motion is followed: all, or of more than `MAX_BEADS` the same part of each type."""
+    types = np.asarray(types)
+    apart = -(-len(types) // MAX_BEADS)
+    return np.sort(np.concatenate([np.flatnonzero(types == kind)[::apart] for kind in np.unique(types)]))
 
 
 class _Displacements:
@@ -384,7 +391,7 @@ def vacf(trajectory, interval: float | None = None, *, start: int = 0,
     if len(frames) < 2 * n_lags:
         raise Unmeasurable(f"the velocity correlation needs {2 * VACF_LENGTH:g} ps of trajectory; "
                            f"this one has {max(len(frames) - 1, 0) * interval:.3g} ps")
-    selection = np.arange(0, trajectory.n_beads, -(-trajectory.n_beads // MAX_BEADS))
+    selection = followed(trajectory.types)
     width = min(READ_BYTES // (24 * trajectory.n_beads), (len(frames) - n_lags) // N_BLOCKS)
     width = int(np.clip(width, n_lags, 10 * n_lags))
     firsts = np.arange(0, len(frames) - n_lags - width + 1, width)

@@ -1,8 +1,9 @@
 """What is good enough, what is not, why, and what to change: rules on plain figures, each a sentence.
 
 `standing` holds a figure of a run from `metrics.metrics` against its bar, and `judgement` says all of
-them in words. Each bar is the larger of what a good model may deviate by (`BARS`) and of twice the
-statistical error of the reference, below which nothing can be taught or told.
+them in words. Each bar is the larger of what a good model may deviate by (`BARS`) and of what the reference itself
+leaves open: twice its statistical error, or of distributions a multiple of the difference of its halves (`FLOORS`). That of
+angles is the latter alone, where there are halves.
 """
 from __future__ import annotations
 
@@ -219,7 +220,8 @@ def _state(found, error, allowed):
 
 
 def bar(figure: str, reference: dict, floor: dict) -> float:
-    """The deviation allowed to a figure of `BARS`: its bar, or what the reference itself leaves open.
+    """The deviation allowed to a figure of `BARS`: its bar, or what the reference itself leaves open, which is all that
+    counts for angles if it is known.
 
     For "msd", the largest deviation over lags, it is that of the diffusion coefficient, as the lags at which
     the deviation is largest are those at which the reference is as uncertain. Each lag has its own bar, see
