@@ -281,11 +281,13 @@ class Experiment(Section):
         interval = self.reference.frame_interval * 1e3
         trained = self.dynamics.timestep_fs
         checks = [("dynamics.timestep_fs", trained, "reference frame interval", interval)]
-        for field, step in [
-            ("production.timesteps_fs", step) for step in self.production.timesteps_fs
-        ] or [("dynamics.timestep_fs", trained)]:
-            output = self.output_interval * 1e3
-            checks.append((field, step, "production.frame_interval_fs", output))
+        # Live validation runs at the step of the training, and writes as production does.
+        output = self.output_interval * 1e3
+        checks.append(("dynamics.timestep_fs", trained, "production.frame_interval_fs", output))
+        checks += [
+            ("production.timesteps_fs", step, "production.frame_interval_fs", output)
+            for step in self.production.timesteps_fs
+        ]
         for field, step, of, interval in checks:
             if not _is_multiple(interval, step):
                 raise ValueError(
@@ -336,7 +338,7 @@ class Experiment(Section):
         given, interval = self.production.frame_interval_fs, self.reference.frame_interval
         if given is not None:
             return given * 1e-3
-        steps = self.production.timesteps_fs or [self.dynamics.timestep_fs]
+        steps = [self.dynamics.timestep_fs, *self.production.timesteps_fs]
         parts = range(math.ceil(interval / LONGEST_OUTPUT - 1e-9), math.floor(interval / 0.001) + 1)
         fractions = (interval / n for n in parts)
         return next(
@@ -451,7 +453,7 @@ def load_experiment(path: str | os.PathLike, overrides: list[str] | None = None)
     try:
         experiment = Experiment.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_sentence(error, data)}") from None
+        raise ConfigError(f"{path}: {_sentence(error)}") from None
     return _resolve(experiment, path.resolve().parent)
 
 
@@ -515,7 +517,7 @@ _TYPES = {
 }
 
 
-def _sentence(error: ValidationError, data: dict) -> str:
+def _sentence(error: ValidationError) -> str:
     """One sentence for the first thing that is wrong in an experiment file."""
     errors = error.errors()
     # An unknown key explains a missing one, so it is named first.

@@ -127,6 +127,10 @@ def test_what_was_set_is_enough_to_make_it_again(tmp_path):
             "production.timesteps_fs=[5, 8]",
             "production.timesteps_fs: found 8, expected a step that divides the (production.frame_interval|reference frame interval)",
         ),
+        (
+            "production.timesteps_fs=[8]; production.frame_interval_fs=24",
+            "dynamics.timestep_fs: found 5, expected a step that divides the production.frame_interval_fs 24 fs",
+        ),
         ("production.frame_interval_fs=13", "dynamics.timestep_fs: found 5, .* 13 fs"),
         ("potential.cutoff_nm=-0.7", "potential.cutoff_nm: found -0.7, expected more than 0"),
         (
