@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 
 
@@ -35,12 +36,17 @@ class TrainingLog:
                 kept = [row for row in csv.DictReader(file) if int(row["iteration"]) <= iteration]
         self.seconds = float(kept[-1].get("seconds") or 0.0) if kept else 0.0
         self.columns = ["iteration", *columns]
-        self._file = open(self.path, "w", newline="")
-        self._writer = csv.DictWriter(self._file, self.columns, restval="", extrasaction="ignore")
-        self._writer.writeheader()
-        self._writer.writerows(kept)
-        self._file.flush()
+        part = directory / "log.csv.part"
+        with open(part, "w", newline="") as file:
+            self._rows(file).writeheader()
+            self._rows(file).writerows(kept)
+        os.replace(part, self.path)
+        self._file = open(self.path, "a", newline="")
+        self._writer = self._rows(self._file)
         self._events = SummaryWriter(str(directory), purge_step=iteration + 1)
+
+    def _rows(self, file) -> csv.DictWriter:
+        return csv.DictWriter(file, self.columns, restval="", extrasaction="ignore")
 
     def write(self, iteration: int, values: dict[str, float]) -> None:
         self._writer.writerow({"iteration": iteration, **{k: f"{v:.6g}" for k, v in values.items()}})

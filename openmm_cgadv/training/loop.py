@@ -373,8 +373,10 @@ def train(
                         f"training diverged {recoveries} times, last from iteration {good[0]}: {error}; "
                         "a shorter dynamics.timestep_fs or a longer reference may help"
                     ) from error
+                warnings = loop.warnings
                 training.load_state_dict(_copy(good[1]))
                 loop.load_state_dict(_copy(good[2]))
+                loop.warnings = warnings
                 training.recoveries = recoveries
                 if isinstance(error, ChainsFroze):
                     loop.restart()
