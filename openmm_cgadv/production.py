@@ -37,8 +37,8 @@ BLOCK = 100
 """Steps between two calls into Python, where progress is told and an interruption is noticed."""
 MINIMIZATIONS = 200
 """Steps of the minimizer, enough to take overlaps away."""
-FAILED = "the simulation failed at step"
-"""What integrators of the plugin say of a step that they can't make; it leaves beads where they were."""
+FAILED, MOVED = "the simulation failed at step", " moved "
+"""What integrators of the plugin say of a step that they can't make, which leaves beads where they were, and of one that moves a bead too far."""
 HOT = 5.0
 """A kinetic temperature that many times too high means that the run explodes."""
 RESCALING = 0.1
@@ -194,6 +194,8 @@ def run_production(
         content[name] = content[name] and content[name].name
     content |= {"openmm": openmm.version.version, "torch": torch.__version__}
     _write_whole(record, json.dumps(content, indent=2).encode())
+    # Whatever stops a run before its record is whole leaves what it can go on from.
+    run.checkpoint.unlink(missing_ok=True)
     return result
 
 
@@ -331,8 +333,10 @@ class _Run:
             self.simulation.minimizeEnergy(maxIterations=MINIMIZATIONS)
         seed = openmm_seed(self.arguments["seed"])
         self.context.setVelocitiesToTemperature(self.model.temperature, seed)
-        for frame in range(round(self.arguments["equilibration"] / self.interval)):
-            self._advance(frame * self.interval)
+        timestep = self.arguments["timestep"]
+        whole = round(self.arguments["equilibration"] / timestep)
+        for done in range(0, whole, self.steps):
+            self._advance(done * timestep, min(self.steps, whole - done))
         self.seconds["equilibration"] = time.monotonic() - begun
         with open(self.directory / "topology.pdb", "w") as file:
             first = wrapped(*self._configuration(self.context.getState(positions=True)))
@@ -347,7 +351,7 @@ class _Run:
             if beads is not None:
                 self._friction_stress()
             while self.frames < self.total:
-                state, temperature = self._advance(self.arguments["equilibration"] + self._time())
+                state, temperature = self._advance(self.arguments["equilibration"] + self._time(), self.steps)
                 positions, box = self._configuration(state)
                 if beads is not None:
                     velocities = state.getVelocities(asNumpy=True)._value
@@ -379,7 +383,6 @@ class _Run:
 
     def finish(self) -> ProductionRun:
         """Say how fast the run was."""
-        self.checkpoint.unlink(missing_ok=True)
         return ProductionRun(
             self.trajectory,
             None if self.arguments["frame_interval"] is None else self.directory / "beads.h5",
@@ -397,19 +400,19 @@ class _Run:
         """Nanoseconds a day."""
         return self._time() * 1e-3 / max(self.seconds["production"], 1e-9) * 86400
 
-    def _advance(self, begun: float):
-        """From a time (ps) to the next frame; the State and its kinetic temperature (K)."""
-        cause = ""
+    def _advance(self, begun: float, steps: int):
+        """Some steps on from a time (ps); the State and its kinetic temperature (K)."""
+        cause, timestep = "", self.arguments["timestep"]
         try:
-            done, before = 0, self.steps * round(begun / self.interval)
-            while done < self.steps:
-                block = min(BLOCK, self.steps - done)
+            done, before = 0, round(begun / timestep)
+            while done < steps:
+                block = min(BLOCK, steps - done)
                 if self.thermostat is not None:
                     block = min(block, self.thermostat.interval - (before + done) % self.thermostat.interval)
                 self.simulation.integrator.step(block)
                 done += block
                 self._hold_temperature(before + done)
-                self.report(begun + done * self.arguments["timestep"])
+                self.report(begun + done * timestep)
         except openmm.OpenMMException as error:
             cause = str(error)
         state = self.context.getState(positions=True, velocities=True)
@@ -418,12 +421,12 @@ class _Run:
         free = v.size - 3 * self.model.conserves_momentum
         temperature = float((self.masses[:, None] * v * v).sum() / (free * KB))
         finite = np.isfinite(state.getPositions(asNumpy=True)._value).all()
-        when = f"{begun:.6g} to {begun + self.interval:.6g} ps after its start"
+        when = f"{begun:.6g} to {begun + steps * timestep:.6g} ps after its start"
         if not finite:
             found = "a position is not finite"
         elif temperature >= HOT * self.model.temperature:
             found = f"the temperature rose to {temperature:.3g} K"
-        elif FAILED in cause:
+        elif FAILED in cause and MOVED in cause:
             found = cause.split(FAILED)[1].split(": ", 1)[1]
         elif cause:
             raise openmm.OpenMMException(cause)
@@ -431,7 +434,7 @@ class _Run:
             return state, temperature
         raise ProductionExploded(
             f"{self.directory}: the run exploded, {when}: {found}; likely the time step of "
-            f"{self.arguments['timestep'] * 1e3:g} fs is too long for this potential, or the "
+            f"{timestep * 1e3:g} fs is too long for this potential, or the "
             "potential is not trained yet"
         )
 
@@ -469,6 +472,7 @@ class _Run:
             {"arguments": self.arguments},
             velocities=True,
             friction_stress=self.model.equation == "pair",
+            reopen=True,
         ) as writer:
             writer.truncate(self.frames)
             yield writer
@@ -524,7 +528,7 @@ class _Run:
                 arguments, self.seconds = json.loads(str(file["about"]))
                 self.frames, self.kept = int(file["frames"]), int(file["kept"])
                 state = file["state"].tobytes()
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise ValueError(
                 f"{self.checkpoint} is damaged: delete {self.directory}, and the run starts again"
             ) from error

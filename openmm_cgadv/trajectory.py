@@ -206,6 +206,8 @@ class BeadWriter:
         Anything that JSON can hold.
     velocities, forces, friction_stress : bool
         Whether every frame has them.
+    reopen : bool
+        Whether a complete file is continued, too, and is unfinished then.
 
     Attributes
     ----------
@@ -221,7 +223,7 @@ class BeadWriter:
     """
 
     def __init__(self, path, masses, types, type_names, temperature, frame_interval,
-                 provenance=None, velocities=False, forces=False, friction_stress=False):
+                 provenance=None, velocities=False, forces=False, friction_stress=False, reopen=False):
         self.path = Path(path)
         self.masses = np.asarray(masses, dtype=np.float64)
         self.types = np.asarray(types, dtype=np.int64)
@@ -245,7 +247,7 @@ class BeadWriter:
         self._tensors = ["box/edges"] + [FRICTION_STRESS] * friction_stress
         self._buffer = {name: [] for name in [*self._fields, *self._tensors]}
         if self.path.exists():
-            self._written = self._continue()
+            self._written = self._continue(reopen)
         else:
             self._written = 0
             self._create()
@@ -407,9 +409,10 @@ class BeadWriter:
             about["provenance"] = json.dumps(self.provenance)
             about["complete"] = False
 
-    def _continue(self):
+    def _continue(self, reopen):
         with BeadTrajectory.open(self.path) as old:
-            if old.complete:
+            complete = old.complete
+            if complete and not reopen:
                 raise ValueError(f"{self.path} holds a complete trajectory already; delete it to "
                                  "write another")
             for what, found, expected in (
@@ -431,7 +434,11 @@ class BeadWriter:
                 key = next(k for k in keys if old.provenance.get(k) != self.provenance.get(k))
                 raise ValueError(f"{self.path} can't be continued: it was written with {key} = "
                                  f"{old.provenance.get(key)}, expected {self.provenance.get(key)}")
-            return old.n_frames
+            frames = old.n_frames
+        if complete:
+            with self._writing() as file:
+                file[PARAMETERS].attrs["complete"] = False
+        return frames
 
 
 def _open_file(path, mode):

@@ -113,6 +113,35 @@ def test_interrupted_run_goes_on(tmp_path, monkeypatch):
     assert [float(row.split(",")[0]) for row in rows[1:]] == [1, 2, 3, 4]
 
 
+def test_a_run_whose_record_could_not_be_written_is_not_lost(tmp_path, monkeypatch):
+    model = quiet(make_model(n=64))
+    monkeypatch.setattr(production, "CHECKPOINT_SECONDS", -1.0)
+    whole = run_production(model, tmp_path / "whole", **SHORT)
+
+    def full(*arguments):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as disk, pytest.raises(OSError, match="No space"):
+        disk.setattr(production, "_write_whole", full)
+        run_production(model, tmp_path / "a", **SHORT)
+    seen = []
+    run = run_production(model, tmp_path / "a", **SHORT, progress=lambda done, _: seen.append(done))
+    assert not seen or seen[0] > 4.0
+    with BeadTrajectory.open(run.beads) as a, BeadTrajectory.open(whole.beads) as b:
+        assert a.complete
+        np.testing.assert_array_equal(a.positions(), b.positions())
+    assert not (tmp_path / "a" / "checkpoint.npz").exists()
+
+
+@pytest.mark.parametrize("equilibration", [0.0, 0.035, 0.06, 0.5])
+def test_equilibration_is_as_long_as_it_is_asked_to_be(tmp_path, equilibration):
+    """Also where only a few frames are kept, for viewers."""
+    model = quiet(make_model(n=64))
+    simulation = production.create_simulation(model)
+    run_production(model, tmp_path, length=0.2, report_interval=0.1, equilibration=equilibration, simulation=simulation)
+    assert simulation.context.getStepCount() == round((equilibration + 0.2) / model.timestep)
+
+
 @pytest.mark.parametrize("kind", ["dcd", "xtc"])
 def test_viewers_trajectory_alone_goes_on_where_it_was_cut(tmp_path, monkeypatch, kind):
     model = quiet(make_model(n=64))
