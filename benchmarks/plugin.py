@@ -44,7 +44,7 @@ def pair_friction(x: torch.Tensor, box: torch.Tensor) -> PairFrictionParameters:
     """Friction with memory between pairs, in a configuration of the liquid."""
     types, masses = torch.zeros(len(x), dtype=torch.int64), torch.full([len(x)], MASS, dtype=torch.float64)
     motion = PairFriction(1, MEMORY, 1.0, floor=0.6).requires_grad_(False)
-    around = Neighborhood.measure(x[None], box[None], types, masses, motion.r_cut)
+    around = Neighborhood.measure(x[None], box[None], types, masses, motion.r_cut, motion.n_types)
     strength = PAIR_FRICTION / float(around.mean(motion.friction(around.r)))
     return PairFriction(1, MEMORY, strength, floor=0.6).export()
 

@@ -53,10 +53,10 @@ def bulk_model(model: Model, molecules: int | None = None, box=None) -> Model:
         cell = np.diag(edges * np.ones(3))
         count = round(density * np.linalg.det(cell))
     smallest = np.diagonal(cell).min()
-    if smallest < 2 * model.spec.r_cut:
+    if smallest < 2 * model.reach:
         raise ValueError(
             f"{'molecules' if box is None else 'box'}: found a box of {smallest:.4g} nm for "
-            f"{count} beads, expected at least {2 * model.spec.r_cut:.4g} nm, twice the cutoff"
+            f"{count} beads, expected at least {2 * model.reach:.4g} nm, twice the cutoff"
         )
     fractions, types = _cut(model, cell, count)
     types = _composed(types, np.bincount(model.types, minlength=model.spec.n_types))

@@ -21,7 +21,7 @@ RELAXATION = 1.0
 
 def is_needed(model: Model) -> bool:
     """Whether friction alone takes longer than `RELAXATION` to bring a temperature back."""
-    return float(model.friction.min()) * RELAXATION < 1.0
+    return float(model.friction[np.unique(model.types)].min()) * RELAXATION < 1.0
 
 
 class VelocityRescaling:

@@ -205,9 +205,31 @@ class TestBundle:
         assert [p.name for p in tmp_path.iterdir()] == ["a.cg"]
         (tmp_path / "data").mkdir()
         (tmp_path / "data" / "thesis.txt").write_text("ten years")
-        with pytest.raises(ValueError, match="not a bundle"):
+        (tmp_path / "data" / "model.json").write_text("{}")
+        with pytest.raises(ValueError, match="thesis.txt, which is not of a bundle"):
             save_bundle(model, tmp_path / "data")
         assert (tmp_path / "data" / "thesis.txt").exists()
+        with pytest.raises(ValueError, match="found a file"):
+            save_bundle(model, tmp_path / "data" / "thesis.txt")
+
+    def test_a_type_without_friction_or_without_beads_is_kept(self, tmp_path):
+        model = make_model(n_types=2, memory=0)
+        drift = np.array(model.drift)
+        drift[1] = 0.0
+        still = load(save_bundle(replace(model, drift=drift), tmp_path / "still.cg"))
+        assert still.friction == pytest.approx([model.friction[0], 0.0])
+        pair = make_pair_model(n_types=2)
+        for kind in (0, 1):
+            alone = replace(pair, types=np.full(len(pair.types), kind))
+            found = load(save_bundle(alone, tmp_path / f"{kind}.cg")).friction
+            expected = replace(pair, types=np.full(len(pair.types), kind), spec=pair.spec).friction
+            assert np.isfinite(found).all() and found[1 - kind] == 0 and found[kind] == expected[kind] > 0
+
+    def test_a_box_has_to_hold_the_range_of_friction_too(self):
+        far = make_pair_model(n=64)
+        far = replace(far, pair_friction=replace(far.pair_friction, r_cut=0.6 * far.box[0, 0]))
+        with pytest.raises(ValueError, match="twice the cutoff"):
+            far.create_system()
 
     def test_pair_friction_is_kept_bit_for_bit(self, tmp_path):
         model = make_pair_model(n_types=2)

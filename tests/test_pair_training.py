@@ -152,7 +152,7 @@ def test_friction_of_a_bead_is_that_of_its_pairs():
     masses = torch.from_numpy(MASSES)[types]
     x = jittered_lattice(BEADS, BOX, 0.3, 0)
     motion = PairFriction(2, 2, 20.0, (0.2, 0.22, 0.24), 0.44)
-    neighborhood = Neighborhood.measure(x[None], BOX[None], types, masses, 0.44)
+    neighborhood = Neighborhood.measure(x[None], BOX[None], types, masses, 0.44, 2)
     found = neighborhood.mean(motion.friction(neighborhood.r)).detach()
     d = x[None] - x[:, None]
     r = (d - torch.round(d @ torch.linalg.inv(BOX)) @ BOX).norm(dim=-1)

@@ -30,9 +30,10 @@ class Neighborhood:
     numbers: Tensor
 
     @classmethod
-    def measure(cls, positions: Tensor, boxes: Tensor, types: Tensor, masses: Tensor, r_cut: float) -> Neighborhood:
-        """Count the neighbours in frames [F, N, 3] (nm) of beads of given types and masses [N]."""
-        n_types = int(types.max()) + 1
+    def measure(
+        cls, positions: Tensor, boxes: Tensor, types: Tensor, masses: Tensor, r_cut: float, n_types: int
+    ) -> Neighborhood:
+        """Count the neighbours in frames [F, N, 3] (nm) of beads of given types and masses [N]; a type without beads has none."""
         width = r_cut / BINS
         counts = torch.zeros([n_types, n_types * (n_types + 1) // 2, BINS], dtype=torch.float64)
         for x, box in zip(positions, boxes):
@@ -42,7 +43,7 @@ class Neighborhood:
             for a, b in ((i, j), (j, i)):
                 weight = 2.0 * masses[b] / (masses[a] + masses[b])
                 counts.index_put_((types[a], kind, place), weight, accumulate=True)
-        beads = torch.bincount(types, minlength=n_types)[:, None, None]
+        beads = torch.bincount(types, minlength=n_types)[:, None, None].clamp(min=1)
         return cls(width * (torch.arange(BINS, dtype=torch.float64) + 0.5), counts / (len(positions) * beads))
 
     def mean(self, pair: Tensor) -> Tensor:

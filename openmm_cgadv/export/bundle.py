@@ -190,6 +190,11 @@ class Model:
         return instant - np.einsum("tk,tk->t", self.drift[:, 0, 1:], np.linalg.solve(memory, self.drift[:, 1:, :1])[..., 0])
 
     @property
+    def reach(self) -> float:
+        """The longest range of what acts between beads, energy or friction (nm)."""
+        return max(self.spec.r_cut, self.pair_friction.r_cut if self.pair_friction is not None else 0.0)
+
+    @property
     def conserves_momentum(self) -> bool:
         """Whether friction acts between beads alone."""
         return self.pair_friction is not None and self.pair_friction.conserves_momentum
@@ -201,7 +206,7 @@ class Model:
             torch.as_tensor(value)
             for value in (self.positions[None], self.box[None], self.types, self.masses[self.types])
         )
-        return Neighborhood.measure(frames, boxes, types, masses, self.pair_friction.r_cut)
+        return Neighborhood.measure(frames, boxes, types, masses, self.pair_friction.r_cut, self.spec.n_types)
 
     @cached_property
     def topology(self) -> openmm.app.Topology:
@@ -381,8 +386,11 @@ def save_bundle(model: Model, path: str | os.PathLike) -> Path:
     from .system import bare_system
 
     path = Path(path)
-    if path.exists() and not (path / MODEL).is_file() and (path.is_file() or any(path.iterdir())):
-        raise BundleError(f"{path}: found something that is not a bundle, expected nothing there")
+    if path.is_file():
+        raise BundleError(f"{path}: found a file, expected nothing there or a bundle")
+    foreign = sorted({one.name for one in path.iterdir()} - {*FILES, *PLUGIN_FILES, README}) if path.exists() else []
+    if foreign:
+        raise BundleError(f"{path}: found {foreign[0]}, which is not of a bundle, expected nothing there or a bundle alone")
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.parent / f".{path.name}.{os.getpid()}"
     shutil.rmtree(scratch, ignore_errors=True)

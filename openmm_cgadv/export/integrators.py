@@ -11,7 +11,6 @@ import torch
 from openmm import unit
 
 from .. import openmm_plugin
-from ..dynamics import propagator
 from ..units import KB
 
 if TYPE_CHECKING:
@@ -312,10 +311,21 @@ def _check_auxiliary(found: int, expected: int) -> None:
 
 def _step_matrices(drift: np.ndarray, timestep: float) -> dict[str, np.ndarray]:
     """F = P⁻¹ E, P and D of each bead type [n_types, K + 1, K + 1]."""
-    drift = torch.as_tensor(np.asarray(drift, dtype=np.float64))
-    e, s = (m.numpy() for m in propagator(drift, timestep))
-    p = s / np.diagonal(s, axis1=1, axis2=2)[:, None, :]
+    e = torch.matrix_exp(-timestep * torch.as_tensor(np.asarray(drift, dtype=np.float64))).numpy()
+    s = np.array([_lower(np.eye(len(one)) - one @ one.T) for one in e])
+    own = np.diagonal(s, axis1=1, axis2=2)[:, None, :]
+    p = np.where(own > 0, s / np.where(own > 0, own, 1.0), np.eye(e.shape[-1]))
     return {"F": np.linalg.solve(p, e), "P": p, "D": s}
+
+
+def _lower(covariance: np.ndarray) -> np.ndarray:
+    """Its Cholesky factor; a component without friction gets no noise of its own."""
+    s = np.zeros_like(covariance)
+    for j in range(len(s)):
+        left = covariance[j:, j] - s[j:, :j] @ s[j, :j]
+        if left[0] > 1e-14:
+            s[j:, j] = left / np.sqrt(left[0])
+    return s
 
 
 def _set_entries(

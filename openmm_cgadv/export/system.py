@@ -87,7 +87,7 @@ def bare_system(model: Model, topology: app.Topology) -> openmm.System:
         The topology does not match the model, has no box, or one too small for its cutoff.
     """
     types = bead_types(topology, model.type_names)
-    box = checked_box(topology, model.spec.r_cut)
+    box = checked_box(topology, model.reach)
     system = openmm.System()
     for kind in types:
         system.addParticle(model.masses[kind])
@@ -101,7 +101,7 @@ def checked_box(topology: app.Topology, r_cut: float):
     Raises
     ------
     ValueError
-        There is no box, or the cutoff (nm) is longer than half of its shortest edge.
+        There is no box, or `r_cut` (nm) is longer than half of its shortest edge.
     """
     box = topology.getPeriodicBoxVectors()
     if box is None:

@@ -229,7 +229,7 @@ def initial_motion(
     frames = sample_frames(trajectory, 60)
     neighborhood = Neighborhood.measure(
         torch.from_numpy(trajectory.positions(frames)), torch.from_numpy(trajectory.boxes(frames)),
-        torch.from_numpy(trajectory.types), torch.from_numpy(trajectory.masses), r_cut,
+        torch.from_numpy(trajectory.types), torch.from_numpy(trajectory.masses), r_cut, n_types,
     )  # fmt: skip
     ceiling = 1 / trajectory.frame_interval
     options |= {"ceiling": ceiling, "self_friction": settings.self_friction_per_ps or 0.0}
