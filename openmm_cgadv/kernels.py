@@ -733,16 +733,17 @@ class FusedPotential(torch.nn.Module):
     def forward(
         self, positions: Tensor, box: Tensor, delivery: Optional[Tensor] = None
     ) -> tuple[Tensor, Tensor]:
-        """Energy [] (kJ/mol) and forces [N, 3] (kJ/mol/nm) in the precision of the positions.
+        """Energy [] (kJ/mol) and forces [N, 3] (kJ/mol/nm) in the precision of the positions and where they are; computed by
+        the CPU wherever OpenMM has put them.
 
         With a delivery above 0 the parameters are read from the file of that number before.
         """
         if delivery is not None and int(delivery) > 0:
             path = self.deliveries + str(int(delivery))
             self.theta.copy_(torch.from_file(path, False, self.theta.numel(), dtype=torch.float64))
-        x = positions.detach().to(torch.float64).contiguous()
-        b = box.detach().to(torch.float64).contiguous()
+        x = positions.detach().cpu().to(torch.float64).contiguous()
+        b = box.detach().cpu().to(torch.float64).contiguous()
         energy, forces = torch.ops.cgadv.energy_forces(
-            x, b, self.types, self.theta, self.ispec, self.fspec, self.single, self.threads
+            x, b, self.types.cpu(), self.theta.cpu(), self.ispec.cpu(), self.fspec.cpu(), self.single, self.threads
         )
-        return energy.to(positions.dtype), forces.to(positions.dtype)
+        return energy.to(positions), forces.to(positions)
