@@ -75,8 +75,10 @@ def one_sentence(command):
         except KeyboardInterrupt:
             print("interrupted; run the same command again to continue", file=sys.stderr)
             raise typer.Exit(130) from None
-        except (ValueError, RuntimeError, OSError, ImportError) as error:
-            if debug or isinstance(error, typer.Exit):
+        except Exception as error:
+            # OpenMM, whose errors are of no class of Python's, is imported only by the commands that need it.
+            expected = isinstance(error, (ValueError, RuntimeError, OSError, ImportError)) or type(error).__name__ == "OpenMMException"
+            if debug or not expected or isinstance(error, typer.Exit):
                 raise
             print(f"cgadv: {error}", file=sys.stderr)
             raise typer.Exit(1) from None
@@ -394,7 +396,9 @@ def _edges(box: str | None) -> list[float] | float | None:
 def _report_interval(steps: int, asked: int | None, timestep: float, multiple: int) -> int:
     """Steps from frame to frame: those asked for, or about 1 ps and a multiple of a number."""
     if asked is None:
-        return max(1, round(min(steps, 1 / timestep) / multiple)) * multiple
+        if multiple > steps:
+            raise ValueError(f"--frame-interval-fs: found {multiple} steps, expected no more than the --steps {steps} of the run")
+        return max(1, int(min(steps, 1 / timestep) / multiple + 1e-6)) * multiple
     if not 1 <= asked <= steps:
         raise ValueError(
             f"--report-interval: found {asked}, expected 1 to the {steps} steps of the run"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import mdtraj
 import numpy as np
+import openmm
 import pytest
 from typer.testing import CliRunner
 
@@ -289,6 +290,15 @@ class TestErrors:
     def test_debug_shows_the_traceback(self, tmp_path):
         result = cgadv("run", tmp_path / "no.yaml", "--out", tmp_path, "--debug")
         assert isinstance(result.exception, ValueError)
+
+
+def test_what_openmm_says_is_said_without_a_traceback(tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise openmm.OpenMMException("No compatible OpenCL device")
+
+    monkeypatch.setattr("openmm_cgadv.cli.load_experiment", fail)
+    done = cgadv("reference", tmp_path / "a.yaml", "--out", tmp_path)
+    assert done.exit_code == 1 and done.stderr == "cgadv: No compatible OpenCL device\n"
 
 
 def test_interruption_says_how_to_go_on(tmp_path, monkeypatch):

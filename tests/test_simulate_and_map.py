@@ -110,6 +110,7 @@ class TestSimulate:
             (["--molecules", 10], "--steps: found none, expected the number of time steps to run"),
             (["--steps", 0], "--steps: found 0, expected the number"),
             (["--steps", 10, "--report-interval", 11], "found 11, expected 1 to the 10 steps"),
+            (["--steps", 10, "--frame-interval-fs", 100], "--frame-interval-fs: found 20 steps, expected no more than the --steps 10"),
             (["--steps", 10, "--box", "3,x"], "--box: found 3,x, expected one length or three"),
             (["--steps", 10, "--box", "0.9"], "box: found a box of 0.9 nm for 24 beads, expected"),
             (["--steps", 10, "--box", 3, "--molecules", 9], "found both of molecules and box"),
