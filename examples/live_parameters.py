@@ -22,6 +22,8 @@ parser.add_argument("--windows", type=int, default=4, help="that error bars come
 options = parser.parse_args()
 
 model = cg.load(options.bundle)
+if model.drift is None:
+    parser.error(f"{options.bundle} has friction between neighbours, expected a bundle with friction on each bead")
 simulation = app.Simulation(model.topology, model.create_system(), model.create_integrator())
 simulation.context.setPositions(model.positions)
 simulation.context.setVelocitiesToTemperature(model.temperature * unit.kelvin)

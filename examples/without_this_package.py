@@ -53,6 +53,8 @@ except ImportError:
     print("energy through PythonForce")
 force.setUsesPeriodicBoundaryConditions(True)
 
+if not (options.bundle / "integrator.xml").exists():
+    parser.error(f"{options.bundle} has friction between neighbours, whose dynamics needs openmm_cgadv")
 # Masses, box and configuration are plain arrays; the integrator is an XML file of OpenMM.
 temperature = json.loads((options.bundle / "model.json").read_text())["temperature_K"]
 arrays = np.load(options.bundle / "parameters.npz")

@@ -50,12 +50,6 @@ class Neighbors {
   int size() const { return int(order.size()); }
   double r_cut() const { return r_cut_; }
   double r_short() const { return r_short_; }
-  bool fits(int64_t n, const int64_t* types) const {
-    if (n != int64_t(types_.size())) return false;
-    for (int64_t i = 0; i < n; ++i)
-      if (types_[i] != types[i]) return false;
-    return true;
-  }
 
   // Pairs [count,2] of beads, out of n, that are no neighbours however near.
   void exclude(int64_t n, const int64_t* pairs, int64_t count) {
