@@ -101,7 +101,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, free_beads(Path(folder) / "beads.h5", beads, frames, 0) as trajectory:
         truth = GeneralizedLangevin(1, 3, 25.0, floor=0.1)
         set_memory(truth, *TRUTH)
-        print(f"true friction {truth.effective_friction().item():.1f}/ps; average after thirds of {iterations} iterations")
+        print(f"true friction {truth.bead_friction().item():.1f}/ps; average after thirds of {iterations} iterations")
         print(f"{'critic':40} {'start':10} {'friction, 1/ps':20} {'MSD off, %':>10} {f'at {WINDOW} ps':>10} {'s / iteration':>10}")
         for critic in CRITICS:
             for start in STARTS:

@@ -79,7 +79,7 @@ def fit(trajectory: BeadTrajectory, settings: dict, iterations: int):
     liquid, kept = Liquid(trajectory, initial.spec, CHAINS), []
     boxes = liquid.boxes.repeat_interleave(6, 0)
     for iteration in range(iterations):
-        gradient = entropy.gradient(liquid.run(entropy.theta(phi), 6).flatten(0, 1), boxes)
+        gradient = -entropy.coordinates(liquid.run(entropy.theta(phi), 6).flatten(0, 1), boxes).mean(0)
         rate = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * iteration / iterations))
         entropy.descend(phi, gradient, liquid.kT, rate)
         if iteration >= int(0.75 * iterations):

@@ -72,7 +72,7 @@ def measure(training, plain_backward, iterations: int, molecules: int, threads: 
     critics = list(training.dynamics.critics.values())
     for critic in critics:
         critic.learn = watch(f"critic, {STEPS} steps of {2 * BATCH} windows", critic.learn)
-    training.entropy.gradient = watch("relative entropy's gradient", training.entropy.gradient)
+    training.entropy.coordinates = watch("relative entropy's gradient", training.entropy.coordinates)
     best, seconds = {}, []
     for iteration in range(iterations + 1):
         watch.spent.clear()

@@ -77,7 +77,7 @@ def one_sentence(command):
             raise typer.Exit(130) from None
         except Exception as error:
             # OpenMM, whose errors are of no class of Python's, is imported only by the commands that need it.
-            expected = isinstance(error, (ValueError, RuntimeError, OSError, ImportError)) or type(error).__name__ == "OpenMMException"
+            expected = isinstance(error, (ValueError, RuntimeError, OSError, ImportError, MemoryError)) or type(error).__name__ == "OpenMMException"
             if debug or not expected or isinstance(error, typer.Exit):
                 raise
             print(f"cgadv: {error}", file=sys.stderr)

@@ -47,8 +47,8 @@ def test_effective_friction_is_the_integral_of_the_kernel():
 
 
 def test_starting_friction_is_the_one_asked_for():
-    assert GeneralizedLangevin(2, 3, 17.0, floor=0.7).effective_friction().tolist() == pytest.approx([17.0] * 2)
-    assert Langevin(1, 17.0).effective_friction().item() == pytest.approx(17.0)
+    assert GeneralizedLangevin(2, 3, 17.0, floor=0.7).bead_friction().tolist() == pytest.approx([17.0] * 2)
+    assert Langevin(1, 17.0).bead_friction().item() == pytest.approx(17.0)
 
 
 def test_langevin_propagator_is_that_of_langevin_middle():
@@ -201,5 +201,5 @@ def test_running_friction_is_the_integral_of_the_memory_kernel_and_ends_at_the_e
         torch.testing.assert_close(found[:, 1:], integral, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(found[:, 0], drift[:, 0, 0])
         late = motion.running_friction(torch.tensor([100.0], dtype=torch.float64))[:, 0]
-        torch.testing.assert_close(late, motion.effective_friction())
+        torch.testing.assert_close(late, motion.bead_friction())
         torch.testing.assert_close(running_friction_on_grid(drift, 0.01, 150), motion.running_friction(0.01 * torch.arange(150.0, dtype=torch.float64)))

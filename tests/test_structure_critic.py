@@ -91,7 +91,7 @@ def test_the_slope_of_a_perfect_critic_is_what_the_parameters_lack(taught):
     stepped = entropy.theta(entropy.phi(torch.from_numpy(theta)) - KT * critic.critic.module.slope.double())
     torch.testing.assert_close(stepped, torch.from_numpy(TRUTH), rtol=1e-5, atol=1e-5)
     # And it goes where the averages themselves lead, which only tell it within their noise of 0.1.
-    wanted = entropy.gradient(generated, boxes)
+    wanted = -entropy.coordinates(generated, boxes).mean(0)
     assert wanted.norm() > 0.5
     assert float(found @ wanted / (found.norm() * wanted.norm())) > 0.9
     assert 0.7 < float(found.norm() / wanted.norm()) < 1.4
@@ -103,7 +103,8 @@ def test_a_critic_whose_logits_are_too_small_is_followed_as_far_as_its_margin_sa
     theta = 0.8 * TRUTH
     right = -entropy.phi(torch.from_numpy(TRUTH - theta)) / KT
     found, generated, boxes, _ = ask(critic, entropy, 0.01 * right, theta)
-    assert float(found @ right / right.norm()) == pytest.approx(float(entropy.gradient(generated, boxes) @ right / right.norm()), rel=1e-3)
+    wanted = -entropy.coordinates(generated, boxes).mean(0)
+    assert float(found @ right / right.norm()) == pytest.approx(float(wanted @ right / right.norm()), rel=1e-3)
 
 
 def test_a_critic_of_two_bead_types_says_nothing_before_it_has_learned_and_little_of_the_reference_itself(tmp_path):

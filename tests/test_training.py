@@ -228,6 +228,23 @@ def test_a_potential_that_always_explodes_is_given_up_with_a_reason(reference, t
         train(AdversarialTraining(reference, wild, experiment(iterations=5)), tmp_path)
 
 
+def test_a_lack_of_memory_is_not_taken_for_an_explosion(reference, tmp_path):
+    training = AdversarialTraining(reference, FREE, experiment(iterations=5))
+    done = []
+
+    def short_of_memory(*arguments, **options):
+        done.append(training.iteration)
+        if training.iteration == 4:
+            return torch.empty(2**60)
+        return original(*arguments, **options)
+
+    original = training.motion.roll_out
+    training.motion.roll_out = short_of_memory
+    with pytest.raises(MemoryError, match="fewer training.chains or a shorter training.window_ps"):
+        train(training, tmp_path)
+    assert done[-1] == 4 and load_checkpoint(tmp_path / "checkpoints")["iteration"] == 2
+
+
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(reference, tmp_path):
     train(AdversarialTraining(reference, FREE, experiment(iterations=4)), tmp_path)
     newest = max((tmp_path / "checkpoints").glob("*.pt"))

@@ -69,12 +69,11 @@ class RelativeEntropy:
         """Whitened coordinates of parameters."""
         return torch.linalg.solve(self.whitening, theta)
 
-    def gradient(self, positions: Tensor, boxes: Tensor) -> Tensor:
-        """kT dS/dφ [P] from configurations [F, N, 3] of the model's own ensemble."""
-        return -self.coordinates(positions, boxes).mean(0)
-
     def coordinates(self, positions: Tensor, boxes: Tensor) -> Tensor:
-        """Whitened basis functions [F, P] of configurations [F, N, 3], from the reference's mean."""
+        """Whitened basis functions [F, P] of configurations [F, N, 3], from the reference's mean.
+
+        Their mean over the model's own ensemble is minus the gradient, ``−kT dS/dφ`` [P].
+        """
         return (basis(positions, boxes, self.types, self.spec) - self.mean) @ self.whitening
 
     @torch.no_grad()
@@ -90,7 +89,7 @@ class RelativeEntropy:
         phi : Tensor [P]
             Whitened coordinates (kJ/mol).
         gradient : Tensor [P]
-            From :meth:`gradient`.
+            ``kT dS/dφ``, see :meth:`coordinates`.
         kT : float
             (kJ/mol)
         rate : float

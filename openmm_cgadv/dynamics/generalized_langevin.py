@@ -82,8 +82,8 @@ class GeneralizedLangevin(torch.nn.Module):
         """Exact Ornstein–Uhlenbeck matrices of one time step (ps); see :func:`propagator`."""
         return propagator(self.drift(), dt)
 
-    def effective_friction(self) -> Tensor:
-        """∫K dt [n_types] (1/ps), what a slow probe feels."""
+    def bead_friction(self) -> Tensor:
+        """∫K dt of each bead type [n_types] (1/ps), what a slow probe feels."""
         return effective_friction(self.drift())
 
     def running_friction(self, times: Tensor) -> Tensor:

@@ -339,6 +339,8 @@ def train(
     ------
     TrainingDiverged
         If training had to go back to its last good state too often.
+    MemoryError
+        If there is not enough of it. The last checkpoint stays.
     """
     settings = training.settings
     say = warn or (lambda sentence: None)
@@ -366,6 +368,8 @@ def train(
             try:
                 values = loop.step()
             except RuntimeError as error:
+                if "alloc" in str(error):  # no explosion but an allocator's, and what follows a return would take as much
+                    raise MemoryError(f"{error}; fewer training.chains or a shorter training.window_ps take less memory") from error
                 training.iteration = good[0]
                 recoveries = training.recoveries + 1
                 if recoveries > MOST_RECOVERIES:

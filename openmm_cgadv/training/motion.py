@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import config
 from ..baselines import InitialFit, PairResiduals, fit_exponentials
 from ..baselines.ranges import friction_range, sample_frames
-from ..dynamics import GeneralizedLangevin, Neighborhood, PairFriction, effective_friction, pair_rollout, rollout
+from ..dynamics import GeneralizedLangevin, Neighborhood, PairFriction, pair_rollout, rollout
 from ..trajectory import BeadTrajectory
 from .parameters import TrainedPairParameters, TrainedParameters
 from .timescales import LEAST_FRICTION, TimeScales
@@ -50,10 +50,6 @@ class BeadMotion(GeneralizedLangevin):
         """See :func:`openmm_cgadv.dynamics.rollout`."""
         e, s = self.propagator(dt)
         return rollout(positions, state, boxes, e=e, s=s, dt=dt, **options)
-
-    def bead_friction(self) -> Tensor:
-        """Effective friction of each bead type [n_types] (1/ps)."""
-        return effective_friction(self.drift())
 
     def rates(self) -> Tensor:
         """Rates of the memory [n_types, K] (1/ps)."""
