@@ -6,6 +6,7 @@ from e3nn import o3
 from systems import jittered_lattice, liquid_box, random_spec
 
 from openmm_cgadv.discriminator import DynamicsDiscriminator, GramDiscriminator, StructureDiscriminator
+from openmm_cgadv.discriminator.channels import EquivariantLinear, Linear
 from openmm_cgadv.discriminator.dynamics import IncrementProducts
 from openmm_cgadv.potentials import basis
 
@@ -149,3 +150,15 @@ def test_products_of_increments_of_chance_have_mean_zero_and_variance_one():
     assert found.shape == (20_000, 15)
     # Of 20 000 values the mean is known to 0.007, the variance of a square to 0.03.
     assert found.mean(0).abs().max() < 0.04 and (found.var(0) - 1).abs().max() < 0.2
+
+
+def test_linear_maps_with_channels_first_are_those_of_their_libraries():
+    ours = EquivariantLinear("5x0e + 3x1o", "2x0e + 4x1o")
+    scalars, vectors = torch.randn(5, 7, 6), torch.randn(3, 3, 7, 6)
+    joined = torch.cat([scalars, vectors.flatten(0, 1)]).permute(1, 2, 0)
+    expected = o3.Linear.forward(ours, joined).permute(2, 0, 1)
+    found = ours(scalars, vectors)
+    assert found[1].shape == (4, 3, 7, 6)
+    torch.testing.assert_close(torch.cat([found[0], found[1].flatten(0, 1)]), expected)
+    plain = Linear(5, 4)
+    torch.testing.assert_close(plain(scalars).movedim(0, -1), torch.nn.functional.linear(scalars.movedim(0, -1), plain.weight, plain.bias))

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import torch
-from e3nn import o3
 from torch import Tensor
+
+from .channels import EquivariantLinear, Linear
 
 
 class Invariants(torch.nn.Module):
-    """Dot products of two learned mixtures of the vectors."""
+    """Dot products [products, ...] of two learned mixtures of vectors [vectors, 3, ...]."""
 
     def __init__(self, vectors: int, products: int):
         super().__init__()
-        self.left = o3.Linear(f"{vectors}x1o", f"{products}x1o")
-        self.right = o3.Linear(f"{vectors}x1o", f"{products}x1o")
+        self.left = EquivariantLinear(f"{vectors}x1o", f"{products}x1o")
+        self.right = EquivariantLinear(f"{vectors}x1o", f"{products}x1o")
 
     def forward(self, vectors: Tensor) -> Tensor:
-        return (self.left(vectors) * self.right(vectors)).unflatten(-1, (-1, 3)).sum(-1)
+        (left,), (right,) = self.left(vectors), self.right(vectors)
+        return (left * right).sum(1)
 
 
 def perceptron(inputs: int, hidden: int, outputs: int) -> torch.nn.Sequential:
     """Two linear layers with SiLU between them."""
-    return torch.nn.Sequential(
-        torch.nn.Linear(inputs, hidden), torch.nn.SiLU(), torch.nn.Linear(hidden, outputs)
-    )
+    return torch.nn.Sequential(Linear(inputs, hidden), torch.nn.SiLU(), Linear(hidden, outputs))
 
 
-def lengths(vectors: Tensor) -> Tensor:
-    """Lengths [...] of vectors [..., 3], with a gradient everywhere."""
-    return (vectors.square().sum(-1) + 1e-6).sqrt()
+def lengths(vectors: Tensor, dim: int = -1) -> Tensor:
+    """Lengths of vectors whose components are along ``dim``, with a gradient everywhere."""
+    return (vectors.square().sum(dim) + 1e-6).sqrt()
 
 
 def pair_products(vectors: Tensor) -> Tensor:
@@ -65,29 +65,24 @@ class TimeAttention(torch.nn.Module):
 
     def __init__(self, tokens: int, scalars: int, vectors: int, heads: int):
         super().__init__()
-        self.heads, self.scalars, self.vectors = heads, scalars, vectors
-        irreps = o3.Irreps(f"{scalars}x0e + {vectors}x1o")
-        self.query, self.key, self.value, self.out = (o3.Linear(irreps, irreps) for _ in range(4))
+        self.heads = heads
+        irreps = f"{scalars}x0e + {vectors}x1o"
+        self.query, self.key, self.value, self.out = (EquivariantLinear(irreps, irreps) for _ in range(4))
         self.bias = torch.nn.Parameter(torch.zeros(heads, tokens, tokens))
         self.register_buffer("hidden", torch.ones(tokens, tokens, dtype=torch.bool).tril(-1))
 
-    def split(self, features: Tensor) -> Tensor:
-        """[B, P, irreps] -> [B, heads, P, channels of one head]."""
-        scalars, vectors = features.split([self.scalars, 3 * self.vectors], -1)
-        shape = [*features.shape[:2], self.heads, -1]
-        return torch.cat([scalars.reshape(shape), vectors.reshape(shape)], -1).transpose(1, 2)
+    def split(self, scalars: Tensor, vectors: Tensor) -> Tensor:
+        """[scalars, lags, W], [vectors, 3, lags, W] -> [heads, channels of one head, lags, W]."""
+        return torch.cat([x.unflatten(0, (self.heads, -1)).flatten(1, -3) for x in (scalars, vectors)], 1)
 
-    def join(self, features: Tensor) -> Tensor:
-        """The inverse of :meth:`split`."""
-        features = features.transpose(1, 2)
-        scalars, vectors = features.split([self.scalars // self.heads, 3 * self.vectors // self.heads], -1)
-        return torch.cat([scalars.flatten(-2), vectors.flatten(-2)], -1)
-
-    def forward(self, features: Tensor) -> Tensor:
-        query, key, value = (self.split(f(features)) for f in (self.query, self.key, self.value))
-        scores = query @ key.mT / query.shape[-1] ** 0.5 + self.bias
-        weights = scores.masked_fill(self.hidden, -torch.inf).softmax(-1)
-        return self.out(self.join(weights @ value))
+    def forward(self, scalars: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        query, key, value = (self.split(*f(scalars, vectors)) for f in (self.query, self.key, self.value))
+        scores = torch.einsum("hclw,hcmw->hlmw", query, key) / query.shape[1] ** 0.5 + self.bias[..., None]
+        # Beads are last in memory, too: softmax is slow on short rows.
+        weights = scores.masked_fill(self.hidden[..., None], -torch.inf).contiguous().softmax(2)
+        seen = torch.einsum("hlmw,hcmw->hclw", weights, value)
+        numbers, arrows = seen.split([len(scalars) // self.heads, 3 * len(vectors) // self.heads], 1)
+        return self.out(numbers.flatten(0, 1), arrows.unflatten(1, (-1, 3)).flatten(0, 1))
 
 
 class LagsDiscriminator(torch.nn.Module):
@@ -117,11 +112,10 @@ class LagsDiscriminator(torch.nn.Module):
         if scalars % heads or vectors % heads:
             raise ValueError(f"discriminator: found {scalars} scalars, {vectors} vectors, expected multiples of {heads} heads")
         (n_types, tokens), (numbers, arrows) = shape, inputs
-        self.vectors = vectors
-        self.norms = torch.nn.Linear(numbers, scalars)
+        self.norms = Linear(numbers, scalars)
         self.kind = torch.nn.Embedding(n_types, scalars)
         self.lag = torch.nn.Parameter(0.1 * torch.randn(tokens, scalars))
-        self.embed = o3.Linear(f"{arrows}x1o", f"{vectors}x1o")
+        self.embed = EquivariantLinear(f"{arrows}x1o", f"{vectors}x1o")
         self.gate = torch.nn.Parameter(torch.ones(tokens, vectors, 1))
         self.invariants = Invariants(arrows, vectors)
         self.embed_invariants = perceptron(vectors, scalars, scalars)
@@ -134,16 +128,16 @@ class LagsDiscriminator(torch.nn.Module):
         torch.nn.init.zeros_(self.weights.weight)
 
     def judge(self, numbers: Tensor, arrows: Tensor, increments: Tensor, types: Tensor) -> Tensor:
-        """Logits [W, lags], positive for all-atom, of scalars [W, lags, S] and vectors [W, lags, 3 V] of beads and of their
+        """Logits [W, lags], positive for all-atom, of scalars [S, lags, W] and vectors [V, 3, lags, W] of beads and of their
         increments [W, lags, 3], whose mean square is 1."""
-        scalars = self.norms(numbers) + self.lag + self.kind(types)[:, None] + self.embed_invariants(self.invariants(arrows))
-        vectors = (self.embed(arrows).unflatten(-1, (self.vectors, 3)) * self.gate).flatten(-2)
+        own = self.lag.T[..., None] + self.kind(types).T[:, None]
+        scalars = self.norms(numbers) + own + self.embed_invariants(self.invariants(arrows))
+        vectors = self.embed(arrows)[0] * self.gate.permute(1, 2, 0)[..., None]
         if self.attention is not None:
-            change = self.attention(torch.cat([scalars, vectors], -1))
-            scalars = scalars + change[..., : scalars.shape[-1]]
-            vectors = vectors + change[..., scalars.shape[-1] :]
-        scalars = scalars + self.update(torch.cat([scalars, self.invariants_after(vectors)], -1))
-        return self.logit(scalars)[..., 0] + self.weights(self.products(increments))
+            change = self.attention(scalars, vectors)
+            scalars, vectors = scalars + change[0], vectors + change[1]
+        scalars = scalars + self.update(torch.cat([scalars, self.invariants_after(vectors)]))
+        return self.logit(scalars)[0].T + self.weights(self.products(increments))
 
 
 class DynamicsDiscriminator(LagsDiscriminator):
@@ -174,4 +168,5 @@ class DynamicsDiscriminator(LagsDiscriminator):
 
     def forward(self, tokens: Tensor, types: Tensor) -> Tensor:
         """Logits [W, lags], positive for all-atom, of tokens [W, lags, 2, 3] of beads."""
-        return self.judge(lengths(tokens), tokens.flatten(-2), tokens[:, :, 0], types)
+        arrows = tokens.permute(2, 3, 1, 0).contiguous()
+        return self.judge(lengths(arrows, 1), arrows, tokens[:, :, 0], types)

@@ -141,10 +141,10 @@ class GraphDiscriminator(LagsDiscriminator):
 
     def forward(self, tokens: Tensor, types: Tensor) -> Tensor:
         """Logits [W, lags], positive for all-atom, of tokens of beads of the given types [W]."""
-        numbers, arrows = tokens.split([self.numbers, tokens.shape[-1] - self.numbers], -1)
-        sizes = lengths(arrows.unflatten(-1, (-1, 3)))
+        numbers, arrows = tokens.permute(2, 1, 0).contiguous().split([self.numbers, tokens.shape[-1] - self.numbers])
+        arrows = arrows.unflatten(0, (-1, 3))
         # The first vector is the bead's own increment; its components have mean squares of 1.
-        return self.judge(torch.cat([numbers, sizes], -1), arrows, arrows[..., :3] / 3**0.5, types)
+        return self.judge(torch.cat([numbers, lengths(arrows, 1)]), arrows, arrows[0].permute(2, 1, 0) / 3**0.5, types)
 
 
 def _squared_distances(fractions: Tensor, box: Tensor, beads: Tensor) -> Tensor:
