@@ -180,11 +180,12 @@ class Project:
             )
 
     def _drop_later(self, stage: Stage) -> None:
-        """Forget the stages that follow from one which is done anew, with their files."""
+        """Forget the stages that follow from one which is done anew, with their files; those that will be written over
+        by additional work stay until then."""
         for later in self.stages[self.names.index(stage.name) + 1 :]:
             if self.stamps.pop(later.name, None) is not None:
                 self.reporter.say(f"{later.name}: out of date, to be done again")
-                for path in later.outputs[1:]:
+                for path in () if stage.additive else later.outputs[1:]:
                     shutil.rmtree(self.directory / path, ignore_errors=True)
         self._write_stamps()
 

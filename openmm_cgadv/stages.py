@@ -218,11 +218,11 @@ def simulate(project: Project, _) -> dict:
                     progress=update,
                 )
             except ProductionExploded as error:
-                # The initial model is there to compare with; it may be bad.
-                if not initial:
+                # The initial model is there to compare with and may be bad; a longer time step may be too long.
+                if name == "trained":
                     raise
-                project.reporter.say(f"simulate: {error}")
-                stamp["initial"] = str(error)
+                project.reporter.say(f"simulate {name}: {error}")
+                stamp[name] = str(error)
                 continue
         project.reporter.say(f"simulate {name}: {speed(run)}")
         if name == "trained":

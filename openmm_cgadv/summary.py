@@ -13,12 +13,13 @@ import torch
 from . import __version__, kernels
 from .analysis import metrics as figures
 from .analysis.report import Memory, PairFrictionCurve, PairPotential, ReportInput, Run, Timings, write_report
-from .analysis.verdict import GOOD, Settings, confidence, headline, judgement
+from .analysis.verdict import GOOD, Settings, confidence, headline, judgement, judgement_of_other, unstable
 from .baselines import InitialFit
 from .config import Experiment
 from .dynamics import memory_kernel
 from .export import Model, load
 from .potentials.pair import PairSplines
+from .production import model_digest
 from .project import Project, StageError
 from .stress import stress_series
 from .trajectory import BeadTrajectory
@@ -42,10 +43,8 @@ def report(project: Project, compare: tuple[Path, ...]) -> dict:
     """Measure all runs and write the report, beside those of other experiments and runs."""
     experiment = project.experiment
     runs: dict[str, Run] = {}
-    models = {
-        "initial": load(project.directory / "initial.cg"),
-        "trained": load(project.directory / "model.cg"),
-    }
+    bundles = {"initial": project.directory / "initial.cg", "trained": project.directory / "model.cg"}
+    models = {name: load(path) for name, path in bundles.items()}
     reasons = {}
     with BeadTrajectory.open(project.directory / BEADS) as trajectory:
         project.reporter.say("report: measuring the reference")
@@ -66,7 +65,13 @@ def report(project: Project, compare: tuple[Path, ...]) -> dict:
             reasons[name] = project.stamps["simulate"].get(name, "the run is missing")
             continue
         project.reporter.say(f"report: measuring the production of {name}")
-        model = models["initial" if name == "initial" else "trained"]
+        which = "initial" if name == "initial" else "trained"
+        model = models[which]
+        if json.loads((directory / "production.json").read_text())["arguments"]["model"] != model_digest(model):
+            raise StageError(
+                f"{directory}: found a run of another model, expected one of {bundles[which]}: "
+                f"delete {project.directory / 'production'} and go on to run that one"
+            )
         with BeadTrajectory.open(directory / "beads.h5") as beads:
             measured = figures.measure(beads, reference, stress=stress_series(model, beads))
         runs[name] = Run(
@@ -83,6 +88,12 @@ def report(project: Project, compare: tuple[Path, ...]) -> dict:
     trained = runs["trained"].metrics
     settings = rules_settings(experiment, outcome, scales)
     findings = judgement(trained, all_atom.metrics, floor, settings)
+    for name, (timestep, _) in productions(project).items():
+        if name in runs and name not in ("trained", "initial"):
+            other = judgement(runs[name].metrics, all_atom.metrics, floor, settings)
+            findings += judgement_of_other(name, 1e3 * timestep, other)
+        elif name in reasons and name != "initial":
+            findings.append(unstable(name, 1e3 * timestep, reasons[name]))
     others = [run for name, run in runs.items() if name not in ("initial", "trained")]
     taken = {"all-atom", *(run.label for run in runs.values())}
     for path in compare:
@@ -107,7 +118,7 @@ def report(project: Project, compare: tuple[Path, ...]) -> dict:
                 all_atom.metrics,
                 float(np.mean(models["trained"].masses)),
                 KB * models["trained"].temperature,
-                outcome["wander"].get("friction", {}).get("stderr"),
+                outcome["wander"].get("friction", {}).get("stderr") if outcome["exported"] <= outcome["iterations"] else None,
             ),
             outcome=outcome,
             rule=rule,

@@ -24,8 +24,8 @@ from .trajectory import BeadTrajectory
 VALIDATION_LENGTH = 40.0
 """Longest live validation (ps)."""
 
-DISPLACEMENT_LAGS = (0.02, 20.0)
-"""Range of lags (ps) in which displacements are compared; runs are too short for more."""
+SHORTEST_LAG = 0.02
+"""Shortest lag (ps) at which displacements are compared; the longest that so short a run tells is some picoseconds."""
 
 
 class LiveValidation:
@@ -166,12 +166,9 @@ class LiveValidation:
 
 
 def worst_displacement(run: dict) -> tuple[float | None, float | None]:
-    """Largest relative deviation from all-atom of the mean squared displacement within `DISPLACEMENT_LAGS`, and its
+    """Largest relative deviation from all-atom of the mean squared displacement from `SHORTEST_LAG` on, and its
     standard error."""
-    first, last = DISPLACEMENT_LAGS
-    inside = [
-        (ratio - 1, error) for lag, ratio, error in run.get("msd_ratio") or [] if first - 1e-6 <= lag <= last + 1e-6
-    ]
+    inside = [(ratio - 1, error) for lag, ratio, error in run.get("msd_ratio") or [] if lag >= SHORTEST_LAG - 1e-6]
     return furthest(inside)
 
 

@@ -36,8 +36,24 @@ digest() {
         'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())'
 }
 
+# Commands that are started at once make the environment one after another.
+locked() {
+    if command -v flock >/dev/null; then
+        (
+            flock 9
+            "$@"
+        ) 9>"$venv.lock"
+    else
+        "$@"
+    fi
+}
+
 # install STAMP DIGEST PIP-ARGUMENTS…: unless that was done for the same digest.
 install() {
+    locked install_alone "$@"
+}
+
+install_alone() {
     local stamp=$venv/$1 wanted=$2
     shift 2
     [ "$(cat "$stamp" 2>/dev/null || true)" = "$wanted" ] && return
@@ -46,19 +62,24 @@ install() {
     echo "$wanted" >"$stamp"
 }
 
+environment() {
+    "$python" -m pip --version >/dev/null 2>&1 && return
+    local found
+    found=$(find_python)
+    echo "making the environment $venv with $("$found" --version)"
+    # Where the system's Python comes without ensurepip, its own pip puts pip into the environment.
+    "$found" -m venv "$venv" 2>/dev/null || {
+        "$found" -m venv --without-pip "$venv" &&
+            "$found" -m pip --python "$python" install -qq pip
+    } || fail "can't make an environment with $found: install its venv module (python3-venv)"
+}
+
 if [ -n "${CGADV_PYTHON:-}" ]; then
     python=$CGADV_PYTHON
 else
     python=$venv/bin/python
-    if ! "$python" -m pip --version >/dev/null 2>&1; then
-        found=$(find_python)
-        echo "making the environment $venv with $("$found" --version)"
-        # Where the system's Python comes without ensurepip, its own pip puts pip into the environment.
-        "$found" -m venv "$venv" 2>/dev/null || {
-            "$found" -m venv --without-pip "$venv" &&
-                "$found" -m pip --python "$python" install -qq pip
-        } || fail "can't make an environment with $found: install its venv module (python3-venv)"
-    fi
+    mkdir -p "$(dirname "$venv")"
+    locked environment
     command -v c++ g++ clang++ >/dev/null ||
         echo "found no C++ compiler: without the compiled kernels training is far slower" >&2
     requirements=$(digest scripts/requirements.txt)

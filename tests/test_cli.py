@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 import openmm_cgadv as cg
 from openmm_cgadv import stages
 from openmm_cgadv.cli import app
+from openmm_cgadv.production import ProductionExploded
 from openmm_cgadv.trajectory import BeadWriter
 
 NAMES = [stage.name for stage in stages.STAGES]
@@ -204,6 +206,38 @@ def test_report_shows_another_experiment_beside(finished):
     assert metrics["comparison"]["water-quick"] == metrics["trained"]
     result = cgadv("report", "--out", out, "--compare", out.parent)
     assert result.exit_code == 1 and "found no report in" in result.stderr
+
+
+def test_a_run_of_another_model_is_not_measured(finished, tmp_path):
+    out, _, _ = finished
+    page = (out / "report" / "index.html").read_text()
+    shutil.move(out / "model.cg", tmp_path / "kept")
+    shutil.copytree(out / "initial.cg", out / "model.cg")
+    result = cgadv("report", "--out", out)
+    shutil.rmtree(out / "model.cg")
+    shutil.move(tmp_path / "kept", out / "model.cg")
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1
+    assert f"found a run of another model, expected one of {out / 'model.cg'}" in result.stderr
+    assert (out / "report" / "index.html").read_text() == page
+
+
+def test_a_time_step_that_explodes_is_told_and_costs_nothing_else(finished, monkeypatch):
+    out, _, _ = finished
+    run = stages.run_production
+
+    def burst(*arguments, timestep, **rest):
+        if timestep > 0.01:
+            raise ProductionExploded("the simulation exploded")
+        return run(*arguments, timestep=timestep, **rest)
+
+    monkeypatch.setattr(stages, "run_production", burst)
+    result = cgadv("run", "--out", out, *settings("production.timesteps_fs=[5, 10, 20]"))
+    assert result.exit_code == 0, result.stderr
+    verdict = json.loads((out / "report" / "metrics.json").read_text())["verdict"]
+    assert "at 3 time steps" in verdict["headline"] and verdict["headline"].endswith("and it exploded.")
+    (burst,) = (one for one in verdict["findings"] if one["figure"] == "stability")
+    assert burst["sentence"] == "At 20 fs: the simulation exploded."
+    assert {one["run"] for one in verdict["findings"]} == {"", "trained, 10 fs", "trained, 20 fs"}
 
 
 def test_deleted_stage_is_done_again_with_those_after_it(finished, monkeypatch):

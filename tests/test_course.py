@@ -72,6 +72,22 @@ def test_the_last_average_that_is_as_good_as_the_best_is_chosen():
     assert chosen({}, {}) == 1
 
 
+def test_windows_held_out_take_part_in_the_choice():
+    def windows(off, error=0.005):
+        return course(off).windows(50, torch.full([1, 3], error, dtype=torch.float64))
+
+    found = windows(0.08)
+    assert found["held_out_windows"] == pytest.approx(0.08, abs=0.02) and 0.005 < found["held_out_windows_stderr"] < 0.02
+    assert course().windows(STRETCH + 1, EXACT) == {} and windows(0.08, math.nan) == {}
+
+    def chosen(*offs, error=0.005):
+        return choose([Candidate(k, [], figures(0.01) | windows(off, error)) for k, off in enumerate(offs)]).iteration
+
+    assert chosen(0.0, 0.1) == 0 and chosen(0.0, 0.0) == 1
+    # Windows that are known no better leave it to live validation.
+    assert chosen(0.0, 0.1, error=0.1) == 1
+
+
 def test_live_validation_improves_only_by_more_than_its_errors():
     assert improves(figures(0.10), figures(0.02))
     assert improves(figures(0.01, rdf=0.02), figures(0.01, rdf=0.005))

@@ -266,6 +266,9 @@ def test_short_runs_at_constant_pressure_know_the_volume_worse():
 
 # Trajectories at hand
 
+HOT = 60_000.0
+"""Molecules of `all_atom` fly so fast that no bead could at room temperature (K)."""
+
 
 def all_atom(n_frames=40, molecules=5, box=1.5 * np.eye(3), seed=0, strain=0.0):
     """Topology, whole and unwrapped atoms [T, n, 3] that drift through the box, boxes [T, 3, 3]."""
@@ -319,7 +322,7 @@ def topology_file(tmp_path):
 
 def read(tmp_path, topology_file, files, **changes):
     path = read_trajectory(tmp_path / "beads.h5", topology=topology_file, files=files,
-                           **dict(frame_interval=INTERVAL, temperature=300.0) | changes)
+                           **dict(frame_interval=INTERVAL, temperature=HOT) | changes)
     return BeadTrajectory.open(path)
 
 
@@ -491,11 +494,51 @@ def test_a_box_that_is_too_small_for_its_beads_is_refused(tmp_path, shrink):
     lattice = spacing * np.stack(np.meshgrid(*[np.arange(side)] * 3), -1).reshape(1, -1, 1, 3)
     noise = np.random.default_rng(0).uniform(-0.05, 0.05, (1, side**3, 1, 3))
     x = np.broadcast_to(lattice + noise, (5, side**3, 3, 3)).reshape(5, -1, 3)
+    x = x + np.random.default_rng(1).normal(0, 1e-3, x.shape)
     top = save(tmp_path / "top.pdb", topology, x[:1], boxes[:1])
     read(tmp_path, top, save(tmp_path / "right.trr", topology, x, boxes)).close()
     wrong = save(tmp_path / "wrong.trr", topology, x, shrink * boxes)
     with pytest.raises(ValueError, match="wrong.trr: in the first frame .* does its box of .* belong to it?"):
         read_trajectory(tmp_path / "b.h5", topology=top, files=wrong, frame_interval=INTERVAL, temperature=300.0)
+
+
+@pytest.mark.parametrize("kind", ["pdb", "cif", "mdcrd", "xtc"])
+@pytest.mark.parametrize("molecules", [4, 6])
+def test_frames_of_other_atoms_than_the_topology_are_refused(tmp_path, topology_file, kind, molecules):
+    topology, x, boxes = all_atom(8, molecules)
+    other = save(tmp_path / f"other.{kind}", topology, x, boxes)
+    with pytest.raises(ValueError, match=rf"other.{kind} holds {3 * molecules} atoms, but its topology .*top.pdb has 15|can't be read"):
+        read(tmp_path, topology_file, other)
+
+
+@pytest.mark.parametrize("kind", ["dcd", "xtc"])
+def test_frames_that_time_does_not_explain_are_refused(tmp_path, kind):
+    # Free flight at the given temperature, as fast as beads can move; no times in the files, or none that tell.
+    rng, molecules, box = np.random.default_rng(0), 100, np.tile(3.0 * np.eye(3), (61, 1, 1))
+    topology = all_atom(1, molecules)[0]
+    start = 0.6 * np.stack(np.meshgrid(*[np.arange(5)] * 3), -1).reshape(-1, 3)[:molecules]
+    v = np.sqrt(KB * 300.0 / 18.015) * rng.normal(size=(molecules, 3))
+    path = start + v * INTERVAL * np.arange(60)[:, None, None]
+    x = (path[:, :, None] + np.zeros(3)[:, None]).reshape(60, -1, 3)
+    top = save(tmp_path / "top.pdb", topology, x[:1], box[:1])
+
+    def attempt(name, frames, **changes):
+        file = save(tmp_path / f"{name}.{kind}", topology, x[frames], box[: len(frames)], interval=changes.get("frame_interval", INTERVAL))
+        return read(tmp_path, top, file, **{"temperature": 300.0} | changes)
+
+    every = list(range(60))
+    attempt("right", every).close()
+    (tmp_path / "beads.h5").unlink()
+    for name, frames, changes, words in (
+        ("far", every, {"frame_interval": INTERVAL / 2}, r"beads move 4\S* times as far .* frames seem to be 20\S* fs apart or more"),
+        ("hot", every, {"temperature": 100.0}, r"beads move 3\S* times as far"),
+        ("gap", every[:20] + every[21:], {}, "times as far to frame 20 .* frames before it seem to be missing"),
+        ("twice", every[:20] + every[19:], {}, "frame 20 repeats the one before it"),
+        ("still", [0] * 30, {}, "no bead moves from one frame to the next"),
+    ):
+        with pytest.raises(ValueError, match=rf"{name}.{kind}: .*{words}"):
+            attempt(name, frames, **changes)
+        assert not list(tmp_path.glob("beads.h5*"))
 
 
 def test_a_frame_without_a_number_or_a_box_is_named(tmp_path, topology_file, monkeypatch):
@@ -520,7 +563,7 @@ def test_finished_beads_are_kept_and_unfinished_ones_made_again(tmp_path, topolo
     read(tmp_path, topology_file, file, progress=lambda *done: seen.append(done)).close()
     assert seen[-1] == (40, 40)
     read(tmp_path, topology_file, file, progress=lambda *done: pytest.fail("read again")).close()
-    with pytest.raises(ValueError, match="beads.h5 was made with temperature = 300.0, but 310.0"):
+    with pytest.raises(ValueError, match="beads.h5 was made with temperature = 60000.0, but 310.0"):
         read(tmp_path, topology_file, file, temperature=310.0)
     (tmp_path / "beads.h5").unlink()
     with pytest.raises(Stop):

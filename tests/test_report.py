@@ -132,7 +132,7 @@ def test_page_shows_every_section_and_opens_offline(full, tmp_path):
 
 
 def states(data, run, floor=None):
-    """How the five figures of a run stand."""
+    """How the figures of a run stand."""
     floor = data.noise_floor if floor is None else floor
     return {name: verdict.standing(name, run.metrics, data.reference.metrics, floor).state for name in verdict.BARS}
 
@@ -150,7 +150,7 @@ def test_page_tells_figures_within_their_bars_from_others_once(full, tmp_path):
         stands = list(states(data, data.trained).values())
         assert OPEN in stands and GOOD in stands
         text, page = read(write_report(tmp_path, data))
-        assert text.count(f"{stands.count(GOOD)} of 5 figures within their bars") == 1
+        assert text.count(f"{stands.count(GOOD)} of 6 figures within their bars") == 1
         assert text.count("class=headline") == 1 and "arget" not in page.text
         tiles = text[text.index("<ul class=figures>"):text.index("</ul>")]
         table = text[text.index("<thead>"):text.index("</table>")]
@@ -197,9 +197,9 @@ def test_numbers_for_programs_are_those_of_the_page(full, tmp_path):
     assert numbers["trained"] == full.trained.metrics
     assert list(numbers["comparison"]) == ["Langevin"]
     stands = states(full, full.trained)
-    within = f"{list(stands.values()).count(GOOD)} of 5 figures within their bars"
+    within = f"{list(stands.values()).count(GOOD)} of 6 figures within their bars"
     assert within in numbers["verdict"]["headline"]
-    assert set(numbers["verdict"]["findings"][0]) == {"figure", "state", "found", "bar", "sentence", "bead"}
+    assert set(numbers["verdict"]["findings"][0]) == {"figure", "state", "found", "bar", "sentence", "bead", "run"}
     found = {finding["figure"]: finding for finding in numbers["verdict"]["findings"]}
     assert {name: found[name]["state"] for name in stands} == stands
     for name, target in numbers["targets"].items():

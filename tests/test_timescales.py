@@ -2,18 +2,20 @@
 
 import math
 import re
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from openmm_cgadv import config
-from openmm_cgadv.analysis.dynamics import Msd
+from openmm_cgadv.analysis.dynamics import Msd, msd
 from openmm_cgadv.baselines import InitialFit, PairResiduals
 from openmm_cgadv.dynamics import Langevin
 from openmm_cgadv.dynamics.generalized_langevin import initial_rates
 from openmm_cgadv.potentials import PairSpec, PotentialSpec
-from openmm_cgadv.training.timescales import diffusive_lag, sparse, time_scales, warmed
+from openmm_cgadv.training.timescales import ballistic, diffusive_lag, sparse, time_scales, warmed
 from openmm_cgadv.training.windows import displacement_lags
 from openmm_cgadv.trajectory import BeadTrajectory, BeadWriter
 from openmm_cgadv.units import KB
@@ -37,19 +39,27 @@ def displacements(*curves, interval=0.02):
 
 
 def test_windows_end_where_the_slope_of_the_displacement_stays():
-    assert diffusive_lag(displacements(WATER), 0.1) == pytest.approx(1.28)
-    assert diffusive_lag(displacements(WATER), 0.05) == pytest.approx(2.56)
-    assert diffusive_lag(displacements(ARGON), 0.1) == pytest.approx(2.56)
-    assert diffusive_lag(displacements(WATER, ARGON), 0.1) == pytest.approx(2.56)
-    assert diffusive_lag(displacements(WATER, interval=0.1), 0.1) == pytest.approx(6.4)
-    assert diffusive_lag(displacements(TIP3P), 0.1) == pytest.approx(0.64)
-    assert diffusive_lag(displacements(WATER[:6]), 0.1) is None
+    assert diffusive_lag(displacements(WATER), 0.1) == (pytest.approx(1.28), True)
+    assert diffusive_lag(displacements(WATER), 0.05) == (pytest.approx(2.56), True)
+    assert diffusive_lag(displacements(ARGON), 0.1) == (pytest.approx(2.56), True)
+    assert diffusive_lag(displacements(WATER, ARGON), 0.1) == (pytest.approx(2.56), True)
+    assert diffusive_lag(displacements(WATER, interval=0.1), 0.1) == (pytest.approx(6.4), True)
+    assert diffusive_lag(displacements(TIP3P), 0.1) == (pytest.approx(0.64), True)
+    assert diffusive_lag(displacements(WATER[:6]), 0.1) == (None, True)
+
+
+def test_a_lag_that_passes_because_of_its_error_alone_is_not_known():
+    moved, rng = displacements(WATER), np.random.default_rng(0)
+    slopes = np.diff(moved.blocks, axis=-1) * (1 + rng.normal(0, 0.4, [4, 1, len(WATER) - 1]))
+    wild = np.concatenate([moved.blocks[..., :1], moved.blocks[..., :1] + np.cumsum(slopes, -1)], -1)
+    lag, known = diffusive_lag(replace(moved, blocks=wild), 0.08)
+    assert lag is not None and not known
 
 
 def test_a_plateau_of_the_slope_on_its_way_down_is_no_diffusion():
     slopes = np.array([3.0, 3.05, 3.0, 1.5, 1.0, 1.0, 1.0])
     curve = np.cumsum(np.concatenate([[1.0], slopes * 2.0 ** np.arange(7)]))
-    assert diffusive_lag(displacements(curve), 0.1) == pytest.approx(0.02 * 2**5)
+    assert diffusive_lag(displacements(curve), 0.1) == (pytest.approx(0.02 * 2**5), True)
 
 
 def free_beads(path, friction, frames, interval, mass=18.0, beads=200, force=None, about=None, seed=0):
@@ -150,6 +160,19 @@ def test_a_reference_too_short_to_diffuse_says_so(tmp_path):
     trajectory = free_beads(tmp_path / "free.h5", 0.1, 100, 0.02)
     (sentence,) = time_scales(trajectory, FREE, experiment(trajectory)).limits
     assert "not seen to become diffusive" in sentence and "2 ps" in sentence
+
+
+def test_a_wrong_frame_interval_shows_in_the_first_frames(tmp_path):
+    trajectory = free_beads(tmp_path / "free.h5", 2.0, 200, 0.02)
+    moved = msd(trajectory, [0.02, 0.04])
+    assert ballistic(trajectory, moved) == []
+    for factor, energy in ((2.0, "0.2"), (0.5, "[34]")):
+        told = SimpleNamespace(
+            frame_interval=0.02 * factor,
+            **{name: getattr(trajectory, name) for name in ("masses", "types", "type_names", "temperature", "provenance")},
+        )
+        (sentence,) = ballistic(told, replace(moved, lags=factor * moved.lags))
+        assert re.search(rf"as if they had {energy}\S* times .* frame interval of {20 * factor:g} fs", sentence)
 
 
 def test_frames_too_sparse_for_vibrations_are_told():

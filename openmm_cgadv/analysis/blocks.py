@@ -85,6 +85,20 @@ def overlap_factor(lag: float, span: float, n_blocks: int) -> float:
     return float(np.sqrt((n_blocks - 1) * of_all / (of_block - of_all)))
 
 
+def brownian_error(lag: float, span: float, n_beads: int) -> float:
+    """Relative standard error of the mean squared displacement of independent Brownian beads.
+
+    That of one displacement is the square root of 2/3 (a sum of three squares of Gaussian numbers).
+
+    Parameters
+    ----------
+    lag, span : float
+        The lag, and the length of the stretch over which displacements start, in one unit.
+    n_beads : int
+    """
+    return float(np.sqrt(2 / 3 / n_beads * _variance_of_mean(lag, span)))
+
+
 def _variance_of_mean(lag, length):
     """(2/B^2) integral_0^min(B, lag) (B - s) (1 - s/lag)^2 ds with B = `length`."""
     x = length / lag

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .verdict import BARS, SURE, bar
+from .verdict import SURE, bar
 
 COLUMNS = {
     "diffusion": "validation_diffusion_deviation", "msd": "validation_msd",
     "vacf_rms": "validation_vacf_rms", "rdf_l1": "validation_rdf_l1", "adf_l1": "validation_adf_l1",
 }
-"""Columns of the training log with the deviations of the figures of `BARS`."""
+"""Columns of the training log with the deviations of those figures of `verdict.BARS` that live validation measures."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,7 @@ def descents(log: dict, reference: dict, floor: dict) -> list[Descent]:
         return []
     clock = dict(zip(*log["seconds"]))
     found = []
-    for figure in BARS:
-        column = COLUMNS[figure]
+    for figure, column in COLUMNS.items():
         if column not in log:
             continue
         iterations, values = log[column]

@@ -286,9 +286,9 @@ def _programs_view(data, log):
 
 
 def _targets(data):
-    """The findings on the figures of `BARS`, by name."""
+    """The findings on the figures of `BARS` of the trained model's first run, by name."""
     out = {one.name: {"value": one.found, "target": one.bar, "met": {GOOD: True, MISSED: False}.get(one.state)}
-           for one in data.findings if one.figure in BARS}
+           for one in data.findings if one.figure in BARS and not one.run}
     for name in out:
         if name.startswith("msd"):
             lags = list(at_lags(data.trained.metrics, data.reference.metrics))
@@ -354,7 +354,7 @@ def _lead(data):
 
 
 _NAMES = {
-    "rdf_l1": "Pair distribution", "adf_l1": "Angles in the first shell",
+    "rdf_l1": "Pair distribution", "adf_l1": "Angles in the first shell", "second_adf_l1": "Angles in the second shell",
     "diffusion": "Diffusion coefficient", "msd": "Displacement (MSD)",
     "vacf_rms": "Velocity correlation",
     "viscosity": "Viscosity (shear waves)", "stress_viscosity": "Viscosity (stress)",
@@ -381,12 +381,15 @@ def _verdict(data):
 def _tiles(data):
     """A tile for every finding on a figure of `BARS` or `TOGETHER`."""
     tiles = []
+    runs = {run.label: run for run in data.comparison}
     for finding in data.findings:
         if finding.figure not in _NAMES:
             continue
-        at = at_lags(*(of_type(run.metrics, finding.bead) for run in (data.trained, data.reference)))
+        judged = runs.get(finding.run, data.trained)
+        at = at_lags(*(of_type(run.metrics, finding.bead) for run in (judged, data.reference)))
         told = "not known" if finding.found is None else _against_bar(finding, at)
         of = f" of {escape(finding.bead)}" if finding.bead else ""
+        of += f", {escape(finding.run)}" if finding.run else ""
         tiles.append(f"<li class={finding.state}><b>{_MARKS[finding.state]} {_NAMES[finding.figure]}{of}</b> "
                      f"<span>{told}</span></li>")
     return f"<ul class=figures>{''.join(tiles)}</ul>"
@@ -467,13 +470,13 @@ def _table(data):
     for name, title, hint, scale, digits in distances:
         contents = ["<span class=none>0</span>"]
         for run in runs[1:]:
-            mark = tick(standing(name, run.metrics, m_ref, floor)) if name in BARS else ""
+            mark = tick(standing(name, run.metrics, m_ref, floor))
             contents.append(cell(with_error(run.metrics, name, f"{name}_stderr", scale, digits, mark),
                                  run.metrics, name))
         low = floor.get(name)
         row(title, hint, contents,
             cell(None if low is None else f"{low * scale:.{digits}f}", floor, name),
-            f"≤ {bar(name, m_ref, floor) * scale:.{digits}f}" if name in BARS else "")
+            f"≤ {bar(name, m_ref, floor) * scale:.{digits}f}" if low is not None or name != "second_adf_l1" else "")
 
     def furthest(m, mark=""):
         at = at_lags(m, m_ref)

@@ -3,7 +3,7 @@
 `standing` holds a figure of a run from `metrics.metrics` against its bar, and `judgement` says all of
 them in words. Each bar is the larger of what a good model may deviate by (`BARS`) and of what the reference itself
 leaves open: twice its statistical error, or of distributions a multiple of the difference of its halves (`FLOORS`). That of
-angles is the latter alone, where there are halves.
+angles is the latter alone, where there are halves. A figure whose own error is larger than its bar is `OPEN`, wherever it lies.
 """
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass, field, replace
 
 from . import differences
 
-BARS = {"diffusion": 0.03, "msd": 0.03, "vacf_rms": 0.015, "rdf_l1": 0.01, "adf_l1": 0.02}
+BARS = {"diffusion": 0.03, "msd": 0.03, "vacf_rms": 0.015, "rdf_l1": 0.01, "adf_l1": 0.02, "second_adf_l1": 0.02}
 """Deviations from all-atom that a good model stays below, where the reference is exact; relative for
 diffusion and msd."""
 
 TOGETHER = {"viscosity": 0.10, "stress_viscosity": 0.10, "transverse_current": 0.06, "shared": 0.05}
 """The same for how beads move together, where friction acts between them; viscosities are relative."""
 
-FLOORS = {"rdf_l1": 2.0, "adf_l1": 2.0, "vacf_rms": 1.0}
+FLOORS = {"rdf_l1": 2.0, "adf_l1": 2.0, "second_adf_l1": 2.0, "vacf_rms": 1.0}
 """Multiples of the difference of the two halves of the reference that are allowed. Two halves differ by
 about twice the error of the whole."""
 
@@ -94,6 +94,8 @@ class Standing:
         Deviation from all-atom, and its bar.
     bead : str
         The type of bead whose motion it is; empty where it is that of all.
+    run : str
+        Which run of the model it is, of several; empty of the first.
     """
 
     figure: str
@@ -101,6 +103,7 @@ class Standing:
     found: float | None
     bar: float | None
     bead: str = field(default="", kw_only=True)
+    run: str = field(default="", kw_only=True)
 
     @property
     def name(self) -> str:
@@ -135,6 +138,8 @@ def judgement(run: dict, reference: dict, floor: dict, settings: Settings) -> li
     """
     found = [reference_enough(reference), temperature(run, reference, settings)]
     found += [structure(name, run, floor, settings) for name in ("rdf_l1", "adf_l1")]
+    if floor.get("second_adf_l1") is not None:
+        found.append(structure("second_adf_l1", run, floor, settings))
     for bead in bead_types(run, reference) or ("",):
         own, truth = of_type(run, bead), of_type(reference, bead)
         for moved in (displacements(own, truth, settings), diffusion(own, truth, settings)):
@@ -143,6 +148,16 @@ def judgement(run: dict, reference: dict, floor: dict, settings: Settings) -> li
     if settings.equation == "pair":
         found += collective(run, reference, settings)
     return [finding for finding in found if finding is not None]
+
+
+def judgement_of_other(name: str, timestep_fs: float, findings: list[Finding]) -> list[Finding]:
+    """What `judgement` finds of another run of the same model, at another time step: all but the reference, named."""
+    return [replace(one, run=name, sentence=f"At {timestep_fs:g} fs: {one.sentence}") for one in findings if one.figure != "reference"]
+
+
+def unstable(name: str, timestep_fs: float, reason: str) -> Finding:
+    """The finding on another run of the same model that could not be made."""
+    return Finding("stability", MISSED, None, None, f"At {timestep_fs:g} fs: {reason.rstrip('.')}.", run=name)
 
 
 def bead_types(run: dict, reference: dict) -> list[str]:
@@ -180,9 +195,8 @@ def standing(figure: str, run: dict, reference: dict, floor: dict) -> Standing:
     allowed = bar(figure, reference, floor)
     if figure == "msd":
         at = at_lags(run, reference)
-        states = {one.state for one in at.values()}
         if at:
-            return replace(at[worst_lag(at)], state=next(s for s in (MISSED, OPEN, GOOD) if s in states))
+            return at[worst_lag(at)]
         found = error = None
     elif figure == "diffusion":
         value, truth = run.get("diffusion_cm2_per_s"), reference.get("diffusion_cm2_per_s")
@@ -207,16 +221,19 @@ def at_lags(run: dict, reference: dict) -> dict[float, Standing]:
 
 
 def worst_lag(at: dict[float, Standing]) -> float:
-    """The lag, ps, of those from `at_lags` whose deviation is the largest part or multiple of its bar."""
-    return max(at, key=lambda lag: abs(at[lag].found) / at[lag].bar)
+    """The lag, ps, of those from `at_lags` whose deviation is the largest part or multiple of its bar; one that misses
+    its bar before one whose error does not tell, and that before all others."""
+    state = next(state for state in (MISSED, OPEN, GOOD) if any(one.state == state for one in at.values()))
+    return max((lag for lag in at if at[lag].state == state), key=lambda lag: abs(at[lag].found) / at[lag].bar)
 
 
 def _state(found, error, allowed):
+    error = error or 0.0
     if found is None:
         return OPEN
     if abs(found) <= allowed:
-        return GOOD
-    return OPEN if abs(found) - SURE * (error or 0.0) <= allowed else MISSED
+        return GOOD if error <= allowed else OPEN
+    return OPEN if abs(found) - SURE * error <= allowed else MISSED
 
 
 def bar(figure: str, reference: dict, floor: dict) -> float:
@@ -231,7 +248,7 @@ def bar(figure: str, reference: dict, floor: dict) -> float:
         value, error = reference.get("diffusion_cm2_per_s"), reference.get("diffusion_stderr")
         return max(BARS[figure], 2 * error / value) if value and error else BARS[figure]
     if figure in FLOORS and floor.get(figure) is not None:
-        least = 0.0 if figure == "adf_l1" else BARS[figure]
+        least = 0.0 if figure.endswith("adf_l1") else BARS[figure]
         return max(least, FLOORS[figure] * floor[figure])
     return BARS[figure]
 
@@ -269,7 +286,8 @@ def reference_enough(reference: dict) -> Finding | None:
 def temperature(run: dict, reference: dict, settings: Settings) -> Finding | None:
     """Whether the run has the temperature of the reference; if not, the time step is too long, or it was told another one."""
     value, error = run.get("temperature_K"), run.get("temperature_stderr")
-    wanted = reference.get("temperature_K")
+    # A reference without velocities has the temperature that was given.
+    wanted = reference.get("temperature_K") or settings.temperature_K
     if value is None or wanted is None:
         return None
     off = value / wanted - 1
@@ -287,7 +305,9 @@ def temperature(run: dict, reference: dict, settings: Settings) -> Finding | Non
         "long for this potential, so make it shorter (dynamics.timestep_fs, production.timesteps_fs)."))
 
 
-_NAMES = {"rdf_l1": "The pair distribution", "adf_l1": "The angles in the first shell"}
+_NAMES = {
+    "rdf_l1": "The pair distribution", "adf_l1": "The angles in the first shell", "second_adf_l1": "The angles in the second shell",
+}  # fmt: skip
 
 
 def structure(figure: str, run: dict, floor: dict, settings: Settings) -> Finding:
@@ -306,7 +326,7 @@ def _structural_cause(figure, settings):
     if settings.potential == "adversarial":
         return ("critics see less of the structure than the relative entropy does; use "
                 "`training.potential: relative_entropy`")
-    if figure == "adf_l1":
+    if figure.endswith("adf_l1"):
         if not settings.three_body:
             return "pair energies alone can't hold angles; use `potential.three_body: true`"
         return ("the three-body energy is too coarse; use more potential.radial_functions or a larger "
@@ -328,11 +348,13 @@ def displacements(run: dict, reference: dict, settings: Settings) -> Finding:
             "all-atom"), (
             "the model froze or crystallized; a potential of more training.iterations or a longer reference, or less "
             "dynamics.initial_friction_per_ps, may keep it liquid"))
-    missed = [t for t, one in at.items() if one.state != GOOD]
-    if not missed:
+    missed = [t for t, one in at.items() if one.state == here.state]
+    if here.state == GOOD:
         return _told(here, (
             f"Displacements are right at every lag to {lags[-1]:g} ps; nearest to its bar of "
             f"{_percent(here.bar)} is the mean square at {lag:g} ps, with {_signed(here.found)}"))
+    if here.state == OPEN and abs(here.found) <= here.bar:
+        return _told(here, f"The mean squared displacement is {_signed(here.found)} off at {lag:g} ps, within its bar of {_percent(here.bar)}")
     return _told(here, (
         f"The mean squared displacement is {_signed(here.found)} off at {lag:g} ps, expected at most "
         f"{_percent(here.bar)}, and beyond its bar {_lags(missed, lags)}"), _motion_cause(missed, settings))
@@ -419,7 +441,7 @@ def furthest(figure: str, run: dict, reference: dict) -> tuple[differences.Diffe
 def _told(here, what, cause=""):
     """A standing in words; the cause is that of a figure that misses its bar."""
     more = {GOOD: "", MISSED: f": {cause}", OPEN: (
-        "; the error of this run could explain that, and a longer production.length_ps would tell")}
+        "; the error of this run is too large to tell, and a longer production.length_ps would")}
     return Finding(**asdict(here), sentence=f"{what}{more[here.state]}.")
 
 
@@ -477,7 +499,8 @@ def confidence(run: dict, reference: dict, mass: float, kT: float, friction_stde
     kT : float
         kJ/mol.
     friction_stderr : float or None
-        Standard error of the friction from its wandering in training, 1/ps.
+        Standard error of the friction from its wandering in training, 1/ps; None where memory followed displacements in
+        the end, so that what is exported does not wander so.
 
     Returns
     -------
@@ -539,8 +562,7 @@ def steadiness(outcome: dict) -> list[str]:
             continue
         what = name.replace("_", " of ", 1)
         if name.startswith("friction"):
-            out.append(f"While learning rates fell the {what} wandered by {found['stderr']:.2g} about "
-                       f"{found['value']:.3g}/ps (standard error of its mean).")
+            out.append(f"While learning rates fell critics held the {what} at {found['value']:.3g} ± {found['stderr']:.2g}/ps.")
         else:
             out.append(f"The pair {what} wandered by {found['stderr']:.2g} kT (root mean square over "
                        "distances, standard error of its mean).")
@@ -565,10 +587,14 @@ def headline(findings: list[Finding]) -> str:
     """Whether the model is good enough, and how many of its figures are within their bars."""
     figures = [finding for finding in findings if finding.figure in (*BARS, *TOGETHER)]
     within = f"{sum(one.state == GOOD for one in figures)} of {len(figures)} figures within their bars"
+    runs = len({one.run for one in findings})
+    if runs > 1:
+        within += f" at {runs} time steps"
     states = {finding.state for finding in findings}
     if MISSED in states:
-        also = any(one.figure == "temperature" and one.state == MISSED for one in findings)
-        return f"The model is not good enough yet: {within}{', and its temperature is wrong' * also}."
+        missed = {one.figure for one in findings if one.state == MISSED}
+        also = f"{', and its temperature is wrong' * ('temperature' in missed)}{', and it exploded' * ('stability' in missed)}"
+        return f"The model is not good enough yet: {within}{also}."
     if any(one.state == OPEN for one in figures):
         return f"No figure is known to miss its bar, but not all of them can be told: {within}."
     if OPEN in states:

@@ -74,9 +74,13 @@ def check_atoms(file, topology, topology_file):
         first = opened.read(n_frames=1)
     _check_frame_count(file)
     positions = first[0] if isinstance(first, tuple) else first
-    if positions.shape[1] != topology.n_atoms:
-        raise ValueError(f"{file} holds {positions.shape[1]} atoms, but its topology "
-                         f"{topology_file} has {topology.n_atoms}")
+    check_number(file, positions.shape[1], topology, topology_file)
+
+
+def check_number(file, found, topology, topology_file):
+    """Raise ValueError if a frame of `file` has `found` atoms, and `topology` another number."""
+    if found != topology.n_atoms:
+        raise ValueError(f"{file} holds {found} atoms, but its topology {topology_file} has {topology.n_atoms}")
 
 
 def _check_frame_count(file):

@@ -12,9 +12,10 @@ from ..mapping import Mapping
 from ..trajectory import BeadWriter
 from ..units import plain
 from .arguments import is_finished
-from .atoms import check_atoms, count_frames, load_topology, read_frames
+from .atoms import check_atoms, check_number, count_frames, load_topology, read_frames
 from .mean_box import CONSTANT, LARGEST, fluctuation, stretch_to_mean_box
 from .rounding import rounding, rounding_step
+from .steps import Steps
 
 LARGEST_STEP = 0.15
 """Largest rms displacement of beads between frames, beside their common drift, as a fraction of the box's smallest width: of
@@ -75,7 +76,7 @@ def read_trajectory(path, *, topology, files, frame_interval, temperature, selec
     ValueError
         A file is missing, damaged, or doesn't belong to the topology; a frame has no box, holds a
         value that is not finite, or doesn't follow the one before it in time; the beads move too
-        far between frames to be followed; the box changes too much, or changes and the coordinates
+        far between frames to be followed, or further than their temperature allows; a frame is missing or repeated; the box changes too much, or changes and the coordinates
         are unwrapped; or `path` was made with other arguments.
     OSError
         The file can't be written, a full disk among the reasons.
@@ -119,7 +120,7 @@ def read_trajectory(path, *, topology, files, frame_interval, temperature, selec
     partial.unlink(missing_ok=True)
     unwrapper, writer, boxes = _Unwrapper(mapping.masses), None, []
     try:
-        for file, frames, beads, done in _unwrapped(files, atoms, mapping, interval, unwrapper):
+        for file, frames, beads, done in _unwrapped(files, atoms, topology_file, mapping, interval, unwrapper):
             if writer is None:
                 _check_overlap(file, beads["positions"][0], beads["box"][0])
                 fields = beads.keys()
@@ -142,6 +143,7 @@ def read_trajectory(path, *, topology, files, frame_interval, temperature, selec
                 progress(done, total)
         if writer.n_frames < 2:
             raise ValueError(f"{files[0]} holds a single frame, expected a trajectory")
+        unwrapper.steps.check(interval, temperature, step)
         boxes = np.concatenate(boxes)
         changes = fluctuation(boxes)
         if changes > CONSTANT:
@@ -176,17 +178,19 @@ def _check_changing_box(file, changes, unwrapper):
                          "barostat: expected coordinates wrapped into the box")
 
 
-def _unwrapped(files, atoms, mapping, interval, unwrapper):
+def _unwrapped(files, atoms, topology_file, mapping, interval, unwrapper):
     """Of every chunk of new frames: its file, the frames, their beads with unwrapped positions, and the number of frames read so far."""
     order, done = _Order(interval), 0
     for file in files:
         for frames in read_frames(file, atoms):
+            check_number(file, frames.positions.shape[1], atoms, topology_file)
             beads = _map(mapping, frames, file)
             keep = order.new_frames(file, frames, beads["positions"])
             beads = {name: values[keep] for name, values in beads.items()}
             done += len(frames)
             if keep.any():
-                beads["positions"] = unwrapper.follow(file, beads["positions"], beads["box"])
+                numbers = frames.first + np.flatnonzero(keep)
+                beads["positions"] = unwrapper.follow(file, numbers, beads["positions"], beads["box"])
                 yield file, frames, beads, done
 
 
@@ -282,7 +286,7 @@ class _Unwrapper:
     """
 
     def __init__(self, masses):
-        self.spread, self.turned = 0.0, False
+        self.spread, self.turned, self.steps = 0.0, False, Steps(masses)
         self._share = masses / masses.sum() if len(masses) > 1 else np.zeros(1)
         self._start = None
         self._file = self._fraction = None
@@ -294,8 +298,8 @@ class _Unwrapper:
         """Root mean square displacement from frame to frame, nm."""
         return float(np.sqrt(self._squares / max(self._moves, 1)))
 
-    def follow(self, file, beads, box) -> np.ndarray:
-        """Positions [T, N, 3], nm, that go on from those of the frames before.
+    def follow(self, file, numbers, beads, box) -> np.ndarray:
+        """Positions [T, N, 3], nm, of frames of these numbers in the file, that go on from those of the frames before.
 
         Raises
         ------
@@ -310,9 +314,10 @@ class _Unwrapper:
         # What all move by together, their mean on the circle that the boundary makes, may be any part of the box.
         drift = np.angle(np.einsum("tnc,n->tc", np.exp(2j * np.pi * moves), self._share))[:, None] / (2 * np.pi)
         turns = np.round(moves - drift)
-        squares = (((moves - drift - turns) @ box) ** 2).sum(axis=2).mean(axis=1)[int(begins):]
-        if len(squares):
-            self._check(file, squares, 1 / np.linalg.norm(inverse, axis=1).max())
+        moves = ((moves - drift - turns) @ box)[int(begins):]
+        if len(moves):
+            self._check(file, (moves ** 2).sum(axis=2).mean(axis=1), 1 / np.linalg.norm(inverse, axis=1).max())
+            self.steps.add(file, numbers[int(begins):], moves)
         self._file = file
         self.turned |= bool(turns.any())
         image = self._image - np.cumsum(turns, axis=0)

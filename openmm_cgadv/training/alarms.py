@@ -19,7 +19,7 @@ from that of the reference: a single frame of the reference differs by about onc
 
 NOISE = 0.1
 """Correlation of the generator's gradient from one iteration to the next below which it is noise. Where it has
-something to say it is 0.4 to 0.7: critics change little in an iteration."""
+something to say it is 0.4 to 0.7, as critics change little in an iteration, and still 0.16 to 0.46 where motion has come to be right."""
 
 SATURATED = 3.0
 """Generator's loss (0.69 where windows can't be told apart) above which a critic is sure about every window."""
@@ -130,6 +130,18 @@ def why_off(course: Course, error: Tensor, generator_loss: float) -> Alarm | Non
             "training.forget_ps, more iterations or a longer reference would help",
         )
     return Alarm(EQUATION, f"the equation of motion can't follow: {what} although the critic sees it")
+
+
+def noisy(course: Course) -> Alarm | None:
+    """Why motion that is right, as displacements alone may make it, is not what critics taught, or None."""
+    persistence = gradient_persistence(course.stretch("gradient"))
+    if persistence >= NOISE:
+        return None
+    return Alarm(
+        GRADIENT,
+        f"the gradient is noise (correlation {persistence:.2f} from one iteration to the next): critics say nothing about friction and "
+        "memory, which displacements alone hold where they are; a shorter training.forget_ps or a longer reference would help",
+    )
 
 
 def open_gap(margins: Tensor, pairs: bool) -> Alarm | None:

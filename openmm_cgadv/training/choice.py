@@ -9,13 +9,16 @@ from torch import Tensor
 
 from ..analysis.verdict import BARS
 
+UNITS = {**BARS, "windows": BARS["msd"]}
+"""What a good model may have of each figure: those of live validation, and mean squared displacements in windows over those held out."""
+
 WITHIN = 2.0
 """Figures that differ by less than so many standard errors of their difference are equally good."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Averaged parameters of an iteration, and what live validation found of them."""
+    """Averaged parameters of an iteration, and what live validation and windows held out say of them."""
 
     iteration: int
     average: list[Tensor]
@@ -27,7 +30,7 @@ class Candidate:
 
     def deviation(self, figure: str) -> tuple[float, float] | None:
         """How far a figure is from the reference, and its standard error."""
-        name = "validation_diffusion_deviation" if figure == "diffusion" else f"validation_{figure}"
+        name = {"diffusion": "validation_diffusion_deviation", "windows": "held_out_windows"}.get(figure, f"validation_{figure}")
         value, error = self.values.get(name), self.values.get(f"{name}_stderr", 0.0)
         return None if value is None else (abs(value), error)
 
@@ -47,14 +50,14 @@ def improves(before: dict[str, float], now: dict[str, float]) -> bool:
 def choose(candidates: list[Candidate]) -> Candidate:
     """The last candidate whose every figure is, within errors, as near to the reference as that of the best.
 
-    The best has the smallest sum of deviations in units of what a good model may have (`BARS`). A later average is of
+    The best has the smallest sum of deviations in `UNITS`. A later average is of
     smaller learning rates, so it is preferred to one that is better by chance; one that has become worse is not.
     """
-    measured = [one for one in candidates if any(one.deviation(figure) for figure in BARS)]
+    measured = [one for one in candidates if any(one.deviation(figure) for figure in UNITS)]
     if not measured:
         return candidates[-1]
-    figures = [figure for figure in BARS if all(one.deviation(figure) for one in measured)]
-    best = min(measured, key=lambda one: sum(one.deviation(figure)[0] / BARS[figure] for figure in figures))
+    figures = [figure for figure in UNITS if all(one.deviation(figure) for one in measured)]
+    best = min(measured, key=lambda one: sum(one.deviation(figure)[0] / UNITS[figure] for figure in figures))
 
     def as_good(one: Candidate) -> bool:
         for figure in figures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -110,6 +111,17 @@ class Course:
         """That many last margins of each critic that has been seen for so long."""
         rows = {name.removeprefix(MARGIN): values for name, values in self.rows.items() if name.startswith(MARGIN)}
         return {name: torch.cat(values[-number:]) for name, values in rows.items() if len(values) >= number}
+
+    def windows(self, number: int, doubt: Tensor) -> dict[str, float]:
+        """How far mean squared displacements in the windows of that many last iterations are from those held out, at the lag and of
+        the bead type where they are furthest, and its standard error, by its scatter and that of those held out; nothing of fewer."""
+        rows = self.rows.get("displacement", [])[-number:]
+        if len(rows) < number:
+            return {}
+        mean, error = mean_and_error(torch.stack(rows))
+        worst = int(mean.abs().argmax())
+        found = {"held_out_windows": abs(mean[worst].item()), "held_out_windows_stderr": torch.hypot(error, doubt.flatten())[worst].item()}
+        return found if all(math.isfinite(value) for value in found.values()) else {}
 
     def drifting(self) -> list[str]:
         """What still drifts, of friction, displacement and structure."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..analysis.blocks import standard_error
+from ..analysis.blocks import brownian_error, overlap_factor, standard_error
 from ..baselines import RelativeEntropy
 from ..baselines.ranges import sample_frames
 from ..trajectory import BeadTrajectory
@@ -35,7 +35,7 @@ class HeldOut:
     squares : Tensor [n_types, lags]
         Mean squared displacements from the first frame of a window (nm²).
     error : Tensor [n_types, lags]
-        Their relative standard errors, from blocks of windows.
+        Their relative standard errors, from blocks of windows, which share part of the trajectory; nan of a single window.
     """
 
     def __init__(self, trajectory: BeadTrajectory, lags: list[int], start: int, entropy: RelativeEntropy):
@@ -45,8 +45,14 @@ class HeldOut:
             mean_squares(one.own, one.types, self.n_types) for one in self.windows.spread(WINDOWS)
         ])
         self.squares = squares.mean(0)
-        blocks = torch.stack([part.mean(0) for part in squares.chunk(BLOCKS)])
-        self.error = torch.from_numpy(standard_error(blocks.numpy())).reshape(self.squares.shape) / self.squares
+        blocks = [part.mean(0) for part in squares.chunk(BLOCKS)]
+        span = trajectory.n_frames - start - lags[-1]
+        shared = torch.tensor([overlap_factor(lag, span, len(blocks)) for lag in lags])
+        found = shared * torch.from_numpy(standard_error(torch.stack(blocks).numpy())).reshape(self.squares.shape) / self.squares
+        # Where windows are nearly the same, blocks tell little: free beads by themselves have no smaller error.
+        numbers = torch.bincount(self.windows.types, minlength=self.n_types).tolist()
+        least = torch.tensor([[brownian_error(lag, span, number) for lag in lags] for number in numbers])
+        self.error = torch.maximum(found, least)
         frames = sample_frames(trajectory, FRAMES, start)
         self._shift = entropy.coordinates(
             torch.from_numpy(trajectory.positions(frames)), torch.from_numpy(trajectory.boxes(frames))

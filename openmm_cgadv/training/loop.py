@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .adversarial import AdversarialTraining
-from .alarms import CRITIC, all_frozen, blind_critics, frozen_chains, open_gap, ran_away, slow_memory, why_off
+from .alarms import CRITIC, all_frozen, blind_critics, frozen_chains, noisy, open_gap, ran_away, slow_memory, why_off
 from .checkpoint import load_checkpoint, save_checkpoint
 from .choice import Candidate, choose, improves
 from .course import CHECK, Course, mean_and_error
@@ -127,6 +127,7 @@ class Loop:
             if alarm is not None and alarm.kind == CRITIC and not late and self._renew(training.dynamics.critics):
                 said.append(f"{alarm.sentence}; it begins anew")
             elif late or not drifting:
+                alarm = alarm or (noisy(course) if asked else None)
                 if alarm is not None:
                     said.append(alarm.sentence)
                 if drifting:
@@ -163,7 +164,8 @@ class Loop:
         self.validations = [*self.validations, values][-2:]
         if self.schedule.begun is not None or self.done:
             average = [value.clone() for value in self.training.average]
-            self.candidates.append(Candidate(self.training.iteration, average, values))
+            seen = self.course.windows(self.training.settings.validate_every, self.training.held_out.error) if values else {}
+            self.candidates.append(Candidate(self.training.iteration, average, values | seen))
 
     def finish(self, validate: Validate | None, progress: Callable[[int, int], None]) -> Candidate:
         """The averages to be exported: those chosen, with memory that has followed displacements, if that is not worse.
@@ -212,7 +214,7 @@ class Loop:
             exported=exported.iteration,
             why=self.why,
             warnings=self.warnings,
-            wander=wander(parameters, rests, training.spec, training.kT),
+            wander=wander(rests, training.spec, training.kT),
             held_out=self._held_out(),
             validated=[{"iteration": one.iteration, **one.values} for one in self.candidates],
             figures=exported.values,

@@ -79,7 +79,6 @@ class Outcome:
 
 
 def wander(
-    chosen: TrainedParameters | TrainedPairParameters,
     rests: list[TrainedParameters | TrainedPairParameters],
     spec: PotentialSpec,
     kT: float,
@@ -88,9 +87,7 @@ def wander(
 
     Parameters
     ----------
-    chosen : TrainedParameters or TrainedPairParameters
-        Those exported.
-    rests : list of the same
+    rests : list of TrainedParameters or TrainedPairParameters
         Means over successive parts of the fall.
     spec : PotentialSpec
     kT : float
@@ -99,18 +96,17 @@ def wander(
     Returns
     -------
     dict
-        For the friction of each bead type and for the memory: ``{"value", "stderr"}`` (1/ps), the second from the
-        scatter of the parts; for each pair of bead types ``{"stderr"}``, the root mean square over distances of that
+        For the friction of each bead type and for the memory: ``{"value", "stderr"}`` (1/ps), mean and standard error
+        of the parts; for each pair of bead types ``{"stderr"}``, the root mean square over distances of that
         of u(r) (kT). Empty with fewer than two parts.
     """
     if len(rests) < 2:
         return {}
-    named = chosen.named(spec.type_names)
     parts = [rest.named(spec.type_names) for rest in rests]
     out = {}
-    for name in [name for name in named if name.startswith("averaged_friction")]:
+    for name in [name for name in parts[0] if name.startswith("averaged_friction")]:
         values = torch.tensor([part[name] for part in parts], dtype=torch.float64)
-        out[name.replace("averaged_", "")] = {"value": named[name], "stderr": _error(values).item()}
+        out[name.replace("averaged_", "")] = {"value": values.mean().item(), "stderr": _error(values).item()}
     for p, curves in enumerate(zip(*(pair_curves(rest.theta, spec) for rest in rests))):
         error = _error(torch.stack(curves)) / kT
         out[f"potential_{pair_labels(spec)[p]}"] = {"stderr": error.square().mean().sqrt().item()}

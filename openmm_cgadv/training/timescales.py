@@ -76,6 +76,9 @@ RESOLVED = 1.0
 """Longest frame interval at which residual forces can be integrated over time (1/ω)."""
 COLDER = 0.02
 """Relative difference from the temperature that is given, above which that of stored velocities is told."""
+UNLIKE, CLOSE = 0.25, 0.8
+"""Relative difference from the kinetic energy of the temperature above which that of the displacements of the first frames is told, where
+that of two frames is at least this part of that of one."""
 ROUNDING_SHOWN = 0.005
 """Share of the mean squared displacement from which errors by rounding are told."""
 
@@ -196,15 +199,19 @@ def time_scales(trajectory: BeadTrajectory, fit: InitialFit, experiment: Experim
     limits = []
     moved, longest = displacements(trajectory)
     tolerance = DIFFUSIVE_MEMORYLESS if memoryless else DIFFUSIVE
-    diffusive = None if moved is None else diffusive_lag(moved, tolerance)
+    diffusive, known = (None, True) if moved is None else diffusive_lag(moved, tolerance)
+    if not known and training.window_ps is None:
+        limits.append(
+            f"Motion seems to be diffusive from {diffusive:.3g} ps on, but {_length(trajectory)} with {trajectory.n_beads} beads can't tell: "
+            "windows may be too short, and diffusion wrong; a longer reference is needed."
+        )
     window = training.window_ps
     if window is None:
         chosen = diffusive or max(longest, 2 * interval)
         window = (PAST_MEMORYLESS if memoryless else PAST_PAIRS if pairs else PAST) * chosen
         if diffusive is None:
             limits.append(
-                f"Motion is not seen to become diffusive within {longest:.3g} ps, as far as a reference of "
-                f"{trajectory.n_frames * interval:.4g} ps and windows up to {LONGEST:g} ps allow to look, so that diffusion "
+                f"Motion is not seen to become diffusive within {longest:.3g} ps, as far as {_length(trajectory)} and windows up to {LONGEST:g} ps allow to look, so that diffusion "
                 "beyond is not taught: a longer reference may help, if this is a liquid."
             )
     lags = window_lags(interval, window, not memoryless)
@@ -234,12 +241,17 @@ def time_scales(trajectory: BeadTrajectory, fit: InitialFit, experiment: Experim
     elif tells:
         start = np.clip(fit.residuals.own_friction(last), LEAST_FRICTION * free, start)
     limits += warmed(trajectory)
+    limits += ballistic(trajectory, moved)
     limits += rounded(trajectory, moved)
     limits += sparse(interval, omega, diffusive, last, memoryless)
     return TimeScales(
         interval, diffusive, window, tuple(float(lag * interval) for lag in lags), number, floor, (slow, max(slow, fast)),
         tuple(free.tolist()), tuple(start.tolist()), tells, omega, forget, last / STRUCTURE_FRAMES, tuple(limits),
     )  # fmt: skip
+
+
+def _length(trajectory: BeadTrajectory) -> str:
+    return f"a reference of {trajectory.n_frames * trajectory.frame_interval:.4g} ps"
 
 
 def sparse(interval: float, omega: float, diffusive: float | None, last: float, memoryless: bool) -> list[str]:
@@ -288,6 +300,31 @@ def warmed(trajectory: BeadTrajectory) -> list[str]:
     ]
 
 
+def ballistic(trajectory: BeadTrajectory, moved: Msd | None) -> list[str]:
+    """Whether beads begin to move as fast as their temperature and frame interval say, in a sentence if they don't.
+
+    The mean squared displacement is 3kT/m · t² (1 − c t² + …), so that two lags tell its beginning, if frames are close enough.
+    """
+    if moved is None or trajectory.provenance.get("rounding") is not None:
+        return []
+    kinds = range(len(trajectory.type_names))
+    mass = np.array([trajectory.masses[trajectory.types == kind].mean() for kind in kinds])
+    free = 3 * KB * trajectory.temperature / mass[:, None] * moved.lags[:2] ** 2
+    share = moved.blocks[..., :2] / free
+    begins = (4 * share[..., 0] - share[..., 1]) / 3
+    # Few beads in a short time have another temperature by chance.
+    chance = np.sqrt(2 / 3 / np.bincount(trajectory.types))
+    found, error = begins.mean(0), np.hypot(chance, np.nan_to_num(standard_error(begins)))
+    off = (np.abs(found - 1) > np.maximum(UNLIKE, 5 * error)) & (share.mean(0)[:, 1] > CLOSE * share.mean(0)[:, 0])
+    if not off.any():
+        return []
+    worst = found[off][np.abs(np.log(found[off])).argmax()]
+    return [
+        f"In one frame and in two, beads move as if they had {worst:.2g} times the kinetic energy of {trajectory.temperature:g} K: the frame "
+        f"interval of {1e3 * trajectory.frame_interval:g} fs, the temperature or the masses are wrong, and with them friction and diffusion."
+    ]
+
+
 def rounded(trajectory: BeadTrajectory, moved: Msd | None) -> list[str]:
     """What rounded coordinates do to the shortest lag, in sentences."""
     found = trajectory.provenance.get("rounding")
@@ -327,8 +364,9 @@ def displacements(trajectory: BeadTrajectory) -> tuple[Msd | None, float]:
         return None, interval
 
 
-def diffusive_lag(moved: Msd, tolerance: float) -> float | None:
-    """Lag from which on the motion of all bead types is diffusive (ps), None if that is not reached.
+def diffusive_lag(moved: Msd, tolerance: float) -> tuple[float | None, bool]:
+    """Lag from which on the motion of all bead types is diffusive (ps), None if that is not reached; and whether that is known, as
+    an error larger than the tolerance lets anything pass.
 
     The slope of the mean squared displacement over [t/2, t] is held against that over [2t, 4t], at t and all
     longer lags, with an allowance of one standard error of their difference.
@@ -341,15 +379,17 @@ def diffusive_lag(moved: Msd, tolerance: float) -> float | None:
         Largest relative change of the slope.
     """
     if len(moved.lags) < 4:
-        return None
+        return None, True
     slopes = np.diff(moved.blocks, axis=-1) / np.diff(moved.lags)
     change = slopes[..., :-2] - slopes[..., 2:]
     error = np.stack([standard_error(change[:, kind]) for kind in range(change.shape[1])])
     error = np.nan_to_num(error) * moved.overlap[3:]
-    allowed = tolerance * np.abs(slopes[..., 2:].mean(0)) + error
-    fails = np.flatnonzero((np.abs(change.mean(0)) > allowed).any(0))
+    tolerated = tolerance * np.abs(slopes[..., 2:].mean(0))
+    fails = np.flatnonzero((np.abs(change.mean(0)) > tolerated + error).any(0))
     first = fails[-1] + 1 if len(fails) else 0
-    return float(moved.lags[first + 1]) if first < change.shape[-1] else None
+    if first == change.shape[-1]:
+        return None, True
+    return float(moved.lags[first + 1]), bool((error <= tolerated)[:, first].all())
 
 
 def einstein_frequency(trajectory: BeadTrajectory, fit: InitialFit, frames: int = 20) -> float:

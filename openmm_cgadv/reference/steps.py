@@ -1,0 +1,86 @@
+"""How far beads move from frame to frame, held against what their temperature allows and against each other."""
+from __future__ import annotations
+
+import numpy as np
+from scipy.stats import chi2
+
+from ..units import KB
+
+CHANCE = 1e-9
+"""Chance of a step as long as is refused, among beads that move independently of each other."""
+MARGIN = 0.1
+"""Part by which a step may be longer beyond that."""
+COLLECTIVE = 2.0
+"""Factor on that excess, as beads don't move independently."""
+REPEATED = 1e-6
+"""Part of the usual mean square below which a frame repeats the one before."""
+
+
+class Steps:
+    """Mass-weighted mean squares of the displacements from each frame to the next, as they are read.
+
+    Parameters
+    ----------
+    masses : array [N]
+        Dalton.
+    """
+
+    def __init__(self, masses):
+        self._share = np.asarray(masses) / len(masses)
+        self._values: list[np.ndarray] = []
+        self._frames: list[tuple[object, int]] = []
+
+    def add(self, file, numbers, moves) -> None:
+        """Take in displacements [T, N, 3] (nm) from the frames before to those of these numbers in a file."""
+        self._values.append(np.einsum("tnc,tnc,n->t", moves, moves, self._share))
+        self._frames += [(file, int(number)) for number in numbers]
+
+    def check(self, interval: float, temperature: float, rounding: float | None) -> None:
+        """See that the frames are as far apart as is said, and that none is missing or repeated.
+
+        No bead moves further, in the mean square, than it would without forces: 3kT/m · t².
+
+        Parameters
+        ----------
+        interval : float
+            ps
+        temperature : float
+            K
+        rounding : float or None
+            Step that coordinates are rounded to, nm.
+
+        Raises
+        ------
+        ValueError
+            With one sentence that names the file, and the frame if it is one.
+        """
+        values = np.concatenate(self._values) if self._values else np.zeros(0)
+        if not len(values):
+            return
+        file, _ = self._frames[0]
+        usual = float(np.median(values))
+        if usual == 0.0:
+            raise ValueError(f"{file}: no bead moves from one frame to the next, expected a simulation")
+        n = 3 * len(self._share)
+        longest = 1 + MARGIN + COLLECTIVE * (chi2.isf(CHANCE, n) / n - 1)
+        # Both ends are off by the variance of a uniform distribution, in three directions.
+        blur = 0.0 if rounding is None else 3 * 2 * rounding**2 / 12 * self._share.sum()
+        free = 3 * KB * temperature * interval**2 + blur
+        if usual > longest * free:
+            ratio = usual / free
+            raise ValueError(
+                f"{file}: beads move {ratio:.3g} times as far from frame to frame (mean square) as at {temperature:g} K they could in "
+                f"{1e3 * interval:g} fs without any force, expected at most once: frames seem to be {1e3 * interval * ratio**0.5:.3g} fs apart "
+                "or more (frame_interval_fs), or the temperature is wrong"
+            )
+        repeated, far = values < REPEATED * usual, values > longest * min(max(usual, blur), free)
+        if repeated.any():
+            file, number = self._frames[int(np.argmax(repeated))]
+            raise ValueError(f"{file}: frame {number} repeats the one before it, expected frames at equal distances in time")
+        if far.any():
+            worst = int(np.argmax(values))
+            file, number = self._frames[worst]
+            raise ValueError(
+                f"{file}: beads move {values[worst] / usual:.3g} times as far to frame {number} (mean square) as they usually do from frame to "
+                "frame: frames before it seem to be missing, expected a trajectory without gaps"
+            )
