@@ -60,7 +60,7 @@ class IncrementProducts(torch.nn.Module):
 class TimeAttention(torch.nn.Module):
     """Attention among the frames of a window, with invariant scores and equivariant values.
 
-    A token sees itself and the longer lags, so the logit of the longest lag depends on it alone.
+    A token sees itself and the longer lags.
     """
 
     def __init__(self, tokens: int, scalars: int, vectors: int, heads: int):
