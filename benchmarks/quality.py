@@ -58,7 +58,8 @@ FINE = "SPC/E 298 K, a frame every 10 fs"
 """Teaches where frames are 10 or 50 fs apart, which those of the others, 20 fs apart, are not."""
 GENERATED = "a model of SPC/E"
 """The reference that is a run of the model of SOURCE, whose every parameter is known."""
-TRAINED = [name for name in REFERENCES if name not in (AGAIN, MANY, FINE, "SPC/E 285 K", "SPC/E 315 K")]
+TRAINED = [name for name in REFERENCES if name not in (WATER, AGAIN, MANY, FINE, "SPC/E 285 K", "SPC/E 315 K")]
+"""Other liquids."""
 
 
 @dataclass(frozen=True)

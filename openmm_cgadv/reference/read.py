@@ -104,7 +104,8 @@ def read_trajectory(path, *, topology, files, frame_interval, temperature, selec
     atoms = load_topology(topology_file)
     for file in files:
         check_atoms(file, atoms, topology_file)
-    if mapping is None:
+    by_residue = mapping is None
+    if by_residue:
         try:
             mapping = Mapping.per_residue(atoms, selection)
         except ValueError as error:
@@ -143,7 +144,7 @@ def read_trajectory(path, *, topology, files, frame_interval, temperature, selec
                 progress(done, total)
         if writer.n_frames < 2:
             raise ValueError(f"{files[0]} holds a single frame, expected a trajectory")
-        unwrapper.steps.check(interval, temperature, step)
+        unwrapper.steps.check(interval, temperature, step, centres_of_mass=by_residue)
         boxes = np.concatenate(boxes)
         changes = fluctuation(boxes)
         if changes > CONSTANT:

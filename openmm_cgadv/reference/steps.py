@@ -1,6 +1,8 @@
 """How far beads move from frame to frame, held against what their temperature allows and against each other."""
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from scipy.stats import chi2
 
@@ -8,10 +10,11 @@ from ..units import KB
 
 CHANCE = 1e-9
 """Chance of a step as long as is refused, among beads that move independently of each other."""
-MARGIN = 0.1
-"""Part by which a step may be longer beyond that."""
 COLLECTIVE = 2.0
 """Factor on that excess, as beads don't move independently."""
+MARGIN = 0.5
+"""Excess that is allowed in any case, of many beads: a temperature that is still settling. One missing frame doubles the mean square of
+motion that is diffusive, and makes it four times as large where it is not yet hindered."""
 REPEATED = 1e-6
 """Part of the usual mean square below which a frame repeats the one before."""
 
@@ -35,7 +38,7 @@ class Steps:
         self._values.append(np.einsum("tnc,tnc,n->t", moves, moves, self._share))
         self._frames += [(file, int(number)) for number in numbers]
 
-    def check(self, interval: float, temperature: float, rounding: float | None) -> None:
+    def check(self, interval: float, temperature: float, rounding: float | None, centres_of_mass: bool) -> None:
         """See that the frames are as far apart as is said, and that none is missing or repeated.
 
         No bead moves further, in the mean square, than it would without forces: 3kT/m · t².
@@ -48,6 +51,8 @@ class Steps:
             K
         rounding : float or None
             Step that coordinates are rounded to, nm.
+        centres_of_mass : bool
+            Whether beads are centres of mass, to which alone this bound applies.
 
         Raises
         ------
@@ -62,10 +67,10 @@ class Steps:
         if usual == 0.0:
             raise ValueError(f"{file}: no bead moves from one frame to the next, expected a simulation")
         n = 3 * len(self._share)
-        longest = 1 + MARGIN + COLLECTIVE * (chi2.isf(CHANCE, n) / n - 1)
+        longest = 1 + max(MARGIN, COLLECTIVE * (chi2.isf(CHANCE, n) / n - 1))
         # Both ends are off by the variance of a uniform distribution, in three directions.
         blur = 0.0 if rounding is None else 3 * 2 * rounding**2 / 12 * self._share.sum()
-        free = 3 * KB * temperature * interval**2 + blur
+        free = 3 * KB * temperature * interval**2 + blur if centres_of_mass else math.inf
         if usual > longest * free:
             ratio = usual / free
             raise ValueError(
