@@ -8,6 +8,7 @@ from mdtraj.formats import TRRTrajectoryFile
 from openmm_cgadv.mapping import Mapping
 from openmm_cgadv.reference import atoms, read_trajectory, run_liquid, select_frames, simulate
 from openmm_cgadv.reference.systems import expected_density, liquid_box, volume_uncertainty
+from openmm_cgadv.reference.steps import Steps
 from openmm_cgadv.trajectory import BeadTrajectory, BeadWriter
 from openmm_cgadv.units import KB
 
@@ -509,6 +510,32 @@ def test_frames_of_other_atoms_than_the_topology_are_refused(tmp_path, topology_
     other = save(tmp_path / f"other.{kind}", topology, x, boxes)
     with pytest.raises(ValueError, match=rf"other.{kind} holds {3 * molecules} atoms, but its topology .*top.pdb has 15|can't be read"):
         read(tmp_path, topology_file, other)
+
+
+def steps(squares, beads=1000, seed=0):
+    """Displacements of beads of one mass in successive frames, whose mean squares are these (nm²)."""
+    found, rng = Steps(np.full(beads, 18.0)), np.random.default_rng(seed)
+    moves = rng.normal(size=(len(squares), beads, 3)) * np.sqrt(np.asarray(squares)[:, None, None] / 3)
+    found.add("a.dcd", range(1, len(squares) + 1), moves)
+    return found
+
+
+def test_steps_that_chance_and_physics_explain_are_taken():
+    free = 3 * KB * 300.0 / 18.0 * 0.02**2
+    for seed in range(5):
+        steps(np.full(3000, free), seed=seed).check(0.02, 300.0, None, True)
+        steps(np.full(3000, free), beads=2, seed=seed).check(0.02, 300.0, None, True)
+        # Slow, sparse, or cold at first.
+        steps(np.full(500, 0.01 * free), seed=seed).check(0.02, 300.0, None, True)
+    steps(np.linspace(0.05, 1.0, 200) * free).check(0.02, 300.0, None, True)
+    # Centres of geometry move faster than a mass says.
+    steps(np.full(100, 4 * free)).check(0.02, 300.0, None, False)
+    with pytest.raises(ValueError, match="a.dcd: beads move 4"):
+        steps(np.full(100, 4 * free)).check(0.02, 300.0, None, True)
+    gap = np.full(100, 0.02 * free)
+    gap[42] *= 2.1
+    with pytest.raises(ValueError, match="a.dcd: beads move 2.* to frame 43 .* missing"):
+        steps(gap).check(0.02, 300.0, None, False)
 
 
 @pytest.mark.parametrize("kind", ["dcd", "xtc"])

@@ -78,14 +78,18 @@ class Steps:
                 f"{1e3 * interval:g} fs without any force, expected at most once: frames seem to be {1e3 * interval * ratio**0.5:.3g} fs apart "
                 "or more (frame_interval_fs), or the temperature is wrong"
             )
-        repeated, far = values < REPEATED * usual, values > longest * min(max(usual, blur), free)
+        repeated = values < REPEATED * usual
         if repeated.any():
             file, number = self._frames[int(np.argmax(repeated))]
             raise ValueError(f"{file}: frame {number} repeats the one before it, expected frames at equal distances in time")
+        # Steps before and after count, too: a liquid that is still getting warm has no gap.
+        beside = np.pad(values, 1, constant_values=usual)
+        beside = np.maximum(usual, np.maximum(beside[:-2], beside[2:]))
+        far = values > longest * np.maximum(beside, blur)
         if far.any():
-            worst = int(np.argmax(values))
+            worst = int(np.argmax(np.where(far, values, 0.0)))
             file, number = self._frames[worst]
             raise ValueError(
-                f"{file}: beads move {values[worst] / usual:.3g} times as far to frame {number} (mean square) as they usually do from frame to "
-                "frame: frames before it seem to be missing, expected a trajectory without gaps"
+                f"{file}: beads move {values[worst] / beside[worst]:.3g} times as far to frame {number} (mean square) as they usually do "
+                "from frame to frame: frames before it seem to be missing, expected a trajectory without gaps"
             )
