@@ -73,7 +73,7 @@ def test_readme_simulation_runs(folder):
 
 
 def test_readme_mapping_runs(folder):
-    topology, x, boxes = all_atom(molecules=30, box=2.0 * np.eye(3))
+    topology, x, boxes = all_atom(molecules=30, box=2.0 * np.eye(3), speed=0.05)
     save(folder / "water.gro", topology, x[:1], boxes[:1])
     save(folder / "water.xtc", topology, wrap(x, boxes), boxes)
     run = CliRunner().invoke(app, command("map"))

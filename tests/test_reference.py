@@ -271,7 +271,7 @@ HOT = 60_000.0
 """Molecules of `all_atom` fly so fast that no bead could at room temperature (K)."""
 
 
-def all_atom(n_frames=40, molecules=5, box=1.5 * np.eye(3), seed=0, strain=0.0):
+def all_atom(n_frames=40, molecules=5, box=1.5 * np.eye(3), seed=0, strain=0.0, speed=1.0):
     """Topology, whole and unwrapped atoms [T, n, 3] that drift through the box, boxes [T, 3, 3]."""
     rng = np.random.default_rng(seed)
     topology = mdtraj.Topology()
@@ -281,10 +281,10 @@ def all_atom(n_frames=40, molecules=5, box=1.5 * np.eye(3), seed=0, strain=0.0):
         for name, element in (("O", "O"), ("H1", "H"), ("H2", "H")):
             topology.add_atom(name, mdtraj.element.get_by_symbol(element), residue)
     boxes = box * (1 + strain * rng.uniform(-1, 1, (n_frames, 1, 1)))
-    drift = 3.0 * rng.uniform(-1, 1, (1, molecules, 3)) / n_frames
+    drift = 3.0 * speed * rng.uniform(-1, 1, (1, molecules, 3)) / n_frames
     fraction = rng.uniform(0, 1, (1, molecules, 3)) + np.arange(n_frames)[:, None, None] * drift
     center = (fraction @ boxes)[:, :, None]
-    shape = rng.uniform(-0.08, 0.08, (n_frames, molecules, 3, 3))
+    shape = speed * rng.uniform(-0.08, 0.08, (n_frames, molecules, 3, 3))
     return topology, (center + shape).reshape(n_frames, -1, 3), boxes
 
 

@@ -6,7 +6,7 @@ import mdtraj
 import numpy as np
 import pytest
 from test_export import make_model, quiet
-from test_reference import all_atom, save, wrap
+from test_reference import HOT, all_atom, save, wrap
 from typer.testing import CliRunner
 
 from openmm_cgadv import BeadTrajectory, Mapping, production, save_bundle
@@ -168,7 +168,7 @@ class TestMap:
         save(tmp_path / "water.gro", topology, seen[:1], boxes[:1])
         save(tmp_path / "first.xtc", topology, seen[:25], boxes[:25])
         save(tmp_path / "second.xtc", topology, seen[25:], boxes[25:], start=25 * 0.02)
-        options = ["--top", "water.gro", "--interval-fs", 20, "--temperature", 298.15]
+        options = ["--top", "water.gro", "--interval-fs", 20, "--temperature", HOT]
         return (topology, x, boxes), ["map", "first.xtc", "second.xtc", *options]
 
     def test_beads_are_the_centres_of_mass_over_all_files(self, command):
@@ -180,7 +180,7 @@ class TestMap:
         center = truth.mean(axis=1, keepdims=True)
         truth -= center - center[0]
         with BeadTrajectory.open("beads.h5") as beads:
-            assert beads.temperature == 298.15 and beads.frame_interval == pytest.approx(0.02)
+            assert beads.temperature == HOT and beads.frame_interval == pytest.approx(0.02)
             moved = beads.positions() - truth
         shift = np.round(moved[0] @ np.linalg.inv(boxes[0])) @ boxes[0]
         assert np.abs(moved - shift).max() < 2e-3
