@@ -330,7 +330,7 @@ def _simulate_bundle(
     from .export import load
     from .export.system import choose_backend
     from .production import FORMATS, find_platform, run_production
-    from .project import locked
+    from .alone import locked
     from .stages import speed
 
     model = load(path)

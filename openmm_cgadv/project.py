@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO
 
 import yaml
 
+from .alone import locked
 from .config import Experiment
 from .progress import Reporter, duration
 
@@ -217,28 +217,6 @@ def _differences(before: dict, now: dict, prefix: str = ""):
             yield from _differences(a, b, f"{prefix}{name}.")
         elif a != b:
             yield f"{prefix}{name}", a, b
-
-
-def locked(directory: Path) -> IO:
-    """An open file that keeps other processes from working on a directory, where locks are known.
-
-    Raises
-    ------
-    StageError
-        Another process works there.
-    """
-    file = open(directory / ".lock", "w")
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise StageError(f"{directory}: another cgadv works there, expected to be alone") from None
-    except (ImportError, OSError):
-        # A system or a file system without locks.
-        pass
-    return file
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -620,3 +620,19 @@ def test_a_full_disk_ends_the_run_with_one_sentence_and_it_goes_on_later(tmp_pat
     run_liquid(tmp_path / "beads.h5", **arguments())
     with BeadTrajectory.open(tmp_path / "beads.h5") as beads:
         assert beads.n_frames == 30 and beads.complete
+
+
+def test_two_writers_of_one_file_are_told(tmp_path):
+    topology, x, boxes = all_atom()
+    top, file = save(tmp_path / "top.gro", topology, x[:1], boxes[:1]), save(tmp_path / "x.xtc", topology, wrap(x, boxes), boxes)
+    arguments = {"topology": top, "files": file, "frame_interval": INTERVAL, "temperature": HOT}
+    path = tmp_path / "new" / "beads.h5"
+
+    def again(done, total):
+        with pytest.raises(RuntimeError, match=r"beads.h5: another cgadv works there, expected to be alone"):
+            read_trajectory(path, **arguments)
+
+    read_trajectory(path, **arguments, progress=again)
+    with BeadTrajectory.open(path) as beads:
+        assert beads.complete and beads.n_frames == len(x)
+    assert [one.name for one in path.parent.iterdir()] == ["beads.h5"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial import cKDTree
 
+from ..alone import writing
 from ..mapping import Mapping
 from ..trajectory import BeadWriter
 from ..units import plain
@@ -80,6 +81,8 @@ def read_trajectory(path, *, topology, files, frame_interval, temperature, selec
         are unwrapped; or `path` was made with other arguments.
     OSError
         The file can't be written, a full disk among the reasons.
+    RuntimeError
+        Another process writes it.
     """
     from openmm import unit
     path, topology_file = Path(path), Path(topology)
@@ -116,7 +119,14 @@ def read_trajectory(path, *, topology, files, frame_interval, temperature, selec
     counts = [count_frames(file) for file in files]
     total = None if None in counts else sum(counts)
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        _write(path, files, atoms, topology_file, mapping, by_residue, interval, temperature, arguments,
+               None if progress is None else lambda done: progress(done, total))
+    return path
+
+
+def _write(path, files, atoms, topology_file, mapping, by_residue, interval, temperature, arguments, progress):
+    """Read the files and write their beads, whole or not at all."""
     partial = Path(f"{path}.partial")
     partial.unlink(missing_ok=True)
     unwrapper, writer, boxes = _Unwrapper(mapping.masses), None, []
@@ -141,7 +151,7 @@ def read_trajectory(path, *, topology, files, frame_interval, temperature, selec
             writer.append(**beads)
             boxes.append(beads["box"])
             if progress is not None:
-                progress(done, total)
+                progress(done)
         if writer.n_frames < 2:
             raise ValueError(f"{files[0]} holds a single frame, expected a trajectory")
         unwrapper.steps.check(interval, temperature, step, centres_of_mass=by_residue)
@@ -161,10 +171,9 @@ def read_trajectory(path, *, topology, files, frame_interval, temperature, selec
         stretch_to_mean_box(partial, stretched, boxes, {"box_fluctuation": changes})
         partial.unlink()
         os.replace(stretched, path)
-        return path
-    writer.finish()
-    os.replace(partial, path)
-    return path
+    else:
+        writer.finish()
+        os.replace(partial, path)
 
 
 def _check_changing_box(file, changes, unwrapper):
