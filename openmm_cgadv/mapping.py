@@ -5,6 +5,8 @@ import numpy as np
 
 VIRTUAL_SITES = {"M", "M1", "M2", "MW", "MW1", "MW2", "EP", "EP1", "EP2", "EPW", "LP1", "LP2"}
 """Names that massless sites of water models carry in files without an element for them."""
+ALIKE = 0.01
+"""Largest difference of masses within a type, relative to them."""
 LARGEST_SPAN = 0.45
 """Largest extent of a bead's atoms from its first atom, as a fraction of a box period."""
 
@@ -35,14 +37,17 @@ class Mapping:
     massless : array of int, optional
         Atoms that are virtual sites. OpenMM hands the force on such a site to the atoms that define
         it and still reports it for the site too, so it is left out of the sum of forces.
+    whole : bool, optional
+        False where groups leave out atoms of their molecules: forces and velocities that are summed over the rest are not read, then.
 
     Raises
     ------
     ValueError
-        The sizes disagree, or a group is empty or weightless.
+        The sizes disagree, a group is empty or weightless, or beads of a type differ in mass.
     """
 
-    def __init__(self, groups, weights, masses, types, type_names, massless=()):
+    def __init__(self, groups, weights, masses, types, type_names, massless=(), whole=True):
+        self.whole = whole
         self.groups = [np.asarray(group, dtype=np.int64) for group in groups]
         self.masses = np.asarray(masses, dtype=np.float64)
         self.types = np.asarray(types, dtype=np.int64)
@@ -56,6 +61,7 @@ class Mapping:
             if len(group) != len(weight) or not np.sum(weight) > 0:
                 raise ValueError(f"bead {i} needs one weight an atom with a positive sum, found "
                                  f"{len(group)} atoms and weights {np.asarray(weight).tolist()}")
+        check_masses(self.masses, self.types, self.type_names)
         self.weights = [np.asarray(w, dtype=np.float64) / np.sum(w) for w in weights]
         self._atoms = np.concatenate(self.groups)
         self._weights = np.concatenate(self.weights)
@@ -79,8 +85,8 @@ class Mapping:
         Raises
         ------
         ValueError
-            The selection is not valid or picks no atom, an atom's mass is unknown, or a residue
-            has none.
+            The selection is not valid or picks no atom, an atom's mass is unknown, a residue
+            has none, or residues of a name differ in mass.
         """
         import mdtraj
         if not isinstance(topology, mdtraj.Topology):
@@ -99,9 +105,11 @@ class Mapping:
                                  "massless virtual sites")
         names = [residue.name for residue in residues]
         type_names = tuple(dict.fromkeys(names))
+        left = (atom.element for residue in residues for atom in residue.atoms if atom.index not in mass)
+        whole = all(element is None or element.symbol == "VS" for element in left)
         return cls(groups, weights, [weight.sum() for weight in weights],
                    [type_names.index(name) for name in names], type_names,
-                   massless=[i for i in chosen if mass[i] == 0])
+                   massless=[i for i in chosen if mass[i] == 0], whole=whole)
 
     @property
     def n_beads(self) -> int:
@@ -157,6 +165,21 @@ class Mapping:
     def topology(self):
         """Topology of the beads, an openmm.app.Topology; see `bead_topology`."""
         return bead_topology(self.types, self.type_names)
+
+
+def check_masses(masses, types, type_names) -> None:
+    """See that beads of a type have one mass, as a model has.
+
+    Raises
+    ------
+    ValueError
+        With one sentence that names the type and two of its masses.
+    """
+    for kind, name in enumerate(type_names):
+        own = masses[types == kind]
+        if len(own) and np.ptp(own) > ALIKE * own.max():
+            raise ValueError(f"beads of type {name} have masses from {own.min():.4g} to {own.max():.4g} Da, expected one mass a type: "
+                             "give what differs another residue name in the topology")
 
 
 def bead_topology(types, type_names):

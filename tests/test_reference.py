@@ -636,3 +636,86 @@ def test_two_writers_of_one_file_are_told(tmp_path):
     with BeadTrajectory.open(path) as beads:
         assert beads.complete and beads.n_frames == len(x)
     assert [one.name for one in path.parent.iterdir()] == ["beads.h5"]
+
+
+def test_a_changing_interval_and_gaps_side_by_side_are_refused():
+    free = 3 * KB * 300.0 / 18.0 * 0.02**2
+    rng = np.random.default_rng(0)
+    for seed in range(3):
+        for beads, factor, before in ((64, 4.0, 600), (64, 9.0, 150), (343, 2.0, 700), (343, 4.0, 30)):
+            values = 0.02 * free * np.r_[np.ones(before), factor * np.ones(before)]
+            for turned in (values, values[::-1]):
+                with pytest.raises(ValueError, match="a.dcd: from about frame .* on beads move .* interval seems to change"):
+                    steps(turned, beads=beads, seed=seed).check(0.02, 300.0, None, True)
+        gaps = np.full(300, 0.02 * free)
+        gaps[100:103] *= 4
+        with pytest.raises(ValueError, match="a.dcd: beads move .* to frame 10[123] .* missing"):
+            steps(gaps, seed=seed).check(0.02, 300.0, None, True)
+        # Warm only after some time, and steps of few beads that follow each other.
+        rise = 1 - np.exp(-np.arange(1, 3000) / 50)
+        steps(0.5 * free * rise, seed=seed).check(0.02, 300.0, None, True)
+        wander = np.convolve(rng.normal(size=3100), np.exp(-np.arange(100) / 10), mode="valid")
+        steps(0.1 * free * np.exp(0.15 * wander / wander.std()), beads=64, seed=seed).check(0.02, 300.0, None, True)
+
+
+def test_a_heavy_bead_among_light_ones_is_no_gap():
+    masses = np.r_[np.full(300, 18.0), 14_300.0]
+    for seed in range(3):
+        found, rng = Steps(masses), np.random.default_rng(seed)
+        widths = np.sqrt(2 * 2.0 * np.r_[np.full(300, 2.3e-3), 1e-4])
+        found.add("a.dcd", range(1, 5001), rng.normal(size=(5000, 301, 3)) * widths[:, None])
+        found.check(2.0, 300.0, None, True)
+
+
+def test_gaps_of_bead_files_are_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    x = np.cumsum(0.005 * rng.normal(size=(200, 100, 3)), axis=0)
+    box = np.tile(3.0 * np.eye(3), (200, 1, 1))
+    for name, frames, masses, words in (
+        ("right", np.arange(200), np.full(100, 18.0), None),
+        ("gap", np.r_[:80, 90:200], np.full(100, 18.0), "gap.h5: beads move .* to frame 80 .* missing"),
+        ("twice", np.r_[:80, 79:200], np.full(100, 18.0), "twice.h5: frame 80 repeats the one before it"),
+        ("heavy", np.arange(200), np.r_[np.full(50, 18.0), np.full(50, 36.0)], "heavy.h5: beads of type W have masses from 18 to 36 Da"),
+    ):
+        with BeadWriter(tmp_path / f"{name}.h5", masses, [0] * 100, ("W",), 300.0, INTERVAL) as writer:
+            writer.append(x[frames], box[frames])
+            writer.finish()
+        asked = {"beads": tmp_path / f"{name}.h5", "frame_interval": INTERVAL, "temperature": 300.0}
+        if words is None:
+            select_frames(tmp_path / "some.h5", **asked)
+            (tmp_path / "some.h5").unlink()
+        else:
+            with pytest.raises(ValueError, match=words):
+                select_frames(tmp_path / "some.h5", **asked)
+            assert not (tmp_path / "some.h5").exists()
+
+
+def test_parts_of_residues_have_no_forces_nor_velocities(tmp_path):
+    topology, x, boxes = all_atom()
+    top = save(tmp_path / "top.gro", topology, x[:1], boxes[:1])
+    file = save(tmp_path / "x.trr", topology, x, boxes, velocities=np.ones(x.shape, np.float32), forces=np.ones(x.shape, np.float32))
+    arguments = {"topology": top, "files": file, "frame_interval": INTERVAL, "temperature": HOT}
+    for selection, whole in ((None, True), ("name O", False), ("resid 0 1 2", True)):
+        with BeadTrajectory.open(read_trajectory(tmp_path / f"{whole}{selection}.h5", selection=selection, **arguments)) as beads:
+            assert beads.has_forces == beads.has_velocities == beads.provenance["whole"] == whole
+
+
+def test_residues_of_a_name_have_one_mass():
+    topology = mdtraj.Topology()
+    chain = topology.add_chain()
+    for symbol in ("Ar", "Kr"):
+        topology.add_atom(symbol, mdtraj.element.get_by_symbol(symbol), topology.add_residue("UNK", chain))
+    with pytest.raises(ValueError, match="beads of type UNK have masses from 39.95 to 83.8 Da, expected one mass a type"):
+        Mapping.per_residue(topology)
+
+
+def test_another_file_of_the_same_size_is_told(tmp_path):
+    topology, x, boxes = all_atom()
+    top, file = save(tmp_path / "top.gro", topology, x[:1], boxes[:1]), save(tmp_path / "x.dcd", topology, x, boxes)
+    arguments = {"topology": top, "files": file, "frame_interval": INTERVAL, "temperature": HOT}
+    read_trajectory(tmp_path / "beads.h5", **arguments)
+    size = file.stat().st_size
+    save(file, topology, x + 0.01, boxes)
+    assert file.stat().st_size == size
+    with pytest.raises(ValueError, match="beads.h5 was made with fingerprints"):
+        read_trajectory(tmp_path / "beads.h5", **arguments)

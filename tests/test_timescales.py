@@ -169,10 +169,23 @@ def test_a_wrong_frame_interval_shows_in_the_first_frames(tmp_path):
     for factor, energy in ((2.0, "0.2"), (0.5, "[34]")):
         told = SimpleNamespace(
             frame_interval=0.02 * factor,
-            **{name: getattr(trajectory, name) for name in ("masses", "types", "type_names", "temperature", "provenance")},
+            **{name: getattr(trajectory, name) for name in ("masses", "types", "type_names", "temperature", "provenance", "position_errors")},
         )
         (sentence,) = ballistic(told, replace(moved, lags=factor * moved.lags))
         assert re.search(rf"as if they had {energy}\S* times .* frame interval of {20 * factor:g} fs", sentence)
+
+
+@pytest.mark.parametrize("rounding", [None, 0.001])
+def test_a_wrong_temperature_of_few_beads_shows_through_rounding(tmp_path, rounding):
+    about = {} if rounding is None else {"rounding": {"step_nm": rounding, "bead_error_nm": [rounding / 12**0.5]}}
+    trajectory = free_beads(tmp_path / "free.h5", 2.0, 2000, 0.02, beads=64, about=about)
+    moved = msd(trajectory, [0.02, 0.04])
+    assert ballistic(trajectory, moved) == []
+    for factor in (0.5, 2.0):
+        trajectory.temperature *= factor
+        (sentence,) = ballistic(trajectory, moved)
+        assert float(re.search(r"as if they had (\S+) times the kinetic energy", sentence)[1]) == pytest.approx(1 / factor, rel=0.15)
+        trajectory.temperature /= factor
 
 
 def test_frames_too_sparse_for_vibrations_are_told():

@@ -1,9 +1,26 @@
 """The arguments that a reference on disk was made with, held against those asked for now."""
 from __future__ import annotations
 
+import hashlib
 import json
+from pathlib import Path
 
 from ..trajectory import BeadTrajectory
+
+
+ENDS = 65536
+"""Bytes at the beginning, in the middle and at the end of a file by which it is known again."""
+
+
+def fingerprint(file: Path) -> str:
+    """What tells a file from another one, of the same size too, without reading all of it."""
+    size = file.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with open(file, "rb") as opened:
+        for start in (0, size // 2, max(0, size - ENDS)):
+            opened.seek(start)
+            digest.update(opened.read(ENDS))
+    return digest.hexdigest()[:16]
 
 
 def is_finished(path, arguments) -> bool:

@@ -12,7 +12,7 @@ from ..alone import writing
 from ..mapping import Mapping
 from ..trajectory import BeadWriter
 from ..units import plain
-from .arguments import is_finished
+from .arguments import fingerprint, is_finished
 from .atoms import check_atoms, check_number, count_frames, load_topology, read_frames
 from .mean_box import CONSTANT, LARGEST, fluctuation, stretch_to_mean_box
 from .rounding import rounding, rounding_step
@@ -98,7 +98,7 @@ def read_trajectory(path, *, topology, files, frame_interval, temperature, selec
         if not file.exists():
             raise ValueError(f"{file} does not exist")
     arguments = dict(topology=str(topology_file), files=[str(file) for file in files],
-                     file_sizes=[file.stat().st_size for file in [topology_file, *files]],
+                     fingerprints=[fingerprint(file) for file in [topology_file, *files]],
                      frame_interval=interval, temperature=temperature, selection=selection,
                      mapping="per_residue" if mapping is None else _digest(mapping))
     if path.exists() and is_finished(path, arguments):
@@ -136,7 +136,7 @@ def _write(path, files, atoms, topology_file, mapping, by_residue, interval, tem
                 _check_overlap(file, beads["positions"][0], beads["box"][0])
                 fields = beads.keys()
                 step = rounding_step(frames.positions)
-                about = {"arguments": arguments}
+                about = {"arguments": arguments, "whole": mapping.whole}
                 if step is not None:
                     about["rounding"] = rounding(step, mapping)
                 writer = BeadWriter(partial, mapping.masses, mapping.types, mapping.type_names,
@@ -146,15 +146,15 @@ def _write(path, files, atoms, topology_file, mapping, by_residue, interval, tem
                 raise ValueError(f"{file} holds {', '.join(beads)}, but {files[0]} holds "
                                  f"{', '.join(fields)}")
             elif rounding_step(frames.positions) != step:
-                raise ValueError(f"{file}: the coordinates from frame {frames.first} on are not "
-                                 f"rounded as those of {files[0]} are, expected files of one kind")
+                raise ValueError(f"{file}: the coordinates from frame {frames.first} on are rounded to {rounding_step(frames.positions) or 0:g} nm, "
+                                 f"those of {files[0]} to {step or 0:g} nm (0: not at all), expected files of one kind")
             writer.append(**beads)
             boxes.append(beads["box"])
             if progress is not None:
                 progress(done)
         if writer.n_frames < 2:
             raise ValueError(f"{files[0]} holds a single frame, expected a trajectory")
-        unwrapper.steps.check(interval, temperature, step, centres_of_mass=by_residue)
+        unwrapper.steps.check(interval, temperature, step, centres_of_mass=by_residue and mapping.whole)
         boxes = np.concatenate(boxes)
         changes = fluctuation(boxes)
         if changes > CONSTANT:
@@ -218,7 +218,7 @@ def _map(mapping, frames, file):
         raise ValueError(f"{file}: {error}") from error
     for name in ("velocities", "forces"):
         values = getattr(frames, name)
-        if values is not None:
+        if values is not None and mapping.whole:
             beads[name] = getattr(mapping, name)(values)
     for name, values in beads.items():
         finite = np.isfinite(values).all(axis=(1, 2))
@@ -284,9 +284,11 @@ class _Order:
         if abs(time - last) <= tolerance:
             return False
         before = f"the last one of {self._file}" if number == 0 else "the one before it"
+        # MDTraj counts frames where it knows no times.
+        hint = ": files converted by MDTraj have times of 0, 1, 2 … ps if none were given" if (last, time) == (number - 1, number) else ""
         raise ValueError(f"{file}: by the times in the file, frame {number} is {time - last:g} ps "
                          f"after {before}, but the frame interval is given as "
-                         f"{self._interval:g} ps")
+                         f"{self._interval:g} ps{hint}")
 
 
 class _Unwrapper:

@@ -4,10 +4,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
+
+from ..mapping import check_masses
 from ..trajectory import BeadTrajectory, BeadWriter
 from ..units import plain
-from .arguments import is_finished
+from .arguments import fingerprint, is_finished
 from .mean_box import CONSTANT, fluctuation
+from .steps import Steps
 
 CHUNK = 256
 
@@ -51,7 +55,7 @@ def select_frames(path, *, beads, frame_interval, temperature, length=None, prog
     length = None if length is None else float(plain(length, unit.picosecond))
     with BeadTrajectory.open(beads) as source:
         stride = check_frames(source, interval, temperature, length)
-        arguments = dict(beads=str(beads), size=beads.stat().st_size, frame_interval=interval,
+        arguments = dict(beads=str(beads), fingerprint=fingerprint(beads), frame_interval=interval,
                          length=length)
         if path.exists() and is_finished(path, arguments):
             return path
@@ -64,14 +68,22 @@ def select_frames(path, *, beads, frame_interval, temperature, length=None, prog
         with BeadWriter(partial, source.masses, source.types, source.type_names, temperature,
                         interval, {**source.provenance, "arguments": arguments},
                         velocities=source.has_velocities, forces=source.has_forces) as writer:
+            steps, share, before = Steps(source.masses), source.masses / source.masses.sum(), None
             for start in range(0, total, CHUNK):
                 stop = min(start + CHUNK, total)
                 frames = slice(start * stride, (stop - 1) * stride + 1, stride)
-                writer.append(source.positions(frames), source.boxes(frames),
+                positions = source.positions(frames)
+                moves = np.diff(positions if before is None else np.concatenate([before, positions]), axis=0)
+                drift = np.einsum("tnc,n->tc", moves, share)[:, None] if len(share) > 1 else 0.0
+                steps.add(beads, range((stop - len(moves)) * stride, stop * stride, stride), moves - drift)
+                before = positions[-1:]
+                writer.append(positions, source.boxes(frames),
                               source.velocities(frames) if source.has_velocities else None,
                               source.forces(frames) if source.has_forces else None)
                 if progress is not None:
                     progress(stop, total)
+            # Whose centres these are is not known, and a training sees whether they move as fast as they should.
+            steps.check(interval, temperature, (source.provenance.get("rounding") or {}).get("step_nm"), centres_of_mass=False)
             writer.finish()
     os.replace(partial, path)
     return path
@@ -87,6 +99,10 @@ def check_frames(source: BeadTrajectory, interval, temperature, length) -> int:
     """
     if not source.complete:
         raise ValueError(f"{source.path} is unfinished, expected a complete bead trajectory")
+    try:
+        check_masses(source.masses, source.types, source.type_names)
+    except ValueError as error:
+        raise ValueError(f"{source.path}: {error}") from None
     if abs(temperature - source.temperature) > 1e-3:
         raise ValueError(f"temperature_K is {temperature:g}, but {source.path} is one of "
                          f"{source.temperature:g} K")

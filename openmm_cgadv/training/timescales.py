@@ -79,6 +79,8 @@ COLDER = 0.02
 UNLIKE, CLOSE = 0.25, 0.8
 """Relative difference from the kinetic energy of the temperature above which that of the displacements of the first frames is told, where
 that of two frames is at least this part of that of one."""
+BLURRED = 0.1
+"""Share of the shortest mean squared displacement by rounding, beyond which that is not held against the temperature."""
 ROUNDING_SHOWN = 0.005
 """Share of the mean squared displacement from which errors by rounding are told."""
 
@@ -240,6 +242,11 @@ def time_scales(trajectory: BeadTrajectory, fit: InitialFit, experiment: Experim
         start = np.full_like(free, motion.initial_friction_per_ps)
     elif tells:
         start = np.clip(fit.residuals.own_friction(last), LEAST_FRICTION * free, start)
+    if not trajectory.provenance.get("whole", True):
+        limits.append(
+            "The selection leaves out atoms of its residues: forces and velocities of the reference, which are not those of such beads, are not "
+            "used, and beads may not move as fast as their masses say; select whole residues for centres of mass."
+        )
     limits += warmed(trajectory)
     limits += ballistic(trajectory, moved)
     limits += rounded(trajectory, moved)
@@ -305,15 +312,17 @@ def ballistic(trajectory: BeadTrajectory, moved: Msd | None) -> list[str]:
 
     The mean squared displacement is 3kT/m · t² (1 − c t² + …), so that two lags tell its beginning, if frames are close enough.
     """
-    if moved is None or trajectory.provenance.get("rounding") is not None:
+    if moved is None or 6 * trajectory.position_errors.max() ** 2 > BLURRED * moved.values()[0]:
+        return []
+    if trajectory.provenance.get("rounding") is not None and not trajectory.position_errors.any():
         return []
     kinds = range(len(trajectory.type_names))
     mass = np.array([trajectory.masses[trajectory.types == kind].mean() for kind in kinds])
     free = 3 * KB * trajectory.temperature / mass[:, None] * moved.lags[:2] ** 2
     share = moved.blocks[..., :2] / free
     begins = (4 * share[..., 0] - share[..., 1]) / 3
-    # Few beads in a short time have another temperature by chance.
-    chance = np.sqrt(2 / 3 / np.bincount(trajectory.types))
+    # At constant energy few beads keep the temperature that they happen to have: its variance is k/C, with 3k for each.
+    chance = np.sqrt(1 / 3 / np.bincount(trajectory.types))
     found, error = begins.mean(0), np.hypot(chance, np.nan_to_num(standard_error(begins)))
     off = (np.abs(found - 1) > np.maximum(UNLIKE, 5 * error)) & (share.mean(0)[:, 1] > CLOSE * share.mean(0)[:, 0])
     if not off.any():
