@@ -38,6 +38,8 @@ FRICTION_STRESS = "/observables/friction_stress"
 TENSOR_UNITS = {"box/edges": "nm", FRICTION_STRESS: "kJ mol-1"}
 CHUNK_BYTES = 1 << 18
 BUFFER_BYTES = 1 << 22
+WAITING = 8
+"""Buffers that are kept while this process reads the file."""
 SPARE_BYTES = 1 << 20
 INDEPENDENT = 0.5
 """Least rms displacement of a coordinate from frame to frame, in steps of a rounding, that makes its errors independent."""
@@ -182,6 +184,10 @@ class BeadTrajectory:
                 f"beads, {self.frame_interval:g} ps apart)")
 
 
+class BeingRead(OSError):
+    """A file can't be written as this process reads it."""
+
+
 class BeadWriter:
     """Streaming writer of a bead trajectory; continues a file that is there already.
 
@@ -243,7 +249,7 @@ class BeadWriter:
             raise ValueError(f"{self.path}: the frame interval must be positive, "
                              f"found {self.frame_interval} ps")
         frame_bytes = 12 * n * len(self._fields)
-        self._capacity = int(np.clip(BUFFER_BYTES // frame_bytes, 1, 1024))
+        self._capacity = self._due = int(np.clip(BUFFER_BYTES // frame_bytes, 1, 1024))
         self._tensors = ["box/edges"] + [FRICTION_STRESS] * friction_stress
         self._buffer = {name: [] for name in [*self._fields, *self._tensors]}
         if self.path.exists():
@@ -304,8 +310,13 @@ class BeadWriter:
                                  f"holds a {name} value that is not a finite number")
         for name, values in frames.items():
             self._buffer[name].extend(values)
-        if len(self._buffer["position"]) >= self._capacity:
-            self.flush()
+        if len(self._buffer["position"]) >= self._due:
+            try:
+                self.flush()
+            except BeingRead:
+                if self._due >= WAITING * self._capacity:
+                    raise
+                self._due += self._capacity
 
     def flush(self):
         """Write the buffered frames to the file."""
@@ -326,6 +337,7 @@ class BeadWriter:
             _extend(beads["position/time"], self._written, numbers * self.frame_interval)
             _extend(beads["position/step"], self._written, numbers)
         self._written += n
+        self._due = self._capacity
         for frames in self._buffer.values():
             frames.clear()
 
@@ -364,6 +376,8 @@ class BeadWriter:
             with _open_file(self.path, mode) as file:
                 yield file
         except (OSError, RuntimeError) as error:
+            if "already open" in str(error):
+                raise BeingRead(f"{self.path} can't be written while a BeadTrajectory of this process reads it: close that") from error
             raise OSError(f"{self.path} can't be written: {error}") from error
 
     def _create(self):

@@ -226,13 +226,23 @@ def test_a_full_disk_is_reported_before_the_file_is_touched(tmp_path, monkeypatc
         assert read.n_frames == 8
 
 
-def test_a_file_that_is_being_read_is_not_called_damaged(tmp_path):
+def test_a_writer_waits_while_its_file_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(trajectory, "BUFFER_BYTES", 1)
     writer = BeadWriter(tmp_path / "beads.h5", **description())
     writer.append(*frames(2))
-    with BeadTrajectory.open(tmp_path / "beads.h5"):
-        with pytest.raises(OSError, match="can't be written.*already open"):
+    with BeadTrajectory.open(tmp_path / "beads.h5") as read:
+        assert read.n_frames == 2
+        writer.append(*frames(1))
+        with pytest.raises(OSError, match="can't be written while a BeadTrajectory of this process reads it"):
             writer.flush()
+        for _ in range(trajectory.WAITING - 2):
+            writer.append(*frames(1))
+        with pytest.raises(OSError, match="can't be written while"):
+            writer.append(*frames(1))
+    writer.append(*frames(1))
     writer.close()
+    with BeadTrajectory.open(tmp_path / "beads.h5") as read:
+        assert read.n_frames == 3 + trajectory.WAITING
 
 
 def test_a_killed_writer_leaves_a_readable_file(tmp_path):
