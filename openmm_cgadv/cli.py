@@ -327,10 +327,10 @@ def _simulate_bundle(
     threads = set_threads(threads)
 
     from .bulk import bulk_model
+    from .alone import locked
     from .export import load
     from .export.system import choose_backend
     from .production import FORMATS, find_platform, run_production
-    from .alone import locked
     from .stages import speed
 
     model = load(path)

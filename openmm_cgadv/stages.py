@@ -155,13 +155,11 @@ def build_model(
     metrics: dict | None = None,
 ) -> Model:
     """The model of trained parameters, with the last frame of the reference as its configuration."""
-    kinds = range(len(trajectory.type_names))
-    masses = [trajectory.masses[trajectory.types == kind].mean() for kind in kinds]
     last = [trajectory.n_frames - 1]
     box = trajectory.boxes(last)[0]
     return Model(
         spec=fit.spec,
-        masses=np.array(masses),
+        masses=trajectory.type_masses,
         temperature=trajectory.temperature,
         timestep=experiment.dynamics.timestep,
         types=trajectory.types,

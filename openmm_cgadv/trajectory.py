@@ -123,6 +123,11 @@ class BeadTrajectory:
         independent = np.sqrt(np.mean(moves ** 2)) >= INDEPENDENT * rounding["step_nm"]
         return np.array(rounding["bead_error_nm"]) if independent else none
 
+    @property
+    def type_masses(self) -> np.ndarray:
+        """Mean masses of the beads of each type [n_types], dalton."""
+        return np.array([self.masses[self.types == kind].mean() for kind in range(len(self.type_names))])
+
     def positions(self, frames=slice(None)) -> np.ndarray:
         """Unwrapped positions [T, N, 3], nm, of a slice or a sequence of frame numbers."""
         return self._read("position", frames)

@@ -7,8 +7,8 @@ from mdtraj.formats import TRRTrajectoryFile
 
 from openmm_cgadv.mapping import Mapping
 from openmm_cgadv.reference import atoms, read_trajectory, run_liquid, select_frames, simulate
-from openmm_cgadv.reference.systems import expected_density, liquid_box, volume_uncertainty
 from openmm_cgadv.reference.steps import Steps
+from openmm_cgadv.reference.systems import expected_density, liquid_box, volume_uncertainty
 from openmm_cgadv.trajectory import BeadTrajectory, BeadWriter
 from openmm_cgadv.units import KB
 

@@ -169,7 +169,7 @@ def test_a_wrong_frame_interval_shows_in_the_first_frames(tmp_path):
     for factor, energy in ((2.0, "0.2"), (0.5, "[34]")):
         told = SimpleNamespace(
             frame_interval=0.02 * factor,
-            **{name: getattr(trajectory, name) for name in ("masses", "types", "type_names", "temperature", "provenance", "position_errors")},
+            **{name: getattr(trajectory, name) for name in ("type_masses", "types", "temperature", "provenance", "position_errors")},
         )
         (sentence,) = ballistic(told, replace(moved, lags=factor * moved.lags))
         assert re.search(rf"as if they had {energy}\S* times .* frame interval of {20 * factor:g} fs", sentence)

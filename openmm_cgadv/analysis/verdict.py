@@ -348,13 +348,13 @@ def displacements(run: dict, reference: dict, settings: Settings) -> Finding:
             "all-atom"), (
             "the model froze or crystallized; a potential of more training.iterations or a longer reference, or less "
             "dynamics.initial_friction_per_ps, may keep it liquid"))
-    missed = [t for t, one in at.items() if one.state == here.state]
     if here.state == GOOD:
         return _told(here, (
             f"Displacements are right at every lag to {lags[-1]:g} ps; nearest to its bar of "
             f"{_percent(here.bar)} is the mean square at {lag:g} ps, with {_signed(here.found)}"))
     if here.state == OPEN and abs(here.found) <= here.bar:
         return _told(here, f"The mean squared displacement is {_signed(here.found)} off at {lag:g} ps, within its bar of {_percent(here.bar)}")
+    missed = [t for t, one in at.items() if one.state == here.state]
     return _told(here, (
         f"The mean squared displacement is {_signed(here.found)} off at {lag:g} ps, expected at most "
         f"{_percent(here.bar)}, and beyond its bar {_lags(missed, lags)}"), _motion_cause(missed, settings))

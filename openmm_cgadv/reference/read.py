@@ -77,8 +77,9 @@ def read_trajectory(path, *, topology, files, frame_interval, temperature, selec
     ValueError
         A file is missing, damaged, or doesn't belong to the topology; a frame has no box, holds a
         value that is not finite, or doesn't follow the one before it in time; the beads move too
-        far between frames to be followed, or further than their temperature allows; a frame is missing or repeated; the box changes too much, or changes and the coordinates
-        are unwrapped; or `path` was made with other arguments.
+        far between frames to be followed, or further than their temperature allows; a frame is
+        missing or repeated; the box changes too much, or changes and the coordinates are unwrapped;
+        or `path` was made with other arguments.
     OSError
         The file can't be written, a full disk among the reasons.
     RuntimeError

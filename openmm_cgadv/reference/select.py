@@ -4,8 +4,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import numpy as np
-
 from ..mapping import check_masses
 from ..trajectory import BeadTrajectory, BeadWriter
 from ..units import plain
@@ -68,15 +66,12 @@ def select_frames(path, *, beads, frame_interval, temperature, length=None, prog
         with BeadWriter(partial, source.masses, source.types, source.type_names, temperature,
                         interval, {**source.provenance, "arguments": arguments},
                         velocities=source.has_velocities, forces=source.has_forces) as writer:
-            steps, share, before = Steps(source.masses), source.masses / source.masses.sum(), None
+            steps = Steps(source.masses)
             for start in range(0, total, CHUNK):
                 stop = min(start + CHUNK, total)
                 frames = slice(start * stride, (stop - 1) * stride + 1, stride)
                 positions = source.positions(frames)
-                moves = np.diff(positions if before is None else np.concatenate([before, positions]), axis=0)
-                drift = np.einsum("tnc,n->tc", moves, share)[:, None] if len(share) > 1 else 0.0
-                steps.add(beads, range((stop - len(moves)) * stride, stop * stride, stride), moves - drift)
-                before = positions[-1:]
+                steps.follow(beads, range(start * stride, stop * stride, stride), positions)
                 writer.append(positions, source.boxes(frames),
                               source.velocities(frames) if source.has_velocities else None,
                               source.forces(frames) if source.has_forces else None)

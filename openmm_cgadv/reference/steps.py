@@ -42,14 +42,25 @@ class Steps:
     def __init__(self, masses):
         self._share = np.asarray(masses) / len(masses)
         self._values: list[np.ndarray] = []
-        self._frames: list[tuple[object, int]] = []
+        self._frames: list[tuple[object, np.ndarray]] = []
         self._each = np.zeros(len(masses))
+        self._last: np.ndarray | None = None
+
+    def follow(self, file, numbers, positions) -> None:
+        """Take in unwrapped positions [T, N, 3] (nm) in frames of these numbers in a file, which go on from those of the frames before."""
+        begins = self._last is None
+        moves = np.diff(positions, axis=0, prepend=positions[:1] if begins else self._last)[int(begins) :]
+        self._last = positions[-1:]
+        if len(self._share) > 1:
+            # Beside the drift of their common centre of mass.
+            moves = moves - np.einsum("tnc,n->tc", moves, self._share / self._share.sum())[:, None]
+        self.add(file, numbers[int(begins) :], moves)
 
     def add(self, file, numbers, moves) -> None:
         """Take in displacements [T, N, 3] (nm) from the frames before to those of these numbers in a file."""
         squares = np.einsum("tnc,tnc->tn", moves, moves)
         self._values.append(squares @ self._share)
-        self._frames += [(file, int(number)) for number in numbers]
+        self._frames.append((file, np.asarray(numbers)))
         self._each += squares.sum(0)
 
     def check(self, interval: float, temperature: float, rounding: float | None, centres_of_mass: bool) -> None:
@@ -96,7 +107,7 @@ class Steps:
             )
         repeated = values < REPEATED * usual
         if repeated.any():
-            file, number = self._frames[int(np.argmax(repeated))]
+            file, number = self._frame(int(np.argmax(repeated)))
             raise ValueError(f"{file}: frame {number} repeats the one before it, expected frames at equal distances in time")
         # Steps before and after count, too: a liquid that is still getting warm has no gap.
         beside = np.maximum(usual, median_filter(values, BESIDE, mode="nearest"))
@@ -104,7 +115,7 @@ class Steps:
         far = values > max(longest, math.exp(APART * scatter)) * np.maximum(beside, blur)
         if far.any():
             worst = int(np.argmax(np.where(far, values / beside, 0.0)))
-            file, number = self._frames[worst]
+            file, number = self._frame(worst)
             raise ValueError(
                 f"{file}: beads move {values[worst] / beside[worst]:.3g} times as far to frame {number} (mean square) as they usually do "
                 "from frame to frame: frames before it seem to be missing, expected a trajectory without gaps"
@@ -112,12 +123,19 @@ class Steps:
         change = _change(values)
         if change is not None:
             worst, ratio = change
-            file, number = self._frames[worst]
+            file, number = self._frame(worst)
             raise ValueError(
                 f"{file}: from about frame {number} on beads move {ratio:.3g} times as far from frame to frame (mean square) as before: the frame "
                 "interval seems to change there, or the liquid does, expected neither"
             )
 
+    def _frame(self, step: int) -> tuple[object, int]:
+        """The file and the number of the frame that a step leads to."""
+        for file, numbers in self._frames:
+            if step < len(numbers):
+                return file, int(numbers[step])
+            step -= len(numbers)
+        raise IndexError(step)
 
 
 def _change(values: np.ndarray) -> tuple[int, float] | None:

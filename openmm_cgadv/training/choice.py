@@ -53,7 +53,7 @@ def choose(candidates: list[Candidate]) -> Candidate:
     The best has the smallest sum of deviations in `UNITS`. A later average is of
     smaller learning rates, so it is preferred to one that is better by chance; one that has become worse is not.
     """
-    measured = [one for one in candidates if any(one.deviation(figure) for figure in UNITS)]
+    measured = [one for one in candidates if any(one.deviation(figure) for figure in BARS)]
     if not measured:
         return candidates[-1]
     figures = [figure for figure in UNITS if all(one.deviation(figure) for one in measured)]

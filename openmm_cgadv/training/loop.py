@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -191,15 +190,13 @@ class Loop:
         iteration = training.iteration + rollouts
         values = validate(training.averaged(average), iteration) if validate is not None else {}
         followed = Candidate(iteration, average, values)
-        # Windows were seen of the averages alone.
-        live = {name: value for name, value in chosen.values.items() if not name.startswith("held_out")}
-        if choose([replace(chosen, values=live), followed]) is not followed:
+        best = choose([chosen, followed])
+        if best is chosen:
             self.warnings.append(
                 f"iteration {iteration}: live validation found the model worse where memory had followed displacements, so "
                 f"memory stays as it was at iteration {chosen.iteration}"
             )
-            return chosen
-        return followed
+        return best
 
     def outcome(self, exported: Candidate) -> Outcome:
         """What is known of the parameters that are exported."""

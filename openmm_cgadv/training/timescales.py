@@ -316,9 +316,7 @@ def ballistic(trajectory: BeadTrajectory, moved: Msd | None) -> list[str]:
         return []
     if trajectory.provenance.get("rounding") is not None and not trajectory.position_errors.any():
         return []
-    kinds = range(len(trajectory.type_names))
-    mass = np.array([trajectory.masses[trajectory.types == kind].mean() for kind in kinds])
-    free = 3 * KB * trajectory.temperature / mass[:, None] * moved.lags[:2] ** 2
+    free = 3 * KB * trajectory.temperature / trajectory.type_masses[:, None] * moved.lags[:2] ** 2
     share = moved.blocks[..., :2] / free
     begins = (4 * share[..., 0] - share[..., 1]) / 3
     # At constant energy few beads keep the temperature that they happen to have: its variance is k/C, with 3k for each.
@@ -420,9 +418,7 @@ def free_friction(trajectory: BeadTrajectory, moved: Msd | None, window: float) 
     window : float
         (ps)
     """
-    kinds = range(len(trajectory.type_names))
-    mass = np.array([trajectory.masses[trajectory.types == kind].mean() for kind in kinds])
     if moved is None:
         moved = msd(trajectory, [trajectory.frame_interval])
     squared = np.array([np.interp(window, moved.lags, curve) for curve in moved.blocks.mean(0)])
-    return 6 * min(window, moved.lags[-1]) * KB * trajectory.temperature / (mass * squared)
+    return 6 * min(window, moved.lags[-1]) * KB * trajectory.temperature / (trajectory.type_masses * squared)
