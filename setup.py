@@ -52,19 +52,26 @@ class BuildCore(build_ext):
         build = (Path(self.build_temp) / platform.machine()).resolve()
         build.mkdir(parents=True, exist_ok=True)
         configure = [
-            "cmake", str(HERE),
+            "cmake",
+            str(HERE),
             f"-DCMAKE_INSTALL_PREFIX={target}",
             "-DCMAKE_BUILD_TYPE=Release",
             f"-DCGADV_LEVELS={os.environ.get('CGADV_LEVELS', '')}",
         ]
         library, version = find_openmm()
         if not library:
-            print("OpenMM with its headers was not found: the plugin for it was not built", file=sys.stderr)
+            print(
+                "OpenMM with its headers was not found: the plugin for it was not built",
+                file=sys.stderr,
+            )
         configure += [f"-DCGADV_OPENMM_LIBRARY={library}", f"-DCGADV_OPENMM_VERSION={version}"]
         if shutil.which("ninja"):
             configure += ["-G", "Ninja"]
-        for command in (configure, ["cmake", "--build", ".", "--parallel", str(os.cpu_count())],
-                        ["cmake", "--install", "."]):
+        for command in (
+            configure,
+            ["cmake", "--build", ".", "--parallel", str(os.cpu_count())],
+            ["cmake", "--install", "."],
+        ):
             done = subprocess.run(command, cwd=build, capture_output=True, text=True)
             if done.returncode:
                 print(done.stdout, done.stderr, sep="\n", file=sys.stderr)
@@ -85,5 +92,4 @@ class BuildCore(build_ext):
             shutil.copy2(library, target / library.name)
 
 
-setup(ext_modules=[Extension("openmm_cgadv._core", sources=[])],
-      cmdclass={"build_ext": BuildCore})
+setup(ext_modules=[Extension("openmm_cgadv._core", sources=[])], cmdclass={"build_ext": BuildCore})

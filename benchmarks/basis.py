@@ -16,11 +16,13 @@ import torch
 from measure import TEMPERATURE, describe, spce_beads
 
 from openmm_cgadv import config
-from openmm_cgadv.analysis import structure
-from openmm_cgadv.analysis.blocks import halves
-from openmm_cgadv.baselines import RelativeEntropy, fit_initial
+from openmm_cgadv.analysis.adf import adf, adf_l1
+from openmm_cgadv.analysis.blocks import split_halves
+from openmm_cgadv.analysis.rdf import rdf, rdf_l1
+from openmm_cgadv.analysis.shells import shell_radii
+from openmm_cgadv.data.trajectory import BeadTrajectory, BeadWriter
 from openmm_cgadv.dynamics import Langevin, rollout
-from openmm_cgadv.trajectory import BeadTrajectory, BeadWriter
+from openmm_cgadv.fit import RelativeEntropy, fit_initial
 from openmm_cgadv.units import KB
 
 FRICTION = 15.0
@@ -52,12 +54,17 @@ class Liquid:
         starts = torch.linspace(0, trajectory.n_frames - 1, chains).long().tolist()
         self.x = torch.from_numpy(trajectory.positions(starts))
         self.boxes = torch.from_numpy(trajectory.boxes(starts))
-        self.types, self.masses = torch.from_numpy(trajectory.types), torch.from_numpy(trajectory.masses)
+        self.types, self.masses = (
+            torch.from_numpy(trajectory.types),
+            torch.from_numpy(trajectory.masses),
+        )
         self.kT = KB * trajectory.temperature
         thermal = (self.kT / self.masses).sqrt()[None, :, None, None]
         self.state = thermal * torch.randn([chains, trajectory.n_beads, 1, 3], dtype=torch.float64)
         self.spec, self.seed = spec, 0
-        self.e, self.s = (part.detach() for part in Langevin(len(trajectory.type_names), FRICTION).propagator(DT))
+        self.e, self.s = (
+            part.detach() for part in Langevin(len(trajectory.type_names), FRICTION).propagator(DT)
+        )
 
     def run(self, theta: torch.Tensor, configurations: int) -> torch.Tensor:
         """Configurations [chains, configurations, N, 3] as the chains go on."""
@@ -65,9 +72,21 @@ class Liquid:
         frames = [EVERY * (k + 1) for k in range(configurations)]
         with torch.no_grad():
             found, self.x, self.state = rollout(
-                self.x, self.state, self.boxes, types=self.types, masses=self.masses, spec=self.spec, theta=theta,
-                e=self.e, s=self.s, kT=self.kT, dt=DT, frames=frames, forget=math.inf, seed=self.seed,
-            )  # fmt: skip
+                self.x,
+                self.state,
+                self.boxes,
+                types=self.types,
+                masses=self.masses,
+                spec=self.spec,
+                theta=theta,
+                e=self.e,
+                s=self.s,
+                kT=self.kT,
+                dt=DT,
+                frames=frames,
+                forget=math.inf,
+                seed=self.seed,
+            )
         return found
 
 
@@ -79,7 +98,9 @@ def fit(trajectory: BeadTrajectory, settings: dict, iterations: int):
     liquid, kept = Liquid(trajectory, initial.spec, CHAINS), []
     boxes = liquid.boxes.repeat_interleave(6, 0)
     for iteration in range(iterations):
-        gradient = -entropy.coordinates(liquid.run(entropy.theta(phi), 6).flatten(0, 1), boxes).mean(0)
+        gradient = -entropy.coordinates(
+            liquid.run(entropy.theta(phi), 6).flatten(0, 1), boxes
+        ).mean(0)
         rate = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * iteration / iterations))
         entropy.descend(phi, gradient, liquid.kT, rate)
         if iteration >= int(0.75 * iterations):
@@ -87,12 +108,22 @@ def fit(trajectory: BeadTrajectory, settings: dict, iterations: int):
     return initial.spec, entropy.theta(torch.stack(kept).mean(0)), liquid
 
 
-def write(path: Path, trajectory: BeadTrajectory, liquid: Liquid, theta: torch.Tensor, length: float) -> None:
+def write(
+    path: Path, trajectory: BeadTrajectory, liquid: Liquid, theta: torch.Tensor, length: float
+) -> None:
     """Run a potential and write its configurations one chain after the other (structure alone is measured)."""
     parts = math.ceil(length / (CHAINS * 100 * EVERY * DT))
     liquid.run(theta, 200)
     found = [liquid.run(theta, 100) for _ in range(parts)]
-    with BeadWriter(path, trajectory.masses, trajectory.types, trajectory.type_names, trajectory.temperature, EVERY * DT, {}) as writer:
+    with BeadWriter(
+        path,
+        trajectory.masses,
+        trajectory.types,
+        trajectory.type_names,
+        trajectory.temperature,
+        EVERY * DT,
+        {},
+    ) as writer:
         for chain, box in enumerate(liquid.boxes.numpy()):
             for part in found:
                 x = part[chain].numpy()
@@ -102,8 +133,14 @@ def write(path: Path, trajectory: BeadTrajectory, liquid: Liquid, theta: torch.T
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--beads", type=Path, help="bead file of the reference; a short one of SPC/E water is made by default")
-    parser.add_argument("--length", type=float, default=400.0, help="length of the runs that are measured (ps)")
+    parser.add_argument(
+        "--beads",
+        type=Path,
+        help="bead file of the reference; a short one of SPC/E water is made by default",
+    )
+    parser.add_argument(
+        "--length", type=float, default=400.0, help="length of the runs that are measured (ps)"
+    )
     parser.add_argument("--quick", action="store_true", help="only show that it works")
     options = parser.parse_args()
     describe("e3nn")
@@ -111,15 +148,22 @@ def main() -> None:
     rows, length = BASES, options.length
     if options.quick:
         rows, length = [(name, settings, 3) for name, settings, _ in (BASES[0], BASES[5])], 4.0
-    beads = options.beads or spce_beads(216 if options.quick else 343, 0.5 if options.quick else 240.0)[0]
+    beads = (
+        options.beads
+        or spce_beads(216 if options.quick else 343, 0.5 if options.quick else 240.0)[0]
+    )
     with BeadTrajectory.open(beads) as trajectory, tempfile.TemporaryDirectory() as folder:
-        rdf = structure.rdf(trajectory)
-        radii = structure.shell_radii(rdf)
-        adf = structure.adf(trajectory, radii)
-        first, second = halves(rdf.n_blocks)
-        print(f"{trajectory.n_beads} beads, {trajectory.n_frames * trajectory.frame_interval:g} ps, {TEMPERATURE} K; between the halves: "
-              f"rdf_l1 {structure.rdf_l1(rdf, rdf, second, first):.4f}, adf_l1 {structure.adf_l1(adf, adf, second, first):.4f}\n")  # fmt: skip
-        print("| radial functions, orders | parameters | iterations | rdf_l1 | adf_l1 | fit, s |\n|---|---|---|---|---|---|")
+        pairs = rdf(trajectory)
+        radii = shell_radii(pairs)
+        angles = adf(trajectory, radii)
+        first, second = split_halves(pairs.n_blocks)
+        print(
+            f"{trajectory.n_beads} beads, {trajectory.n_frames * trajectory.frame_interval:g} ps, {TEMPERATURE} K; between the halves: "
+            f"rdf_l1 {rdf_l1(pairs, pairs, second, first):.4f}, adf_l1 {adf_l1(angles, angles, second, first):.4f}\n"
+        )
+        print(
+            "| radial functions, orders | parameters | iterations | rdf_l1 | adf_l1 | fit, s |\n|---|---|---|---|---|---|"
+        )
         for k, (name, settings, iterations) in enumerate(rows):
             begun = time.process_time()
             spec, theta, liquid = fit(trajectory, settings, iterations)
@@ -127,10 +171,13 @@ def main() -> None:
             path = Path(folder) / f"{k}.h5"
             write(path, trajectory, liquid, theta, length)
             with BeadTrajectory.open(path) as run:
-                found = structure.rdf(run, r_max=rdf.edges[-1])
-                angles = structure.adf(run, radii)
-            print(f"| {name} | {spec.n_parameters} | {iterations} | {structure.rdf_l1(found, rdf):.4f} | "
-                  f"{structure.adf_l1(angles, adf):.4f} | {seconds:.0f} |", flush=True)  # fmt: skip
+                found = rdf(run, r_max=pairs.edges[-1])
+                own = adf(run, radii)
+            print(
+                f"| {name} | {spec.n_parameters} | {iterations} | {rdf_l1(found, pairs):.4f} | "
+                f"{adf_l1(own, angles):.4f} | {seconds:.0f} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -47,9 +47,21 @@ class Beads:
         start, n = self.x, self.x.shape[1]
         e, s = propagator(friction.reshape(1, 1, 1), DT)
         frames, x, state = rollout(
-            start, self.state, self.box, types=torch.zeros(n, dtype=torch.int64), masses=torch.full([n], MASS, dtype=torch.float64),
-            spec=self.spec, theta=self.theta, e=e, s=s, kT=KT, dt=DT, frames=[round(time / DT)], forget=forget, seed=self.seed,
-        )  # fmt: skip
+            start,
+            self.state,
+            self.box,
+            types=torch.zeros(n, dtype=torch.int64),
+            masses=torch.full([n], MASS, dtype=torch.float64),
+            spec=self.spec,
+            theta=self.theta,
+            e=e,
+            s=s,
+            kT=KT,
+            dt=DT,
+            frames=[round(time / DT)],
+            forget=forget,
+            seed=self.seed,
+        )
         self.x, self.state = x.detach(), state.detach()
         return (frames[:, 0] - start).square().sum(-1).mean()
 
@@ -85,9 +97,14 @@ def main() -> None:
                 beads.run(logarithm.exp(), 10 * time)
             for _ in range(rollouts):
                 parameter = logarithm.clone().requires_grad_()
-                found.append(torch.autograd.grad(beads.run(parameter.exp(), time, forget), parameter)[0])
+                found.append(
+                    torch.autograd.grad(beads.run(parameter.exp(), time, forget), parameter)[0]
+                )
             found = torch.stack(found)
-            print(f"| {friction:g} | {forget:g} | {found.mean():.5f} ± {found.std() / len(found) ** 0.5:.5f} | {found.std():.5f} |", flush=True)
+            print(
+                f"| {friction:g} | {forget:g} | {found.mean():.5f} ± {found.std() / len(found) ** 0.5:.5f} | {found.std():.5f} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

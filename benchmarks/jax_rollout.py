@@ -35,10 +35,15 @@ x0, v0 = jnp.asarray(data["x"] % edge), jnp.asarray(data["v"])
 parameters = {
     name: jnp.asarray(value, x0.dtype)
     for name, value in dict(
-        epsilon=6.189 * 4.184, sigma=0.23925, A=7.049556277, B=0.6022245584, lam=23.15, gamma=1.2,
+        epsilon=6.189 * 4.184,
+        sigma=0.23925,
+        A=7.049556277,
+        B=0.6022245584,
+        lam=23.15,
+        gamma=1.2,
         friction=float(data["friction"]),
     ).items()
-}  # fmt: skip
+}
 displacement, shift = space.periodic(edge)
 
 
@@ -79,14 +84,22 @@ work = {
     "gradient": jax.jit(jax.value_and_grad(rollout, has_aux=True)),
 }
 key = jax.random.PRNGKey(0)
-for name, function in work.items():
+for _name, function in work.items():
     result = jax.block_until_ready(function(parameters, x0, v0, key, neighbors))
 (value, overflow), gradient = result
-print(json.dumps({
-    "versions": f"jax {jax.__version__}, jax-md {metadata.version('jax-md')}",
-    "energy": float(potential(parameters)[1](x0, neighbors)), "msd": float(value), "overflow": bool(overflow),
-    "not_finite": [name for name, g in gradient.items() if not np.isfinite(g)], "neighbors": int(neighbors.idx.shape[1]),
-}), flush=True)  # fmt: skip
+print(
+    json.dumps(
+        {
+            "versions": f"jax {jax.__version__}, jax-md {metadata.version('jax-md')}",
+            "energy": float(potential(parameters)[1](x0, neighbors)),
+            "msd": float(value),
+            "overflow": bool(overflow),
+            "not_finite": [name for name, g in gradient.items() if not np.isfinite(g)],
+            "neighbors": int(neighbors.idx.shape[1]),
+        }
+    ),
+    flush=True,
+)
 for line in sys.stdin:
     begun = time.perf_counter()
     jax.block_until_ready(work[line.strip()](parameters, x0, v0, key, neighbors))

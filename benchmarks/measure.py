@@ -41,7 +41,12 @@ def cores() -> int:
 def describe(*packages: str) -> None:
     """Print the machine, the build of the kernels and the versions of what is measured."""
     name = next(
-        (line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "unknown"
+        (
+            line.split(":")[1].strip()
+            for line in open("/proc/cpuinfo")
+            if line.startswith("model name")
+        ),
+        "unknown",
     )
     build = kernels.instruction_set() if kernels.available() else f"none: {kernels.why_not()}"
     found = [f"python {sys.version.split()[0]}"]
@@ -55,7 +60,9 @@ def describe(*packages: str) -> None:
     print(f"versions  {', '.join(found)}", flush=True)
 
 
-def interleaved(cases: dict[str, Callable[[int], None]], repeats: int, seconds: float) -> dict[str, float]:
+def interleaved(
+    cases: dict[str, Callable[[int], None]], repeats: int, seconds: float
+) -> dict[str, float]:
     """Time a step of each case (s): the fastest of some blocks, taken in turns.
 
     Parameters
@@ -118,16 +125,21 @@ def spce_beads(molecules: int, length: float):
         H5MD file of beads.
     fit : InitialFit
     """
-    from openmm_cgadv.baselines import InitialFit, fit_initial
     from openmm_cgadv.config import Potential
-    from openmm_cgadv.reference import run_liquid
-    from openmm_cgadv.trajectory import BeadTrajectory
+    from openmm_cgadv.data.reference import run_liquid
+    from openmm_cgadv.data.trajectory import BeadTrajectory
+    from openmm_cgadv.fit import InitialFit, fit_initial
 
     directory = CACHE / f"spce{molecules}_{length:g}ps"
     path = run_liquid(
-        directory / "beads.h5", liquid="spce", molecules=molecules, temperature=TEMPERATURE, length=length,
-        equilibration_ps=length, platform="CPU",
-    )  # fmt: skip
+        directory / "beads.h5",
+        liquid="spce",
+        molecules=molecules,
+        temperature=TEMPERATURE,
+        length=length,
+        equilibration_ps=length,
+        platform="CPU",
+    )
     if not (directory / "fit.json").exists():
         with BeadTrajectory.open(path) as trajectory:
             fit_initial(trajectory, Potential()).save(directory)
@@ -136,13 +148,19 @@ def spce_beads(molecules: int, length: float):
 
 def drift(auxiliary: int) -> torch.Tensor:
     """Friction and memory matrix [1, K + 1, K + 1] (1/ps) of beads of water."""
-    return GeneralizedLangevin(1, auxiliary, FRICTION, floor=0.6 if auxiliary else 0.0).drift().detach()
+    return (
+        GeneralizedLangevin(1, auxiliary, FRICTION, floor=0.6 if auxiliary else 0.0)
+        .drift()
+        .detach()
+    )
 
 
 def thermal_state(replicas: int, beads: int, auxiliary: int, seed: int = 0) -> torch.Tensor:
     """Velocities and auxiliary variables [B, N, K + 1, 3] (nm/ps) in equilibrium."""
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn([replicas, beads, auxiliary + 1, 3], dtype=torch.float64, generator=generator)
+    noise = torch.randn(
+        [replicas, beads, auxiliary + 1, 3], dtype=torch.float64, generator=generator
+    )
     return noise * math.sqrt(KT / MASS)
 
 
@@ -161,7 +179,18 @@ def liquid(spec, theta: torch.Tensor, beads: int, length: float, dt: float = 0.0
     for part, (step, duration) in enumerate(((0.2 * dt, 0.1), (dt, length))):
         e, s = propagator(drift(0), step)
         _, x, state = kernels.rollout(
-            x, state, box[None], torch.zeros(beads, dtype=torch.int64), torch.full([beads], MASS), KT, step,
-            [max(1, round(duration / step))], theta, spec, e, s, seed + part,
-        )  # fmt: skip
+            x,
+            state,
+            box[None],
+            torch.zeros(beads, dtype=torch.int64),
+            torch.full([beads], MASS),
+            KT,
+            step,
+            [max(1, round(duration / step))],
+            theta,
+            spec,
+            e,
+            s,
+            seed + part,
+        )
     return x[0], box

@@ -7,6 +7,7 @@ process of its own after a rollout of one step. Linux tells the peak of the resi
 from __future__ import annotations
 
 import argparse
+import ctypes
 import subprocess
 import sys
 from pathlib import Path
@@ -38,11 +39,25 @@ def growth(steps: int, replicas: int, beads: int) -> int:
 
     def run(steps: int) -> None:
         frames, _, _ = kernels.rollout(
-            x.repeat(replicas, 1, 1), state, box.repeat(replicas, 1, 1), torch.zeros(beads, dtype=torch.int64),
-            torch.full([beads], MASS), KT, DT, [steps], theta, spec, e, s, 1, forget=0.07,
-        )  # fmt: skip
+            x.repeat(replicas, 1, 1),
+            state,
+            box.repeat(replicas, 1, 1),
+            torch.zeros(beads, dtype=torch.int64),
+            torch.full([beads], MASS),
+            KT,
+            DT,
+            [steps],
+            theta,
+            spec,
+            e,
+            s,
+            1,
+            forget=0.07,
+        )
         frames.square().mean().backward()
 
+    # Memory that is free but not returned to the system would hide growth.
+    getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
     run(1)
     # Forget the peak so far.
     Path("/proc/self/clear_refs").write_text("5")
@@ -61,18 +76,32 @@ def main() -> None:
     options = parser.parse_args()
     replicas, beads = options.replicas, options.beads
     if not Path("/proc/self/clear_refs").exists():
-        raise SystemExit("the peak of the resident memory is not known on this system, only on Linux")
+        raise SystemExit(
+            "the peak of the resident memory is not known on this system, only on Linux"
+        )
     if options.grow is not None:
         print(growth(options.grow, replicas, beads))
         return
     describe()
     print(f"\n{replicas} replicas of {beads} beads, K = {AUXILIARY}, forward and backward")
     for steps in [50, 100] if options.quick else options.steps:
-        command = [sys.executable, __file__, "--grow", str(steps), "--beads", str(beads), "--replicas", str(replicas)]
+        command = [
+            sys.executable,
+            __file__,
+            "--grow",
+            str(steps),
+            "--beads",
+            str(beads),
+            "--replicas",
+            str(replicas),
+        ]
         found = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         predicted = steps * replicas * beads * (AUXILIARY + 2) * 24
-        print(f"  T = {steps:4d}: {found / 2**20:8.1f} MiB, predicted {predicted / 2**20:8.1f} MiB, "
-              f"RATIO {found / predicted:.2f}", flush=True)  # fmt: skip
+        print(
+            f"  T = {steps:4d}: {found / 2**20:8.1f} MiB, predicted {predicted / 2**20:8.1f} MiB, "
+            f"RATIO {found / predicted:.2f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

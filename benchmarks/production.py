@@ -11,16 +11,28 @@ import argparse
 import numpy as np
 import openmm
 import torch
-from measure import (KT, TEMPERATURE, cores, describe, drift, interleaved, liquid, spce_beads, table,
-                     verdict)  # fmt: skip
+from measure import (
+    KT,
+    TEMPERATURE,
+    cores,
+    describe,
+    drift,
+    interleaved,
+    liquid,
+    spce_beads,
+    table,
+    verdict,
+)
 
 from openmm_cgadv import kernels
-from openmm_cgadv.export import Model, plugin
-from openmm_cgadv.export.torchforce import _openmmtorch
-from openmm_cgadv.export.torchforce import why_not as no_torchforce
+from openmm_cgadv.data.reference.systems import liquid_box
+from openmm_cgadv.data.trajectory import BeadTrajectory
+from openmm_cgadv.dynamics import GeneralizedLangevinParameters, LangevinParameters
+from openmm_cgadv.export.backends import plugin
+from openmm_cgadv.export.backends.torchforce import _openmmtorch
+from openmm_cgadv.export.backends.torchforce import why_not as no_torchforce
+from openmm_cgadv.model import Model
 from openmm_cgadv.potentials.stillinger_weber import KCAL, mw_water
-from openmm_cgadv.reference.systems import liquid_box
-from openmm_cgadv.trajectory import BeadTrajectory
 
 BEAD_STEP, ATOM_STEP = 0.010, 0.002
 PLATFORM = openmm.Platform.getPlatformByName("CPU")
@@ -29,7 +41,9 @@ PLATFORM = openmm.Platform.getPlatformByName("CPU")
 class Nothing(torch.nn.Module):
     """An energy of zero, to see what TorchForce itself costs."""
 
-    def forward(self, positions: torch.Tensor, box: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, positions: torch.Tensor, box: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.zeros([], dtype=positions.dtype), torch.zeros_like(positions)
 
 
@@ -65,7 +79,7 @@ def bare(beads: int, mass: float, box) -> openmm.System:
 def stillinger_weber(beads: int, mass: float, box) -> openmm.System:
     """mW water by OpenMM's CustomNonbondedForce and CustomManyParticleForce."""
     system = bare(beads, mass, box)
-    constants = (f"eps={6.189 * KCAL}; sigma=0.23925; a=1.8; A=7.049556277; B=0.6022245584; lambda=23.15; gamma=1.2")
+    constants = f"eps={6.189 * KCAL}; sigma=0.23925; a=1.8; A=7.049556277; B=0.6022245584; lambda=23.15; gamma=1.2"
     pair = openmm.CustomNonbondedForce(
         f"step(a*sigma-r)*A*eps*(B*(sigma/r)^4-1)*exp(sigma/(min(r,0.99999*a*sigma)-a*sigma)); {constants}"
     )
@@ -99,7 +113,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--molecules", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="a small system and short blocks, to see that it works")
+    parser.add_argument(
+        "--quick", action="store_true", help="a small system and short blocks, to see that it works"
+    )
     options = parser.parse_args()
     if (reason := no_torchforce()) is not None:
         raise SystemExit(f"TorchForce does not load here: {reason}")
@@ -115,11 +131,18 @@ def main() -> None:
         mass = float(trajectory.masses[0])
 
     def model(auxiliary: int) -> Model:
+        kind = GeneralizedLangevinParameters if auxiliary else LangevinParameters
         return Model(
-            spec=fit.spec, theta=fit.theta, masses=np.array([mass]), temperature=TEMPERATURE, timestep=BEAD_STEP,
-            equation="generalized_langevin" if auxiliary else "langevin", drift=drift(auxiliary).numpy(),
-            types=np.zeros(molecules, np.int64), positions=x, box=box,
-        )  # fmt: skip
+            spec=fit.spec,
+            theta=fit.theta,
+            masses=np.array([mass]),
+            temperature=TEMPERATURE,
+            timestep=BEAD_STEP,
+            friction=kind(drift(auxiliary)),
+            types=np.zeros(molecules, np.int64),
+            positions=x,
+            box=box,
+        )
 
     def beads(auxiliary: int, threads: int, backend: str = "torchforce") -> openmm.Context:
         """Through TorchForce and an integrator of OpenMM itself, or the plugin's force and, for memory, integrator."""
@@ -147,20 +170,38 @@ def main() -> None:
         f"beads, memory K=3, 10 fs, {threads} threads": beads(3, threads),
         "beads, memory K=3, 10 fs, 1 thread": beads(3, 1),
         **plugins,
-        many: context(stillinger_weber(molecules, mass, mw_box), bead_integrator(seed=1), mw_x, threads),
+        many: context(
+            stillinger_weber(molecules, mass, mw_box), bead_integrator(seed=1), mw_x, threads
+        ),
         "mW by these kernels, Langevin, 1 thread": context(
-            torch_force(kernels.FusedPotential(mw_spec, mw_theta, torch.zeros(molecules, dtype=torch.int64), "double", 1),
-                        molecules, mass, mw_box), bead_integrator(seed=1), mw_x, 1),
+            torch_force(
+                kernels.FusedPotential(
+                    mw_spec, mw_theta, torch.zeros(molecules, dtype=torch.int64), "double", 1
+                ),
+                molecules,
+                mass,
+                mw_box,
+            ),
+            bead_integrator(seed=1),
+            mw_x,
+            1,
+        ),
         "TorchForce that returns zeros, Langevin, 1 thread": context(
-            torch_force(Nothing(), molecules, mass, box), bead_integrator(seed=1), x, 1),
-        "no force, Langevin, 1 thread": context(bare(molecules, mass, box), bead_integrator(seed=1), x, 1),
+            torch_force(Nothing(), molecules, mass, box), bead_integrator(seed=1), x, 1
+        ),
+        "no force, Langevin, 1 thread": context(
+            bare(molecules, mass, box), bead_integrator(seed=1), x, 1
+        ),
         "no force, memory K=3, 1 thread": context(
-            bare(molecules, mass, box), model(3).create_integrator(seed=1, backend="openmm"), x, 1),
-    }  # fmt: skip
+            bare(molecules, mass, box), model(3).create_integrator(seed=1, backend="openmm"), x, 1
+        ),
+    }
     cases = {name: made.getIntegrator().step for name, made in contexts.items()}
 
     # The bare kernel along a trajectory of the model, so that its neighbour list ages as in a run.
-    path_x = trajectory_of(contexts["beads, Langevin, 10 fs, 1 thread"], 20 if options.quick else 200)
+    path_x = trajectory_of(
+        contexts["beads, Langevin, 10 fs, 1 thread"], 20 if options.quick else 200
+    )
     theta, types = torch.from_numpy(fit.theta), torch.zeros(molecules, dtype=torch.int64)
 
     def kernel(precision: str, threads: int):
@@ -170,12 +211,17 @@ def main() -> None:
                 # There and back, so that neighbouring calls see neighbouring configurations.
                 at = step % (2 * len(path_x) - 2)
                 frame = path_x[at if at < len(path_x) else 2 * len(path_x) - 2 - at]
-                kernels.energy_forces(frame, torch.from_numpy(box), types, theta, fit.spec, precision)
+                kernels.energy_forces(
+                    frame, torch.from_numpy(box), types, theta, fit.spec, precision
+                )
+
         return run
 
     for precision in ("double", "single"):
         for number in sorted({1, threads}):
-            cases[f"kernel alone, {precision}, {number} thread{'s' * (number > 1)}"] = kernel(precision, number)
+            cases[f"kernel alone, {precision}, {number} thread{'s' * (number > 1)}"] = kernel(
+                precision, number
+            )
     for made in contexts.values():
         made.getIntegrator().step(20)
     times = interleaved(cases, repeats, seconds)
@@ -194,15 +240,22 @@ def main() -> None:
             kinetic = state.getKineticEnergy()._value / (1.5 * molecules * KT)
             print(f"  kinetic temperature of {name}: {kinetic * TEMPERATURE:.0f} K")
     for motion, target in (
-        ("Langevin, 10 fs", 40), ("memory K=3, 10 fs", None), ("Langevin, plugin", 40), ("memory K=3, plugin", 60),
-    ):  # fmt: skip
-        best = max((value for name, value in speed.items() if f"beads, {motion}" in name), default=0)
+        ("Langevin, 10 fs", 40),
+        ("memory K=3, 10 fs", None),
+        ("Langevin, plugin", 40),
+        ("memory K=3, plugin", 60),
+    ):
+        best = max(
+            (value for name, value in speed.items() if f"beads, {motion}" in name), default=0
+        )
         label = motion.removesuffix(", 10 fs")
         verdict(f"ns/day, beads with {label} / all-atom", best / speed[aa], target)
     langevin = min(value for name, value in times.items() if "beads, Langevin, 10 fs" in name)
     verdict("step, CustomManyParticleForce / beads with Langevin", times[many] / langevin, 60)
     mw = times["mW by these kernels, Langevin, 1 thread"]
-    print(f"RATIO step, CustomManyParticleForce / the same mW by these kernels: {times[many] / mw:.1f}")
+    print(
+        f"RATIO step, CustomManyParticleForce / the same mW by these kernels: {times[many] / mw:.1f}"
+    )
 
 
 def trajectory_of(made: openmm.Context, steps: int) -> list[torch.Tensor]:
@@ -210,7 +263,11 @@ def trajectory_of(made: openmm.Context, steps: int) -> list[torch.Tensor]:
     frames = []
     for _ in range(steps):
         made.getIntegrator().step(1)
-        frames.append(torch.from_numpy(np.array(made.getState(positions=True).getPositions(asNumpy=True)._value)))
+        frames.append(
+            torch.from_numpy(
+                np.array(made.getState(positions=True).getPositions(asNumpy=True)._value)
+            )
+        )
     return frames
 
 

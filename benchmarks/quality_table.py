@@ -8,15 +8,14 @@ from pathlib import Path
 from statistics import mean, median, stdev
 
 import numpy as np
-import torch
 
 from openmm_cgadv.analysis import differences
-from openmm_cgadv.analysis.verdict import BARS, FLOORS, LONGEST_LAG, TOGETHER, bead_types, of_type
-from openmm_cgadv.export import Model
-from openmm_cgadv.potentials.pair import PairSplines
+from openmm_cgadv.analysis.metrics import bead_types, of_type
+from openmm_cgadv.analysis.tolerances import TOLERANCES
+from openmm_cgadv.model import Model
 from openmm_cgadv.units import KB
 
-LAGS = 0.02, LONGEST_LAG
+LAGS = 0.02, TOLERANCES.longest_lag_ps
 """Lags of the mean squared displacements that count (ps)."""
 DISTANCES = np.arange(0.26, 0.755, 0.01)
 """Where pair energies of different seeds are compared (nm)."""
@@ -30,18 +29,18 @@ SPREADS = {"D": 0.02, "friction": 0.03, "u(r)": 0.05}
 class Bars:
     """How far a model may be off; angles by what the reference itself is uncertain."""
 
-    diffusion: float = BARS["diffusion"]
-    displacement: float = BARS["msd"]
-    velocities: float = BARS["vacf_rms"]
-    rdf: float = BARS["rdf_l1"]
+    diffusion: float = TOLERANCES.diffusion
+    displacement: float = TOLERANCES.msd
+    velocities: float = TOLERANCES.vacf_rms
+    rdf: float = TOLERANCES.rdf_l1
     friction: float = 0.02
     energy: float = 0.1
     """Root mean square of u(r) against a known one, in kT."""
     viscosity: float | None = None
     """Relative. None, here and below, where collective motion is not judged."""
-    shared: float = TOGETHER["shared"]
+    shared: float = TOLERANCES.displacement_correlation
     """Of displacements that neighbours share."""
-    current: float = TOGETHER["transverse_current"]
+    current: float = TOLERANCES.transverse_current
     """Of the transverse current's correlation at the shortest wave vector."""
 
 
@@ -82,7 +81,7 @@ class Result:
     @property
     def friction(self) -> float | None:
         """∫K dt, mean over bead types (1/ps); of friction between pairs what a bead feels among others at rest."""
-        return None if self.model.friction is None else float(self.model.friction.mean())
+        return float(self.model.bead_friction.mean())
 
     @property
     def collective(self) -> bool:
@@ -94,11 +93,13 @@ class Result:
         run = self.metrics["trained"]
         numbers = {"D": run["diffusion_cm2_per_s"], "off": self.diffusion}
         # How strong friction between pairs is for a bead among others at rest is no property of the liquid.
-        numbers["friction"] = None if self.model.equation == "pair" else self.friction
+        numbers["friction"] = None if self.model.friction.between_beads else self.friction
         numbers |= {name: run[name] for name in ("vacf_rms", "rdf_l1", "adf_l1")}
         numbers |= {"seconds": self.seconds, "met_after": self.met_after}
         energy = pair_energy(self.model, DISTANCES) / (KB * self.model.temperature)
-        return Record(self.group, self.name, self.setting, row(self), numbers, energy.round(4).tolist())
+        return Record(
+            self.group, self.name, self.setting, row(self), numbers, energy.round(4).tolist()
+        )
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,9 @@ class Book:
         if not path.exists():
             return cls()
         kept = json.loads(path.read_text())
-        return cls([Record(**record) for record in kept["records"]], kept["notes"], kept["references"])
+        return cls(
+            [Record(**record) for record in kept["records"]], kept["notes"], kept["references"]
+        )
 
     def add(self, new: Record, order: list[tuple[str, str]]) -> None:
         """Put in a record in place of its forerunner; what is not in ``order``, group and name of all cases, is dropped."""
@@ -147,7 +150,9 @@ class Book:
 
     def write(self, path: Path) -> None:
         """Write the file, a record a line, and the table beside it."""
-        records = ",\n".join(json.dumps(asdict(record), ensure_ascii=False) for record in self.records)
+        records = ",\n".join(
+            json.dumps(asdict(record), ensure_ascii=False) for record in self.records
+        )
         rest = json.dumps({"notes": self.notes, "references": self.references}, ensure_ascii=False)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f'{{"records": [\n{records}\n],\n{rest[1:]}\n')
@@ -174,15 +179,7 @@ class Figure:
 
 def pair_energy(model: Model, r: np.ndarray) -> np.ndarray:
     """u(r) of all pairs of types [pairs, r] (kJ/mol), 0 beyond the cutoff."""
-    spec = model.spec
-    splines = PairSplines(spec)
-    coefficients = torch.as_tensor(model.theta[: spec.n_pair_parameters]).reshape(spec.n_type_pairs, -1)
-    near = r < spec.pair.r_cut
-    u = np.zeros([spec.n_type_pairs, len(r)])
-    for pair, (a, b) in enumerate((a, b) for a in range(spec.n_types) for b in range(a, spec.n_types)):
-        kinds = (torch.full([int(near.sum())], kind) for kind in (a, b))
-        u[pair, near] = splines(coefficients, *kinds, torch.as_tensor(r[near])).numpy()
-    return u
+    return np.stack([curve.energy(model.theta, r).numpy() for curve in model.spec.pair_curves()])
 
 
 def energy_error(model: Model, truth: Model, rdf: list[dict]) -> float:
@@ -190,7 +187,7 @@ def energy_error(model: Model, truth: Model, rdf: list[dict]) -> float:
     squares = []
     for pair, curve in enumerate(rdf):
         r = np.array(curve["r_nm"])
-        r = r[(np.array(curve["g"]) > SEEN) & (r < truth.spec.pair.r_cut)]
+        r = r[(np.array(curve["g"]) > SEEN) & (r < truth.spec.pair_curves()[pair].r_cut)]
         squares.append((pair_energy(model, r)[pair] - pair_energy(truth, r)[pair]) ** 2)
     return float(np.sqrt(np.concatenate(squares).mean()) / (KB * truth.temperature))
 
@@ -218,13 +215,31 @@ def figures(result: Result) -> list[Figure]:
     found = motion(run, reference, bars)
     for bead in bead_types(run, reference):
         found += motion(of_type(run, bead), of_type(reference, bead), bars, f"{bead}: ")
-    found.append(Figure("VACF", run["vacf_rms"], max(bars.velocities, FLOORS["vacf_rms"] * (floor["vacf_rms"] or 0.0))))
-    for name, label, bar in (("rdf_l1", "g(r)", bars.rdf), ("adf_l1", "P(θ)", 0.0), ("second_adf_l1", "P(θ) of the second shell", 0.0)):
+    found.append(
+        Figure(
+            "VACF",
+            run["vacf_rms"],
+            max(bars.velocities, TOLERANCES.vacf_noise_floors * (floor["vacf_rms"] or 0.0)),
+        )
+    )
+    for name, label, bar in (
+        ("rdf_l1", "g(r)", bars.rdf),
+        ("adf_l1", "P(θ)", 0.0),
+        ("second_adf_l1", "P(θ) of the second shell", 0.0),
+    ):
         if floor[name] is not None:
-            found.append(Figure(label, run[name], max(bar, FLOORS[name.removeprefix('second_')] * floor[name])))
+            found.append(Figure(label, run[name], max(bar, TOLERANCES.noise_floors * floor[name])))
     if result.truth is not None:
-        found.append(Figure("friction", result.friction / float(result.truth.friction.mean()) - 1, bars.friction))
-        found.append(Figure("u(r)", energy_error(result.model, result.truth, reference["rdf"]), bars.energy))
+        found.append(
+            Figure(
+                "friction",
+                result.friction / float(result.truth.bead_friction.mean()) - 1,
+                bars.friction,
+            )
+        )
+        found.append(
+            Figure("u(r)", energy_error(result.model, result.truth, reference["rdf"]), bars.energy)
+        )
     return found if bars.viscosity is None else found + together(run, reference, bars)
 
 
@@ -245,10 +260,19 @@ def together(run: dict, reference: dict, bars: Bars) -> list[Figure]:
     found = []
     for name, kind in (("viscosity_mPa_s", "waves"), ("stress_viscosity_mPa_s", "stress")):
         off = None if run[name] is None or truth is None else run[name] / truth - 1
-        found.append(Figure(f"η of the {kind}", off, max(bars.viscosity, 2 * error / truth if truth else 0.0)))
-    for curve, bar in ((differences.shared, bars.shared), (differences.transverse_current, bars.current)):
+        found.append(
+            Figure(
+                f"η of the {kind}", off, max(bars.viscosity, 2 * error / truth if truth else 0.0)
+            )
+        )
+    for name, curve, bar in (
+        ("shared ", differences.displacement_correlation, bars.shared),
+        ("", differences.transverse_current, bars.current),
+    ):
         found += [
-            Figure(f"{one.name} at {one.lag:g} ps", one.value, max(bar, 2 * one.reference_error))
+            Figure(
+                f"{name}{one.name} at {one.lag:g} ps", one.value, max(bar, 2 * one.reference_error)
+            )
             for one in curve(run, reference)
         ]
     return found
@@ -279,23 +303,35 @@ def missed(result: Result) -> str:
 
 def row(result: Result) -> dict[str, str]:
     """Cells of the table by column."""
-    run, reference, floor = (result.metrics[name] for name in ("trained", "reference", "noise_floor"))
+    run, reference, floor = (
+        result.metrics[name] for name in ("trained", "reference", "noise_floor")
+    )
     value, moved = run["diffusion_cm2_per_s"], [ratio for _, ratio, _ in ratios(run, reference)]
     error = reference["diffusion_stderr"]
     cells = {
         "case": result.name,
-        "D, 10⁻⁵ cm²/s": "–" if value is None else f"{1e5 * value:.3f} ± {number(run['diffusion_stderr'] and 1e5 * run['diffusion_stderr'], 3)}",
-        "D − reference, % (its error)": "–" if result.diffusion is None else f"{100 * result.diffusion:+.1f} "
+        "D, 10⁻⁵ cm²/s": "–"
+        if value is None
+        else f"{1e5 * value:.3f} ± {number(run['diffusion_stderr'] and 1e5 * run['diffusion_stderr'], 3)}",
+        "D − reference, % (its error)": "–"
+        if result.diffusion is None
+        else f"{100 * result.diffusion:+.1f} "
         f"({number(error and 100 * error / reference['diffusion_cm2_per_s'], 1)})",
         "MSD / reference": f"{min(moved):.3f} – {max(moved):.3f}" if moved else "–",
         "VACF rms": number(run["vacf_rms"], 4),
-    }  # fmt: skip
-    for name, label in (("rdf_l1", "g(r)"), ("adf_l1", "P(θ)"), ("second_adf_l1", "P(θ), second shell")):
+    }
+    for name, label in (
+        ("rdf_l1", "g(r)"),
+        ("adf_l1", "P(θ)"),
+        ("second_adf_l1", "P(θ), second shell"),
+    ):
         cells[f"{label} (floor)"] = f"{number(run[name], 4)} ({number(floor[name], 4)})"
     cells["∫K dt, 1/ps"] = number(result.friction, 2)
     if result.collective:
         for name, kind in (("viscosity", "waves"), ("stress_viscosity", "stress")):
-            cells[f"η of the {kind}, mPa·s"] = f"{number(run[f'{name}_mPa_s'], 3)} ± {number(run[f'{name}_stderr'], 3)}"
+            cells[f"η of the {kind}, mPa·s"] = (
+                f"{number(run[f'{name}_mPa_s'], 3)} ± {number(run[f'{name}_stderr'], 3)}"
+            )
         found = together(run, reference, result.bars)
         cells["shared, largest difference"] = number(largest(found, "shared"), 3)
         cells["C_T(k₁), largest difference"] = number(largest(found, "C_T"), 3)
@@ -303,7 +339,9 @@ def row(result: Result) -> dict[str, str]:
         wrong = {figure.name: figure.value for figure in figures(result)}
         cells["∫K dt − truth, %"] = f"{100 * wrong['friction']:+.1f}"
         cells["u(r) − truth, kT"] = f"{wrong['u(r)']:.3f}"
-    cells["training, s (live validation good from)"] = f"{number(result.seconds, 0)} ({number(result.met_after, 0)})"
+    cells["training, s (live validation good from)"] = (
+        f"{number(result.seconds, 0)} ({number(result.met_after, 0)})"
+    )
     cells["bars missed"] = missed(result)
     return cells
 
@@ -336,7 +374,9 @@ def spread(records: list[Record]) -> dict[str, str]:
         "D − reference, %": over("off", "+.1f", 100),
         f"sd of D (bar {SPREADS['D']:g})": relative("D"),
         f"sd of ∫K dt (bar {SPREADS['friction']:g})": relative("friction"),
-        f"u(r), rms, kT (bar {SPREADS['u(r)']:g})": held("u(r)", float(np.sqrt(energies.var(0, ddof=1).mean()))),
+        f"u(r), rms, kT (bar {SPREADS['u(r)']:g})": held(
+            "u(r)", float(np.sqrt(energies.var(0, ddof=1).mean()))
+        ),
         "VACF rms": over("vacf_rms"),
         "g(r)": over("rdf_l1"),
         "P(θ)": over("adf_l1"),
@@ -374,7 +414,7 @@ def table(records: list[Record], notes: dict[str, str], references: dict[str, di
         f"the reference's own error: D and mean squared displacements ({LAGS[0]:g} to {LAGS[1]:g} ps, but no more than a fifth of the reference) 3 %, in other liquids D 5 %, of a known truth D 2 %,",
         "friction 2 % and u(r) 0.1 kT; VACF rms 0.015; g(r) the larger of 0.01 and twice the floor; P(θ) twice the floor. Where friction is",
         "between pairs: D and displacements 4 %, VACF 0.02, viscosity, from shear waves and from the stress, 10 %, displacements that neighbours",
-        f"share ({differences.SHARED_LAGS[0]:g} to {differences.SHARED_LAGS[1]:g} ps, two shells) 0.05, the decay of the longest shear wave 0.06. The all-atom viscosity there is",
+        f"share ({differences.DISPLACEMENT_LAGS[0]:g} to {differences.DISPLACEMENT_LAGS[1]:g} ps, two shells) 0.05, the decay of the longest shear wave 0.06. The all-atom viscosity there is",
         "the mean of both references, as one alone tells it to 5 % only, and runs take 4 ns, those of 8 times as many molecules 0.5 ns.",
     ]
     for group in dict.fromkeys(record.group for record in records):
@@ -383,15 +423,27 @@ def table(records: list[Record], notes: dict[str, str], references: dict[str, di
         if notes.get(group):
             lines += [notes[group], ""]
         for columns in dict.fromkeys(tuple(record.cells) for record in here):
-            lines += [*lines_of([record.cells for record in here if tuple(record.cells) == columns]), ""]
-        settings = [[r for r in here if r.setting == name] for name in dict.fromkeys(r.setting for r in here)]
+            lines += [
+                *lines_of([record.cells for record in here if tuple(record.cells) == columns]),
+                "",
+            ]
+        settings = [
+            [r for r in here if r.setting == name]
+            for name in dict.fromkeys(r.setting for r in here)
+        ]
         summary = [spread(same) for same in settings if len(same) > 1]
         if summary:
             lines += lines_of(summary)
     if references:
         lines += [""] * (lines[-1] != "") + ["## references", ""]
-        lines += lines_of([
-            {"reference": name, "wall time, s": number(known.get("seconds"), 0), "all-atom, ns/day": number(known.get("ns_per_day"), 1)}
-            for name, known in references.items()
-        ])  # fmt: skip
+        lines += lines_of(
+            [
+                {
+                    "reference": name,
+                    "wall time, s": number(known.get("seconds"), 0),
+                    "all-atom, ns/day": number(known.get("ns_per_day"), 1),
+                }
+                for name, known in references.items()
+            ]
+        )
     return "\n".join(lines).rstrip() + "\n"

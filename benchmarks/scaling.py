@@ -20,7 +20,9 @@ COPIES = {500: (1, 1, 1), 5000: (1, 2, 5), 50000: (4, 5, 5), 100000: (4, 5, 10)}
 DT = 0.010
 
 
-def copies(x: torch.Tensor, box: torch.Tensor, counts: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+def copies(
+    x: torch.Tensor, box: torch.Tensor, counts: tuple[int, int, int]
+) -> tuple[torch.Tensor, torch.Tensor]:
     """A liquid repeated along its box vectors: positions and box."""
     cells = torch.cartesian_prod(*(torch.arange(n) for n in counts)).to(torch.float64)
     return (x[None] + (cells @ box)[:, None]).reshape(-1, 3), box * torch.tensor(counts)[:, None]
@@ -47,7 +49,9 @@ class Run:
         spent = 0.0
         for _ in range(steps):
             begun = time.perf_counter()
-            _, force = kernels.energy_forces(self.x, self.box, self.types, self.theta, self.spec, self.precision)
+            _, force = kernels.energy_forces(
+                self.x, self.box, self.types, self.theta, self.spec, self.precision
+            )
             spent += time.perf_counter() - begun
             self.v += DT / MASS * force
             self.x += 0.5 * DT * self.v
@@ -59,7 +63,9 @@ class Run:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=4)
-    parser.add_argument("--quick", action="store_true", help="small systems and few steps, to see that it works")
+    parser.add_argument(
+        "--quick", action="store_true", help="small systems and few steps, to see that it works"
+    )
     options = parser.parse_args()
     sizes, repeats, molecules, length, work = list(COPIES), options.repeats, 343, 5.0, 300_000
     if options.quick:
@@ -69,7 +75,11 @@ def main() -> None:
     _, fit = spce_beads(molecules, length)
     theta = torch.from_numpy(fit.theta)
     x, box = liquid(fit.spec, theta, 500, 0.2 if options.quick else 2.0, DT)
-    modes = [(precision, threads) for threads in sorted({1, cores()}) for precision in ("double", "single")]
+    modes = [
+        (precision, threads)
+        for threads in sorted({1, cores()})
+        for precision in ("double", "single")
+    ]
     best = {}
     for mode in modes:
         runs = {}
@@ -83,14 +93,22 @@ def main() -> None:
                 spent = run.advance(steps) / steps / size
                 best[size, mode] = min(best.get((size, mode), spent), spent)
     print(f"\nns per bead and step, fastest of {repeats} blocks in turns")
-    print(f"  {'beads':>8}" + "".join(f"{precision + ', ' + str(n):>14}" for precision, n in modes) + "   (precision, threads)")
+    print(
+        f"  {'beads':>8}"
+        + "".join(f"{precision + ', ' + str(n):>14}" for precision, n in modes)
+        + "   (precision, threads)"
+    )
     for size in sizes:
         print(f"  {size:8d}" + "".join(f"{1e9 * best[size, mode]:14.1f}" for mode in modes))
     for mode in modes:
         values = [best[size, mode] for size in sizes]
         spread = max(values) / min(values) - 1
-        target = f" (target <= 30 %: {'met' if spread <= 0.3 else 'MISSED'})" if mode[1] == 1 else ""
-        print(f"SPREAD {mode[0]}, {mode[1]} thread{'s' * (mode[1] > 1)}: {100 * spread:.0f} %{target}")
+        target = (
+            f" (target <= 30 %: {'met' if spread <= 0.3 else 'MISSED'})" if mode[1] == 1 else ""
+        )
+        print(
+            f"SPREAD {mode[0]}, {mode[1]} thread{'s' * (mode[1] > 1)}: {100 * spread:.0f} %{target}"
+        )
 
 
 if __name__ == "__main__":

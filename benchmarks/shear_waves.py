@@ -22,13 +22,14 @@ import torch
 from measure import describe
 
 from openmm_cgadv import bulk_model, load
-from openmm_cgadv.analysis import collective
 from openmm_cgadv.analysis.blocks import jackknife
-from openmm_cgadv.analysis.stress import stress_viscosity
-from openmm_cgadv.production import create_simulation, run_production
-from openmm_cgadv.stress import stress_series
-from openmm_cgadv.trajectory import BeadTrajectory
-from openmm_cgadv.units import KB
+from openmm_cgadv.analysis.currents import currents
+from openmm_cgadv.analysis.green_kubo import green_kubo_viscosity
+from openmm_cgadv.analysis.transverse_viscosity import decayed
+from openmm_cgadv.data.trajectory import BeadTrajectory
+from openmm_cgadv.simulation.run import create_simulation, run_production
+from openmm_cgadv.simulation.stress import stress_series
+from openmm_cgadv.units import KB, MPA_S
 
 SPEED = 0.1
 """Amplitude of each wave, in thermal velocities of a bead: six of them heat the liquid by 1 %, which friction soon takes away."""
@@ -46,7 +47,9 @@ class Waves:
     def __init__(self, box: np.ndarray, number: int, masses: np.ndarray):
         self.k = 2 * np.pi * number / np.diagonal(box)
         self.masses = masses / masses.sum()
-        self.pairs = [(along, across) for along in range(3) for across in range(3) if along != across]
+        self.pairs = [
+            (along, across) for along in range(3) for across in range(3) if along != across
+        ]
 
     def shape(self, x: np.ndarray) -> np.ndarray:
         """Cosines [3, N] of the phases of beads."""
@@ -70,7 +73,9 @@ def configuration(context) -> tuple[np.ndarray, np.ndarray]:
     return state.getPositions(asNumpy=True)._value, state.getVelocities(asNumpy=True)._value
 
 
-def imposed_decays(simulation, waves: Waves, speed: float, length: float, shots: int, pause: int) -> np.ndarray:
+def imposed_decays(
+    simulation, waves: Waves, speed: float, length: float, shots: int, pause: int
+) -> np.ndarray:
     """Decays [shots, n_lags] of waves over their imposed amplitude, from differences of two signs."""
     context, integrator = simulation.context, simulation.integrator
     steps = round(INTERVAL / integrator.getStepSize()._value)
@@ -100,7 +105,7 @@ def decay_rate(decays: np.ndarray, interval: float) -> tuple[float, float]:
     def mean(kept=slice(None)):
         return decays[kept].mean(0)
 
-    end = collective.decayed(mean(), jackknife(mean, len(decays))) or (decays.shape[1] - 1) // 2
+    end = decayed(mean(), jackknife(mean, len(decays))) or (decays.shape[1] - 1) // 2
     end = max(end, round(FIRST_LAG / interval))
 
     def rate(kept=slice(None)):
@@ -118,9 +123,16 @@ def main() -> None:
     parser.add_argument("--shots", type=int, default=40)
     parser.add_argument("--decay-ps", type=float, default=4.0)
     parser.add_argument("--equilibrium-ps", type=float, default=100.0)
-    parser.add_argument("--quick", action="store_true", help="a small box and short runs, to see that it works")
+    parser.add_argument(
+        "--quick", action="store_true", help="a small box and short runs, to see that it works"
+    )
     options = parser.parse_args()
-    beads, shots, decay, equilibrium = options.beads, options.shots, options.decay_ps, options.equilibrium_ps
+    beads, shots, decay, equilibrium = (
+        options.beads,
+        options.shots,
+        options.decay_ps,
+        options.equilibrium_ps,
+    )
     if options.quick:
         beads, shots, decay, equilibrium = 343, 3, 1.0, 12.0
     torch.set_num_threads(1)
@@ -129,42 +141,65 @@ def main() -> None:
         small = load(path)
         model = bulk_model(small, molecules=beads) if beads != len(small.types) else small
         model = replace(model, timestep=1e-3 * options.timestep_fs)
-        single = model.friction if model.pair_friction is None else model.pair_friction.self_friction
-        on_single = float(np.mean(single))
+        friction = model.friction
+        on_single = float(
+            np.mean(friction.self_friction if friction.between_beads else model.bead_friction)
+        )
         masses = model.masses[model.types]
         with tempfile.TemporaryDirectory() as folder:
             run = run_production(
-                model, Path(folder) / "run", length=equilibrium, frame_interval=INTERVAL, minimize=True,
+                model,
+                Path(folder) / "run",
+                length=equilibrium,
+                frame_interval=INTERVAL,
+                minimize=True,
                 equilibration=20.0,
-            )  # fmt: skip
+            )
             with BeadTrajectory.open(run.beads) as trajectory:
                 volume = float(np.linalg.det(model.box))
-                from_stress = stress_viscosity(stress_series(model, trajectory), INTERVAL, volume, model.temperature)
-                currents = collective.currents(trajectory)
+                from_stress = green_kubo_viscosity(
+                    stress_series(model, trajectory), INTERVAL, volume, model.temperature
+                )
+                equilibrium_waves = currents(trajectory)
                 model = replace(model, positions=trajectory.positions([-1])[0])
         density = masses.sum() / volume
-        nu, nu_error = (value / (collective.MPA_S * density) for value in (from_stress.value, from_stress.stderr))
-        print(f"\n{path}: {model.equation}, {beads} beads in {model.box[0, 0]:.3g} nm, friction on single beads "
-              f"{on_single:.3g}/ps, viscosity from the stress {from_stress.value:.3f} ± {from_stress.stderr:.3f} "
-              "mPa s")  # fmt: skip
+        nu, nu_error = (
+            value / (MPA_S * density) for value in (from_stress.value, from_stress.stderr)
+        )
+        print(
+            f"\n{path}: {model.friction.name}, {beads} beads in {model.box[0, 0]:.3g} nm, friction on single beads "
+            f"{on_single:.3g}/ps, viscosity from the stress {from_stress.value:.3f} ± {from_stress.stderr:.3f} "
+            "mPa s"
+        )
         heads = ("expected, 1/ps", "imposed waves", "in equilibrium")
-        print(f"{'k, 1/nm':>8} {' '.join(f'{head:>18}' for head in heads)} {'apparent viscosity':>20}")
+        print(
+            f"{'k, 1/nm':>8} {' '.join(f'{head:>18}' for head in heads)} {'apparent viscosity':>20}"
+        )
         simulation = create_simulation(model, seed=2)
         simulation.context.setVelocitiesToTemperature(model.temperature, 3)
         speed = SPEED * np.sqrt(KB * model.temperature / masses.mean())
         for number in NUMBERS:
             waves = Waves(model.box, number, masses)
             k = float(waves.k.mean())
-            decays = imposed_decays(simulation, waves, speed, decay, shots, round(1.0 / model.timestep))
+            decays = imposed_decays(
+                simulation, waves, speed, decay, shots, round(1.0 / model.timestep)
+            )
             found = [f"{on_single + nu * k * k:10.3f} ± {nu_error * k * k:5.3f}"]
             rate, error = decay_rate(decays, INTERVAL)
-            found.append("{:10.3f} ± {:5.3f}".format(rate, error))
-            (same,) = np.flatnonzero(np.abs(currents.k / k - 1) < 0.01)
-            spontaneous = currents.transverse[:, same] / currents.transverse[:, same, :1]
-            found.append("{:10.3f} ± {:5.3f}".format(*decay_rate(spontaneous, currents.lags[1])))
-            scale = collective.MPA_S * density / k**2
-            print(f"{k:8.3f} " + " ".join(f"{text:>18}" for text in found)
-                  + f" {rate * scale:11.3f} ± {error * scale:5.3f}", flush=True)  # fmt: skip
+            found.append(f"{rate:10.3f} ± {error:5.3f}")
+            (same,) = np.flatnonzero(np.abs(equilibrium_waves.k / k - 1) < 0.01)
+            transverse = equilibrium_waves.transverse[:, same]
+            spontaneous = transverse / transverse[:, :1]
+            found.append(
+                "{:10.3f} ± {:5.3f}".format(*decay_rate(spontaneous, equilibrium_waves.lags[1]))
+            )
+            scale = MPA_S * density / k**2
+            print(
+                f"{k:8.3f} "
+                + " ".join(f"{text:>18}" for text in found)
+                + f" {rate * scale:11.3f} ± {error * scale:5.3f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

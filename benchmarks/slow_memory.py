@@ -12,13 +12,14 @@ from pathlib import Path
 import torch
 from measure import TEMPERATURE, describe, spce_beads
 
-from openmm_cgadv.baselines import InitialFit
 from openmm_cgadv.config import Experiment, load_experiment
-from openmm_cgadv.summary import BEADS
-from openmm_cgadv.training import AdversarialTraining
-from openmm_cgadv.training.checkpoint import load_checkpoint
-from openmm_cgadv.training.held_out import mean_squares
-from openmm_cgadv.trajectory import BeadTrajectory
+from openmm_cgadv.data.trajectory import BeadTrajectory
+from openmm_cgadv.fit import InitialFit
+from openmm_cgadv.methods.adversarial import AdversarialTraining
+from openmm_cgadv.methods.adversarial.checkpoint import load_checkpoint
+from openmm_cgadv.methods.adversarial.held_out import window_msd
+from openmm_cgadv.random_streams import Purpose
+from openmm_cgadv.workflow.report_stage import BEADS
 
 STEP = 0.2
 """Change of the logarithm on either side."""
@@ -26,10 +27,10 @@ STEP = 0.2
 
 def displacements(training: AdversarialTraining, iteration: int) -> torch.Tensor:
     """Mean squared displacements [lags] (nm²) of the next windows of some chains."""
-    random = training.random(iteration)
-    _, start, frames = training.advance(iteration, training.window_steps, random)
-    windows = training.generated(frames, start, random)
-    return mean_squares(windows.own, windows.types, 1)[0]
+    random = training.random(Purpose.TRAINING, iteration)
+    _, start, frames = training.simulate_chains(iteration, training.window_steps, random)
+    windows = training.generated_windows(frames, start, random)
+    return window_msd(windows.selected_positions, windows.selected_types, 1)[0]
 
 
 def by_adjoint(training: AdversarialTraining, rollouts: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -37,7 +38,14 @@ def by_adjoint(training: AdversarialTraining, rollouts: int) -> tuple[torch.Tens
     sizes, rows = training.motion.log_sizes, []
     for iteration in range(rollouts):
         moved = displacements(training, iteration)
-        rows.append(torch.stack([torch.autograd.grad(one.log(), sizes, retain_graph=True)[0][0, 1:] for one in moved]))
+        rows.append(
+            torch.stack(
+                [
+                    torch.autograd.grad(one.log(), sizes, retain_graph=True)[0][0, 1:]
+                    for one in moved
+                ]
+            )
+        )
     rows = torch.stack(rows)
     return rows.mean(0), rows.std(0) / rollouts**0.5
 
@@ -50,19 +58,31 @@ def by_runs(training: AdversarialTraining, rollouts: int) -> tuple[torch.Tensor,
         sides = []
         for side in (STEP, -STEP):
             sizes[0, number] += side
-            sides.append(torch.stack([displacements(training, iteration) for iteration in range(rollouts)]))
+            sides.append(
+                torch.stack([displacements(training, iteration) for iteration in range(rollouts)])
+            )
             sizes[0, number] -= side
         slope = (sides[0].mean(0).log() - sides[1].mean(0).log()) / (2 * STEP)
-        error = sum((side.std(0) / side.mean(0)).square() / rollouts for side in sides).sqrt() / (2 * STEP)
+        error = sum((side.std(0) / side.mean(0)).square() / rollouts for side in sides).sqrt() / (
+            2 * STEP
+        )
         columns.append((slope, error))
     return tuple(torch.stack(parts, 1) for parts in zip(*columns))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("directory", nargs="?", type=Path, help="of a training of friction between pairs")
-    parser.add_argument("--rollouts", type=int, default=60, help="of the adjoint; four times as many for runs")
-    parser.add_argument("--quick", action="store_true", help="a small system and short windows, to see that it works")
+    parser.add_argument(
+        "directory", nargs="?", type=Path, help="of a training of friction between pairs"
+    )
+    parser.add_argument(
+        "--rollouts", type=int, default=60, help="of the adjoint; four times as many for runs"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a small system and short windows, to see that it works",
+    )
     options = parser.parse_args()
     rollouts = 8 if options.quick else options.rollouts
     describe()
@@ -70,18 +90,29 @@ def main() -> None:
     directory = options.directory
     if directory is None:
         path, fit = spce_beads(216 if options.quick else 343, 0.5 if options.quick else 5.0)
-        experiment = Experiment.model_validate({
-            "reference": {"temperature_K": TEMPERATURE, "beads": path},
-            "dynamics": {"equation": "pair", "timestep_fs": 10.0, "initial_friction_per_ps": 150.0, "auxiliary_variables": 3},
-            "training": {"window_ps": 0.16 if options.quick else 1.92},
-        })  # fmt: skip
+        experiment = Experiment.model_validate(
+            {
+                "reference": {"temperature_K": TEMPERATURE, "beads": path},
+                "dynamics": {
+                    "equation": "pair",
+                    "timestep_fs": 10.0,
+                    "initial_friction_per_ps": 150.0,
+                    "auxiliary_variables": 3,
+                },
+                "training": {"window_ps": 0.16 if options.quick else 1.92},
+            }
+        )
     else:
-        path, fit, experiment = directory / BEADS, InitialFit.load(directory / "fit"), load_experiment(directory / "experiment.yaml")
+        path, fit, experiment = (
+            directory / BEADS,
+            InitialFit.load(directory / "fit"),
+            load_experiment(directory / "experiment.yaml"),
+        )
     with BeadTrajectory.open(path) as trajectory:
         training = AdversarialTraining(trajectory, fit, experiment)
         if directory is not None:
             training.load_state_dict(load_checkpoint(directory / "train" / "checkpoints"))
-        with training.holding(training.average):
+        with training.temporarily_set(training.average):
             measure(training, rollouts)
 
 

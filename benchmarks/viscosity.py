@@ -13,6 +13,7 @@ import ctypes
 import os
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 # Before anything starts threads.
@@ -22,15 +23,17 @@ import numpy as np
 import torch
 from measure import describe
 
-from openmm_cgadv.analysis import collective
 from openmm_cgadv.analysis.blocks import Unmeasurable
-from openmm_cgadv.analysis.stress import stress_viscosity
-from openmm_cgadv.export import Model
+from openmm_cgadv.analysis.currents import currents
+from openmm_cgadv.analysis.green_kubo import green_kubo_viscosity
+from openmm_cgadv.analysis.transverse_viscosity import apparent_viscosity, viscosity
+from openmm_cgadv.data.trajectory import BeadTrajectory
+from openmm_cgadv.dynamics import LangevinParameters
+from openmm_cgadv.model import Model
 from openmm_cgadv.potentials import PairSpec, PotentialSpec
 from openmm_cgadv.potentials.stillinger_weber import spline_fit
-from openmm_cgadv.production import run_production
-from openmm_cgadv.stress import stress_series
-from openmm_cgadv.trajectory import BeadTrajectory
+from openmm_cgadv.simulation.run import run_production
+from openmm_cgadv.simulation.stress import stress_series
 from openmm_cgadv.units import KB
 
 TEMPERATURE, DENSITY, MASS = 86.5, 1.416, 39.948
@@ -51,16 +54,28 @@ def argon(atoms: int) -> Model:
 
     slope = (energy(R_CUT + 1e-6) - energy(R_CUT - 1e-6)) / 2e-6
     r_min = 0.85 * SIGMA
-    spec = PotentialSpec(("AR",), PairSpec((r_min,), R_CUT, BASIS, (1e6 * EPSILON / SIGMA**3,)), None)
-    theta = spline_fit(lambda r: energy(r) - energy(R_CUT) - (r - R_CUT) * slope, r_min, R_CUT, BASIS)
+    spec = PotentialSpec(("AR",), (PairSpec((r_min,), R_CUT, BASIS, (1e6 * EPSILON / SIGMA**3,)),))
+    theta = spline_fit(
+        lambda r: energy(r) - energy(R_CUT) - (r - R_CUT) * slope, r_min, R_CUT, BASIS
+    )
     edge = (atoms * MASS * 1.66053907e-3 / DENSITY) ** (1 / 3)
     side = int(np.ceil(atoms ** (1 / 3) - 1e-9))
-    lattice = np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"), -1).reshape(-1, 3)[:atoms] * edge / side
+    lattice = (
+        np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"), -1).reshape(-1, 3)[:atoms]
+        * edge
+        / side
+    )
     return Model(
-        spec=spec, theta=theta, masses=np.array([MASS]), temperature=TEMPERATURE, timestep=TIMESTEP,
-        equation="langevin", drift=np.array([[[0.01]]]), types=np.zeros(atoms, int), positions=lattice,
+        spec=spec,
+        theta=theta,
+        masses=np.array([MASS]),
+        temperature=TEMPERATURE,
+        timestep=TIMESTEP,
+        friction=LangevinParameters([[[0.01]]]),
+        types=np.zeros(atoms, int),
+        positions=lattice,
         box=edge * np.eye(3),
-    )  # fmt: skip
+    )
 
 
 def lammps_stress(x: np.ndarray, v: np.ndarray, edge: float, length: float) -> np.ndarray:
@@ -73,23 +88,42 @@ def lammps_stress(x: np.ndarray, v: np.ndarray, edge: float, length: float) -> n
     run = lammps.lammps(cmdargs=["-log", "none", "-screen", "none"])
     size, every = 10 * edge, round(FRAME / TIMESTEP)
     run.commands_list(
-        ["units real", "atom_style atomic", f"region box block 0 {size!r} 0 {size!r} 0 {size!r}",
-         "create_box 1 box", f"mass 1 {MASS}"]
-    )  # fmt: skip
-    run.create_atoms(len(x), list(range(1, len(x) + 1)), [1] * len(x), (10 * x % size).ravel().tolist(),
-                     v=(0.01 * v).ravel().tolist())  # fmt: skip
+        [
+            "units real",
+            "atom_style atomic",
+            f"region box block 0 {size!r} 0 {size!r} 0 {size!r}",
+            "create_box 1 box",
+            f"mass 1 {MASS}",
+        ]
+    )
+    run.create_atoms(
+        len(x),
+        list(range(1, len(x) + 1)),
+        [1] * len(x),
+        (10 * x % size).ravel().tolist(),
+        v=(0.01 * v).ravel().tolist(),
+    )
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "pressure.txt"
         run.commands_list(
-            [f"pair_style lj/smooth/linear {10 * R_CUT}", f"pair_coeff 1 1 {EPSILON / KCAL!r} {10 * SIGMA}",
-             f"timestep {1e3 * TIMESTEP}", "fix 1 all nve", "compute t all temp", "compute p all pressure t",
-             f"fix 2 all ave/time {every} 1 {every} c_p[1] c_p[2] c_p[3] c_p[4] c_p[5] c_p[6] file {file}",
-             "thermo 1000000", f"run {round(length / TIMESTEP)}"]
-        )  # fmt: skip
+            [
+                f"pair_style lj/smooth/linear {10 * R_CUT}",
+                f"pair_coeff 1 1 {EPSILON / KCAL!r} {10 * SIGMA}",
+                f"timestep {1e3 * TIMESTEP}",
+                "fix 1 all nve",
+                "compute t all temp",
+                "compute p all pressure t",
+                f"fix 2 all ave/time {every} 1 {every} c_p[1] c_p[2] c_p[3] c_p[4] c_p[5] c_p[6] file {file}",
+                "thermo 1000000",
+                f"run {round(length / TIMESTEP)}",
+            ]
+        )
         run.close()
         rows = np.loadtxt(file)[1:, 1:]
     xx, yy, zz, xy, xz, yz = rows.T
-    return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]).transpose(2, 0, 1) * (ATM_NM3 * edge**3)
+    return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]).transpose(2, 0, 1) * (
+        ATM_NM3 * edge**3
+    )
 
 
 def main() -> None:
@@ -114,24 +148,32 @@ def main() -> None:
         return value, error
 
     def from_stress(series):
-        found = stress_viscosity(series, FRAME, edge**3, TEMPERATURE)
+        found = green_kubo_viscosity(series, FRAME, edge**3, TEMPERATURE)
         return found.value, found.stderr
 
     def from_currents(beads):
-        return collective.viscosity(collective.apparent_viscosity(collective.currents(beads)))
+        return viscosity(apparent_viscosity(currents(beads)))
 
     with tempfile.TemporaryDirectory() as folder:
         # The thermostat alone would take too long to melt the lattice and to reach the temperature.
-        hot = Model(**{**vars(model), "drift": np.array([[[2.0]]])})
-        run = run_production(hot, Path(folder) / "melt", length=10.0, frame_interval=1.0, equilibration=equilibration)
-        with BeadTrajectory.open(run.beads) as beads:
-            x, v = beads.positions([-1])[0], beads.velocities([-1])[0]
-        model = Model(**{**vars(model), "positions": x})
+        hot = replace(model, friction=LangevinParameters([[[2.0]]]))
         run = run_production(
-            model, Path(folder) / "run", length=length, frame_interval=FRAME, equilibration=equilibration
+            hot, Path(folder) / "melt", length=10.0, frame_interval=1.0, equilibration=equilibration
         )
         with BeadTrajectory.open(run.beads) as beads:
-            ours = show("Green-Kubo, OpenMM with splines", lambda: from_stress(stress_series(model, beads)))
+            x, v = beads.positions([-1])[0], beads.velocities([-1])[0]
+        model = replace(model, positions=x)
+        run = run_production(
+            model,
+            Path(folder) / "run",
+            length=length,
+            frame_interval=FRAME,
+            equilibration=equilibration,
+        )
+        with BeadTrajectory.open(run.beads) as beads:
+            ours = show(
+                "Green-Kubo, OpenMM with splines", lambda: from_stress(stress_series(model, beads))
+            )
             show("transverse currents, k to 0, the same run", lambda: from_currents(beads))
     try:
         theirs = lammps_stress(x, v, edge, length + equilibration)[round(equilibration / FRAME) :]

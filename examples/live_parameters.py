@@ -22,8 +22,10 @@ parser.add_argument("--windows", type=int, default=4, help="that error bars come
 options = parser.parse_args()
 
 model = cg.load(options.bundle)
-if model.drift is None:
-    parser.error(f"{options.bundle} has friction between neighbours, expected a bundle with friction on each bead")
+if model.friction.between_beads:
+    parser.error(
+        f"{options.bundle} has friction between neighbours, expected a bundle with friction on each bead"
+    )
 simulation = app.Simulation(model.topology, model.create_system(), model.create_integrator())
 simulation.context.setPositions(model.positions)
 simulation.context.setVelocitiesToTemperature(model.temperature * unit.kelvin)
@@ -32,14 +34,15 @@ interval = round(0.1 / model.timestep)  # in steps
 reports = round(options.length_ps / options.windows / (interval * model.timestep))
 print("factor  friction, 1/ps  diffusion, 1e-5 cm2/s")
 for factor in options.factors:
-    changed = replace(model, drift=factor * model.drift)
+    friction = replace(model.friction, drift=factor * model.friction.drift)
+    changed = replace(model, friction=friction)
     changed.update_context(simulation.context)
     simulation.step(options.windows * interval)
     reporter = cg.AnalysisReporter(None, interval, model, window=reports)
     simulation.reporters = [reporter]
     simulation.step(options.windows * reports * interval)
     if reporter.diffusion is None:
-        print(f"{factor:6.2f}  {changed.friction[0]:14.2f}  {reporter.reasons['diffusion']}")
+        print(f"{factor:6.2f}  {changed.bead_friction[0]:14.2f}  {reporter.reasons['diffusion']}")
         continue
     found = 1e5 * reporter.diffusion.value, 1e5 * reporter.diffusion.stderr
-    print(f"{factor:6.2f}  {changed.friction[0]:14.2f}  {found[0]:.3f} ± {found[1]:.3f}")
+    print(f"{factor:6.2f}  {changed.bead_friction[0]:14.2f}  {found[0]:.3f} ± {found[1]:.3f}")

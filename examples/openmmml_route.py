@@ -1,6 +1,6 @@
 """A trained model through OpenMM-ML, as any other learned potential (`pip install openmmml`).
 
-    python openmmml_route.py runs/water/model.cg --steps 10000
+python openmmml_route.py runs/water/model.cg --steps 10000
 """
 
 import argparse

@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 import openmm_cgadv as cg
-from openmm_cgadv.cli import app as cgadv
+from openmm_cgadv.workflow.cli import app as cgadv
 
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
 parser.add_argument("--topology", default="water.gro", help="gro, pdb, prmtop, …")
@@ -48,7 +48,7 @@ if status:
     sys.exit(status)
 
 model = cg.load(options.out / "model.cg")
-for name, friction in zip(model.type_names, model.friction):
+for name, friction in zip(model.type_names, model.bead_friction):
     print(f"{name}: effective friction {friction:.1f}/ps")
 print(f"what it looks like: {options.out / 'report' / 'index.html'}")
 print(f"to run it: cgadv simulate {options.out / 'model.cg'} --steps 100000 --molecules 1000")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from openmm_cgadv.cli import app as cgadv
+from openmm_cgadv.workflow.cli import app as cgadv
 
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
 parser.add_argument("--out", default="runs/viscosity", type=Path)
@@ -63,8 +63,17 @@ for label, run in runs.items():
     print(f"  {label}")
     for how, name in (("by shear waves", "viscosity"), ("by the stress", "stress_viscosity")):
         value, error = run[f"{name}_mPa_s"], run[f"{name}_stderr"]
-        found = run["reasons"].get(f"{name}_mPa_s") if value is None else f"{value:.2f} ± {error:.2f}"
+        found = (
+            run["reasons"].get(f"{name}_mPa_s") if value is None else f"{value:.2f} ± {error:.2f}"
+        )
         print(f"    {how:<16}{found}")
-print("With friction on single beads the stress is that of the energy alone, and no flow has that viscosity.")
-for label, name in (("friction on single beads", "single"), ("friction between neighbours", "pair")):
-    print(f"{label}: {figures[name]['verdict']['headline']} See {options.out / name}/report/index.html.")
+print(
+    "With friction on single beads the stress is that of the energy alone, and no flow has that viscosity."
+)
+for label, name in (
+    ("friction on single beads", "single"),
+    ("friction between neighbours", "pair"),
+):
+    print(
+        f"{label}: {figures[name]['assessment']['headline']} See {options.out / name}/report/index.html."
+    )

@@ -12,17 +12,18 @@ import json
 import sys
 from pathlib import Path
 
-# Before OpenMM, whose plugin for torch looks for its libraries when OpenMM is imported.
-import torch
-
 import numpy as np
 import openmm
+
+# Before OpenMM, whose plugin for torch looks for its libraries when OpenMM is imported.
+import torch
 from openmm import app, unit
 
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
 parser.add_argument("bundle", nargs="?", default="runs/water/model.cg", type=Path)
 parser.add_argument("--steps", type=int, default=1000)
 parser.add_argument("--report-interval", type=int, default=100)
+parser.add_argument("--platform", default="CPU", help="an OpenMM platform, such as CUDA")
 options = parser.parse_args()
 
 
@@ -54,7 +55,9 @@ except ImportError:
 force.setUsesPeriodicBoundaryConditions(True)
 
 if not (options.bundle / "integrator.xml").exists():
-    parser.error(f"{options.bundle} has friction between neighbours, whose dynamics needs openmm_cgadv")
+    parser.error(
+        f"{options.bundle} has friction between neighbours, whose dynamics needs openmm_cgadv"
+    )
 # Masses, box and configuration are plain arrays; the integrator is an XML file of OpenMM.
 temperature = json.loads((options.bundle / "model.json").read_text())["temperature_K"]
 arrays = np.load(options.bundle / "parameters.npz")
@@ -66,7 +69,8 @@ system.addForce(force)
 integrator = openmm.XmlSerializer.deserialize((options.bundle / "integrator.xml").read_text())
 
 topology = app.PDBFile(str(options.bundle / "topology.pdb")).topology
-simulation = app.Simulation(topology, system, integrator)
+platform = openmm.Platform.getPlatform(options.platform)
+simulation = app.Simulation(topology, system, integrator, platform)
 simulation.context.setPositions(arrays["positions"])
 simulation.context.setVelocitiesToTemperature(temperature * unit.kelvin)
 simulation.reporters.append(

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from . import openmm_plugin as openmm_plugin
-
-__version__ = "0.1.0"
+from .export import openmm_plugin as openmm_plugin
+from .version import __version__ as __version__
 
 _PUBLIC = {
-    "load": "openmm_cgadv.export.bundle",
-    "Model": "openmm_cgadv.export.bundle",
-    "save_bundle": "openmm_cgadv.export.bundle",
-    "bulk_model": "openmm_cgadv.bulk",
-    "H5MDReporter": "openmm_cgadv.reporters",
-    "AnalysisReporter": "openmm_cgadv.reporters",
-    "VelocityRescaling": "openmm_cgadv.thermostat",
-    "run_production": "openmm_cgadv.production",
+    "load": "openmm_cgadv.bundle",
+    "Model": "openmm_cgadv.model",
+    "save_bundle": "openmm_cgadv.bundle",
+    "bulk_model": "openmm_cgadv.simulation.bulk",
+    "H5MDReporter": "openmm_cgadv.simulation.reporters",
+    "AnalysisReporter": "openmm_cgadv.simulation.reporters",
+    "VelocityRescaling": "openmm_cgadv.simulation.thermostat",
+    "run_production": "openmm_cgadv.simulation.run",
     "load_experiment": "openmm_cgadv.config",
     "Experiment": "openmm_cgadv.config",
-    "BeadTrajectory": "openmm_cgadv.trajectory",
-    "Mapping": "openmm_cgadv.mapping",
+    "BeadTrajectory": "openmm_cgadv.data.trajectory",
+    "Mapping": "openmm_cgadv.data.mapping",
 }
 
 __all__ = ["__version__", *_PUBLIC]

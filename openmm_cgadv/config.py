@@ -1,8 +1,8 @@
-"""The experiment file: what is simulated, learned and run, every field with its unit and default.
+"""The experiment file: settings of reference, training and production, with units and defaults.
 
 The file is YAML with the sections `reference`, `mapping`, `potential`, `dynamics`,
 `discriminator`, `training` and `production`; only `reference` is required. `load_experiment`
-reads and checks it; everything that is wrong raises `ConfigError` with one sentence.
+reads and checks it; a wrong field raises `ConfigError` with one sentence.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,19 +26,26 @@ from pydantic import (
     model_validator,
 )
 
+from .errors import InputError
 
 LONGEST_OUTPUT = 0.1
-"""Longest time between frames of production that is chosen where none is given (ps)."""
+"""Longest default time between frames of production (ps)."""
 
 
-class ConfigError(ValueError):
-    """Something in an experiment file is wrong; the message is one sentence for a person."""
+class ConfigError(InputError):
+    """An experiment file has a field, a value or a reference to a file that cannot be used."""
 
 
 class Section(BaseModel):
-    """Common rules of every section: unknown keys are errors, values do not change afterwards."""
+    """Reject unknown keys, and keep values constant: the base of every section."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        strict=False,
+        use_attribute_docstrings=True,
+    )
 
 
 def _as_list(value: Any) -> Any:
@@ -47,37 +55,49 @@ def _as_list(value: Any) -> Any:
 
 
 class Trajectory(Section):
-    """An all-atom trajectory of one's own, in formats that MDTraj reads."""
+    """An all-atom trajectory of the user, in a format that MDTraj reads."""
 
     topology: Path
+    """Topology file: gro, pdb, prmtop, psf, …."""
     files: Annotated[list[Path], BeforeValidator(_as_list), Field(min_length=1)]
+    """Trajectory files in the order of time; one, or a list."""
     frame_interval_fs: PositiveFloat
+    """Time between frames."""
     selection: str | None = None
-    """MDTraj atom selection of what is mapped to beads; everything by default."""
+    """MDTraj atom selection of the atoms that are mapped to beads; all by default."""
 
 
 class Reference(Section):
-    """Where the all-atom data come from: a liquid made to order, or a trajectory of one's own.
+    """Source of the all-atom data: a built-in liquid, or a trajectory of the user.
 
-    `water` is a rigid model of it; `liquid` is Lennard-Jones argon, argon and krypton in equal
-    numbers, or methanol of OPLS-AA. `beads` is a trajectory that was mapped before, a bead file
-    (H5MD) of this package.
+    `water` is a rigid water model; `liquid` is Lennard-Jones argon, argon and krypton in equal
+    numbers, or methanol (OPLS-AA). `beads` is a CG trajectory (H5MD) of this package.
     """
 
     temperature_K: PositiveFloat
+    """Temperature of the reference and of the model."""
     water: Literal["spce", "tip3p", "tip4pew"] | None = None
+    """Built-in rigid water model, simulated with OpenMM."""
     liquid: Literal["argon", "lj_mixture", "methanol"] | None = None
+    """Other built-in liquid."""
     molecules: Annotated[int, Field(ge=20)] = 343
+    """Number of molecules of a built-in liquid."""
     length_ps: PositiveFloat | None = None
-    """When null, 200 of what is made to order, and all there is of `beads`."""
+    """When null, 200 for a built-in liquid, and the whole trajectory for `beads`."""
     equilibration_ps: PositiveFloat | None = None
-    """Length of the equilibration before the reference; chosen by the length of it when null."""
+    """Length of the equilibration; when null, a quarter of `length_ps`, but 10 to 50 ps."""
     timestep_fs: Annotated[float, Field(gt=0, le=4)] = 2.0
+    """Time step of the all-atom simulation of a built-in liquid."""
     frame_interval_fs: PositiveFloat = 20.0
+    """Time between frames of a built-in liquid, or of those that are taken from `beads`."""
     seed: Annotated[int, Field(ge=0)] = 1
+    """Seed of the configuration and of the velocities of a built-in liquid."""
     platform: str | None = None
+    """OpenMM platform of the all-atom simulation; when null, the fastest."""
     trajectory: Trajectory | None = None
+    """An all-atom trajectory of the user."""
     beads: Path | None = None
+    """A CG trajectory (H5MD) of this package, such as `reference/beads.h5` of another experiment."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Reference:
@@ -85,7 +105,7 @@ class Reference(Section):
         found = [name for name in sources if getattr(self, name) is not None]
         if len(found) != 1:
             given = " and ".join(f"`{name}`" for name in found) or "none"
-            raise ValueError(
+            raise InputError(
                 f"found {given} of `water`, `liquid`, `trajectory` and `beads`, expected exactly one "
                 "of them"
             )
@@ -101,7 +121,7 @@ class Reference(Section):
                 made |= {"length_ps", "frame_interval_fs"}
             extra = sorted(made & self.model_fields_set)
             if extra:
-                raise ValueError(
+                raise InputError(
                     f"found `{extra[0]}` beside `{found[0]}`, expected it only with `water` or "
                     "`liquid`"
                     + (
@@ -111,7 +131,7 @@ class Reference(Section):
                     )
                 )
         elif not _is_multiple(self.frame_interval_fs, self.timestep_fs):
-            raise ValueError(
+            raise InputError(
                 f"found frame_interval_fs {self.frame_interval_fs:g}, expected a multiple of "
                 f"timestep_fs {self.timestep_fs:g}"
             )
@@ -119,12 +139,12 @@ class Reference(Section):
 
     @property
     def made(self) -> str | None:
-        """Name of the liquid that is made to order, None of data at hand."""
+        """Name of the built-in liquid, None for a trajectory."""
         return self.water or self.liquid
 
     @property
     def length(self) -> float | None:
-        """Length in ps, None for all there is."""
+        """Length in ps, None for the whole trajectory."""
         return 200.0 if self.made is not None and self.length_ps is None else self.length_ps
 
     @property
@@ -135,68 +155,103 @@ class Reference(Section):
 
 
 class Potential(Section):
-    """Form of the learned energy and how its first version is fitted."""
+    """Form of the learned energy, and the fit of the force-matched baseline."""
 
     cutoff_nm: PositiveFloat | None = None
     """When null, the distance within which a bead of the reference has 47 neighbours on average,
     to 0.01 nm, but at most half the box: 0.70 nm for water at 298 K."""
     pair_functions: Annotated[int, Field(ge=4)] = 26
+    """Cubic B-splines of the energy of each pair of bead types."""
     three_body: bool = True
+    """Whether the energy has a three-body term."""
     three_body_cutoff_nm: PositiveFloat | None = None
     """When null, likewise for 8 neighbours: 0.40 nm for water at 298 K."""
     radial_functions: PositiveInt | None = None
-    """Of the three-body energy. When null, one for every 0.047 nm of its range, but 3 to 6: 3 for water, 5 for methanol."""
+    """Radial functions of the three-body energy. When null, one for every 0.047 nm of its cutoff, but
+    3 to 6: 3 for water, 5 for methanol."""
     l_max: Annotated[int, Field(ge=0, le=8)] = 4
+    """Highest Legendre order of the angle in the three-body energy."""
     initial: Literal["auto", "force_matching", "boltzmann_inversion"] = "auto"
-    """`auto` is force matching where the reference holds forces, else Boltzmann inversion."""
+    """`auto` is force matching if the reference contains forces, else Boltzmann inversion."""
 
     @model_validator(mode="after")
     def _cutoffs(self) -> Potential:
         inner, outer = self.three_body_cutoff_nm, self.cutoff_nm
-        if self.three_body and None not in (inner, outer) and inner > outer:
-            raise ValueError(
+        if self.three_body and inner is not None and outer is not None and inner > outer:
+            raise InputError(
                 f"found three_body_cutoff_nm {inner:g}, expected at most cutoff_nm {outer:g}"
             )
         return self
+
+
+@dataclass(frozen=True)
+class Equation:
+    """Which settings an equation of motion has.
+
+    Attributes
+    ----------
+    memory : bool
+        Whether it has auxiliary variables.
+    most_auxiliary : int
+        Largest number of auxiliary variables.
+    options : tuple of str
+        Settings of :class:`Dynamics` that this equation has and others do not.
+    """
+
+    memory: bool = True
+    most_auxiliary: int = 8
+    options: tuple[str, ...] = ()
+
+
+EQUATIONS: dict[str, Equation] = {
+    "generalized_langevin": Equation(),
+    "langevin": Equation(memory=False),
+    "pair": Equation(most_auxiliary=6, options=("friction_cutoff_nm", "self_friction_per_ps")),
+}
+"""The equations of motion by name, those of :data:`openmm_cgadv.dynamics.FRICTIONS`."""
 
 
 class Dynamics(Section):
     """Equation of motion of the beads and its discretization."""
 
     equation: Literal["generalized_langevin", "langevin", "pair"] = "generalized_langevin"
-    """`pair` is friction between neighbours, which keeps momentum and so the viscosity."""
+    """`pair` is pairwise friction, which conserves momentum and so reproduces hydrodynamics."""
     timestep_fs: PositiveFloat = 5.0
+    """Time step of training and of validation in OpenMM; it divides the frame interval of the reference."""
     auxiliary_variables: Annotated[int, Field(ge=0, le=8)] | None = None
-    """Memory variables a degree of freedom, or a pair of beads with `pair`; without meaning for
-    `langevin`, which has none. From the reference when null: for water with a frame every
-    20 fs 4, and 3 with `pair`."""
+    """Auxiliary variables of the memory kernel per degree of freedom, or per pair of beads with
+    `pair`; ignored by `langevin`, which has none. When null, the reference determines the number:
+    4 for water with a frame every 20 fs, and 3 with `pair`."""
     friction_cutoff_nm: PositiveFloat | None = None
-    """Range of `pair` friction. When null, the distance within which a bead of the reference has
+    """Cutoff of `pair` friction. When null, the distance within which a bead of the reference has
     11 neighbours on average, to 0.01 nm: 0.44 nm for water at 298 K."""
     self_friction_per_ps: PositiveFloat | None = None
-    """Friction of each bead against its surroundings beside `pair` friction, as in an implicit
-    solvent; it is kept as it is given, and momentum is not conserved. None when null."""
+    """Single-particle friction in addition to `pair` friction, as in an implicit solvent; it stays
+    constant, and momentum is not conserved. None when null."""
     initial_friction_per_ps: PositiveFloat | None = None
     """Friction at the start of training; estimated from the reference when null."""
 
     @model_validator(mode="after")
     def _range(self) -> Dynamics:
-        for name in ("friction_cutoff_nm", "self_friction_per_ps"):
-            if getattr(self, name) is not None and self.equation != "pair":
-                raise ValueError(
-                    f"found {name} beside equation `{self.equation}`, expected it only with `pair`"
-                )
-        if self.equation == "pair" and (self.auxiliary_variables or 0) > 6:
-            raise ValueError(
-                f"found {self.auxiliary_variables} auxiliary_variables with equation `pair`, expected up to 6"
+        chosen = EQUATIONS[self.equation]
+        for name, each in EQUATIONS.items():
+            for option in each.options:
+                if getattr(self, option) is not None and option not in chosen.options:
+                    raise InputError(
+                        f"found {option} beside equation `{self.equation}`, expected it only with `{name}`"
+                    )
+        if (self.auxiliary_variables or 0) > chosen.most_auxiliary:
+            raise InputError(
+                f"found {self.auxiliary_variables} auxiliary_variables with equation `{self.equation}`, "
+                f"expected up to {chosen.most_auxiliary}"
             )
         return self
 
     @property
     def memory(self) -> int | None:
-        """Auxiliary variables a degree of freedom or a pair, 0 for memoryless Langevin dynamics;
-        None as long as they are to follow from the reference."""
-        return 0 if self.equation == "langevin" else self.auxiliary_variables
+        """Auxiliary variables per degree of freedom or pair, 0 for memoryless Langevin dynamics;
+        None if the reference determines them."""
+        return self.auxiliary_variables if EQUATIONS[self.equation].memory else 0
 
     @property
     def timestep(self) -> float:
@@ -205,71 +260,86 @@ class Dynamics(Section):
 
 
 class Discriminator(Section):
-    """The discriminators of window dynamics. Friction between neighbours has one of shear waves besides, whatever is chosen."""
+    """The discriminators of trajectory segments (windows). `dynamics.equation: pair` adds one of transverse current modes."""
 
     kind: Literal["equivariant", "gram", "graph"] = "equivariant"
-    """`graph` is that critic and another one, which sees how the neighbours of a bead moved; it is for friction between
-    neighbours, `dynamics.equation: pair`. `gram` sees scalar products of increments in a perceptron of fixed size; scalars,
-    vectors, heads and attention are those of the others."""
+    """`equivariant` encodes the trajectory of one bead. `graph` adds a discriminator that also receives the motion of its
+    neighbours, for `dynamics.equation: pair`. `gram` is a perceptron of fixed size on Gram-matrix features of the increments; it
+    ignores `scalars`, `vectors`, `heads` and `attention`."""
     critics: Literal[1, 2] = 1
-    """The second one sees the two longest lags of the windows alone."""
+    """Number of discriminators; the second one receives only the two longest lags of the windows."""
     scalars: PositiveInt = 24
+    """Scalar features of each frame; a multiple of `heads`."""
     vectors: PositiveInt = 8
+    """Vector features of each frame; a multiple of `heads`."""
     heads: PositiveInt = 2
+    """Attention heads."""
     attention: bool = True
+    """Whether attention over time follows the encoder."""
 
     @model_validator(mode="after")
     def _heads(self) -> Discriminator:
         for name in ("scalars", "vectors"):
             if getattr(self, name) % self.heads:
-                raise ValueError(
+                raise InputError(
                     f"found {name} {getattr(self, name)}, expected a multiple of heads {self.heads}"
                 )
         return self
 
 
 class Training(Section):
-    """The adversarial game: its length, its windows and its random numbers."""
+    """The adversarial training: its length, its windows and its random numbers."""
 
     seed: Annotated[int, Field(ge=0)] = 1
+    """Seed of all random numbers of the training."""
     iterations: Annotated[int, Field(ge=0)] = 1200
-    """Most iterations; training ends before, once it has settled."""
+    """Largest number of iterations; training ends earlier if it converges."""
     window_ps: PositiveFloat | None = None
-    """Length of a generated window; the discriminator sees log-spaced lags that fit into it. From
-    the reference when null: 1.92 for water with a frame every 20 fs, 3.84 for friction between pairs."""
+    """Length of a generated trajectory segment (window); the discriminator receives log-spaced lags up
+    to it. When null, the reference determines it: 1.92 for water with a frame every 20 fs, 3.84 with
+    pairwise friction."""
     chains: PositiveInt = 6
+    """Number of persistent chains: trajectories of the model that continue from iteration to iteration."""
     potential: Literal["relative_entropy", "adversarial"] = "relative_entropy"
-    """What the potential follows: the reference's averages, or a critic of configurations. With `adversarial` everything comes from
-    critics, and memory follows displacements neither before nor after them."""
+    """Loss of the potential: relative entropy, or that of a configurational discriminator. With `adversarial` all parameters
+    follow discriminators, without an initial and final fit of the memory kernel to the MSD."""
     forget_ps: PositiveFloat | None = None
-    """Time over which the adjoint forgets the feedback that comes through the forces; from the
-    fitted potential when null, 0.07 for water."""
+    """Damping time of the adjoint's Jacobian (Hessian) term. When null, the fitted potential
+    determines it: 0.07 for water."""
     validate_every: PositiveInt = 50
+    """Iterations between validations in OpenMM."""
     checkpoint_every: PositiveInt = 25
+    """Iterations between checkpoints."""
     threads: PositiveInt | None = None
-    """Threads of the training; the cores that this process may use when null."""
+    """Threads of the training; when null, the cores that this process may use."""
 
 
 class Production(Section):
-    """The run of the trained model in OpenMM that the report measures."""
+    """The production run of the trained model in OpenMM, which the report analyses."""
 
     length_ps: PositiveFloat = 1000.0
+    """Length of each run."""
     equilibration_ps: Annotated[float, Field(ge=0)] = 20.0
+    """Length of the equilibration before it."""
     frame_interval_fs: PositiveFloat | None = None
-    """That of the reference when null, or a whole fraction of it of at most 100 fs."""
+    """When null, the interval of the reference, or an integer fraction of it of at most 100 fs."""
     timesteps_fs: Annotated[list[PositiveFloat], BeforeValidator(_as_list)] = []
-    """Time steps, one run each, the first of which the report calls the trained model; the one of
-    the training when empty."""
+    """Time steps, one run for each; the report names the first one the trained model. When empty, the
+    time step of the training."""
     seed: Annotated[int, Field(ge=0)] = 1
+    """Seed of velocities and noise."""
     platform: str | None = None
+    """OpenMM platform; when null, by the number of beads."""
     backend: Literal["torchforce", "plugin", "pythonforce"] | None = None
+    """What computes the energy in OpenMM; when null, the first that works."""
 
 
 class Experiment(Section):
-    """One experiment file, with relative paths already resolved against the file's folder."""
+    """The content of an experiment file; relative paths are resolved against its folder."""
 
     reference: Reference
     mapping: Literal["per_residue"] = "per_residue"
+    """One bead per residue, at its centre of mass."""
     potential: Potential = Potential()
     dynamics: Dynamics = Dynamics()
     discriminator: Discriminator = Discriminator()
@@ -281,7 +351,7 @@ class Experiment(Section):
         interval = self.reference.frame_interval * 1e3
         trained = self.dynamics.timestep_fs
         checks = [("dynamics.timestep_fs", trained, "reference frame interval", interval)]
-        # Live validation runs at the step of the training, and writes as production does.
+        # Validation in OpenMM uses the time step of the training and the output interval of production.
         output = self.output_interval * 1e3
         checks.append(("dynamics.timestep_fs", trained, "production.frame_interval_fs", output))
         checks += [
@@ -290,43 +360,43 @@ class Experiment(Section):
         ]
         for field, step, of, interval in checks:
             if not _is_multiple(interval, step):
-                raise ValueError(
+                raise InputError(
                     f"{field}: found {step:g}, expected a step that divides the {of} "
                     f"{interval:g} fs"
                 )
         window, length = self.training.window_ps, self.reference.length
         shortest = 2 * self.reference.frame_interval
         if window is not None and window < shortest * (1 - 1e-9):
-            raise ValueError(
+            raise InputError(
                 f"training.window_ps: found {window:g}, expected at least two frames of the "
                 f"reference, {shortest:g} ps"
             )
-        if None not in (window, length) and length < 2 * window + shortest:
-            raise ValueError(
+        if window is not None and length is not None and length < 2 * window + shortest:
+            raise InputError(
                 f"reference.length_ps: found {length:g}, expected at least {2 * window + shortest:g}, "
-                f"two windows of training.window_ps {window:g}, of which one is held out"
+                f"two windows of training.window_ps {window:g}, one for training and one for validation"
             )
         if self.discriminator.critics == 2:
             if self.dynamics.memory == 0:
-                raise ValueError(
-                    "discriminator.critics: found 2 with dynamics without memory, which is judged at "
-                    "the two longest lags alone, expected 1"
+                raise InputError(
+                    "discriminator.critics: found 2 with dynamics without memory, whose discriminator "
+                    "receives only the two longest lags, expected 1"
                 )
             if window is not None and window < 1.5 * shortest * (1 - 1e-9):
-                raise ValueError(
+                raise InputError(
                     f"training.window_ps: found {window:g} with 2 discriminator.critics, expected at "
                     f"least three frames of the reference, {1.5 * shortest:g} ps"
                 )
         made, cutoffs = self.reference.made, self.cutoffs
         if made is not None and cutoffs:
-            from .reference.systems import box_edge
+            from .data.reference.systems import box_edge
 
             number = self.reference.molecules
             edge = box_edge(made, number, self.reference.temperature_K)
             field, cutoff = max(cutoffs.items(), key=lambda item: item[1])
             if 2 * cutoff > edge:
                 needed = math.ceil(number * (2 * cutoff / edge) ** 3)
-                raise ValueError(
+                raise InputError(
                     f"{field}: found {cutoff:g}, expected at most {0.5 * edge:.3f}, "
                     f"half the box of {number} molecules of {made} (or at least {needed} molecules)"
                 )
@@ -348,7 +418,7 @@ class Experiment(Section):
 
     @property
     def cutoffs(self) -> dict[str, float]:
-        """Fields that are ranges no longer than half the box, those that are given (nm)."""
+        """Cutoffs in the file (nm), by field; half the box limits them."""
         found = {
             "potential.cutoff_nm": self.potential.cutoff_nm,
             "dynamics.friction_cutoff_nm": self.dynamics.friction_cutoff_nm,
@@ -356,25 +426,27 @@ class Experiment(Section):
         return {field: value for field, value in found.items() if value is not None}
 
     def check(self) -> None:
-        """Check what the file refers to, before any work: the files of a trajectory and its box.
+        """Check the files of a trajectory that the experiment names, and its box.
 
-        What else may be wrong with a trajectory is said where it is read.
+        The reference stage checks the frames.
 
         Raises
         ------
         ConfigError
-            With one sentence naming the field, what was found and what was expected.
+            A file is missing or does not fit; the message names the field.
         """
         beads = self.reference.beads
         if beads is not None:
-            from .reference.select import check_frames
-            from .trajectory import BeadTrajectory
+            from .data.reference.select import check_frames
+            from .data.trajectory import BeadTrajectory
 
             if not beads.is_file():
-                raise ConfigError(f"reference.beads: found no file {beads}, expected a bead file")
-            with BeadTrajectory.open(beads) as source:
+                raise ConfigError(
+                    f"reference.beads: found no file {beads}, expected a CG trajectory"
+                )
+            with BeadTrajectory.open(beads) as frames:
                 check_frames(
-                    source,
+                    frames,
                     self.reference.frame_interval,
                     self.reference.temperature_K,
                     self.reference.length,
@@ -388,17 +460,18 @@ class Experiment(Section):
                     f"reference.trajectory.{field}: found no file {path}, expected an existing one"
                 )
         width = _box_width(source)
-        for field, cutoff in self.cutoffs.items() if width is not None else ():
-            if cutoff <= 0.5 * width:
-                continue
-            raise ConfigError(
-                f"{field}: found {cutoff:g}, expected at most {0.5 * width:.4g}, half "
-                f"the box of {source.files[0]}"
-            )
+        if width is None:
+            return
+        for field, cutoff in self.cutoffs.items():
+            if cutoff > 0.5 * width:
+                raise ConfigError(
+                    f"{field}: found {cutoff:g}, expected at most {0.5 * width:.4g}, half "
+                    f"the box of {source.files[0]}"
+                )
 
 
 def _box_width(source: Trajectory) -> float | None:
-    """Shortest edge of the reduced box of a trajectory's first frame (nm), where it can be told."""
+    """Return the shortest edge of the reduced box of a trajectory's first frame (nm), None without one."""
     import mdtraj
 
     try:
@@ -414,20 +487,20 @@ def load_experiment(path: str | os.PathLike, overrides: list[str] | None = None)
 
     Parameters
     ----------
-    path
+    path : path
         YAML file. Relative paths in it are relative to its folder.
-    overrides
+    overrides : list of str, optional
         Assignments `section.field=value` that replace fields of the file; values are YAML.
 
     Returns
     -------
     Experiment
-        The checked experiment. `Experiment.check` also looks at the files that it names.
+        The checked experiment. `Experiment.check` also checks the files that it names.
 
     Raises
     ------
     ConfigError
-        With one sentence naming the file, the field, what was found and what was expected.
+        A field is wrong; the message names the file, the field, what was found and what was expected.
     """
     path = Path(path)
     try:
@@ -518,38 +591,38 @@ _TYPES = {
 
 
 def _sentence(error: ValidationError) -> str:
-    """One sentence for the first thing that is wrong in an experiment file."""
+    """Return one sentence about the first error in an experiment file."""
     errors = error.errors()
     # An unknown key explains a missing one, so it is named first.
     first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
     location = ".".join(str(part) for part in first["loc"])
-    kind, context = first["type"], first.get("ctx", {})
-    if kind == "extra_forbidden":
+    error_type, context = first["type"], first.get("ctx", {})
+    if error_type == "extra_forbidden":
         names = _fields_at(first["loc"][:-1])
         near = difflib.get_close_matches(str(first["loc"][-1]), names, n=1, cutoff=0.5)
         hint = f"; did you mean `{near[0]}`?" if near else ""
         return f"unknown field `{location}`, expected one of {', '.join(names)}{hint}"
-    if kind == "missing":
+    if error_type == "missing":
         return f"required field `{location}` is missing"
-    if kind == "value_error":
+    if error_type == "value_error":
         text = str(context.get("error", first["msg"]))
         return f"{location}: {text}" if location else text
     found = first["input"]
-    if kind in ("model_type", "model_attributes_type", "dict_type"):
+    if error_type in ("model_type", "model_attributes_type", "dict_type"):
         names = _fields_at(first["loc"])
-        shown = "nothing" if found is None else repr(found)
-        return f"{location}: found {shown}, expected a section with fields {', '.join(names)}"
-    if kind in _TYPES:
-        expected = _TYPES[kind]
-    elif kind == "literal_error":
+        value = "nothing" if found is None else repr(found)
+        return f"{location}: found {value}, expected a section with fields {', '.join(names)}"
+    if error_type in _TYPES:
+        expected = _TYPES[error_type]
+    elif error_type == "literal_error":
         expected = context["expected"]
-    elif kind == "greater_than":
+    elif error_type == "greater_than":
         expected = f"more than {context['gt']:g}"
-    elif kind == "greater_than_equal":
+    elif error_type == "greater_than_equal":
         expected = f"at least {context['ge']:g}"
-    elif kind == "less_than_equal":
+    elif error_type == "less_than_equal":
         expected = f"at most {context['le']:g}"
-    elif kind == "too_short":
+    elif error_type == "too_short":
         expected = f"at least {context['min_length']} entry"
     else:
         expected = first["msg"]
@@ -557,7 +630,7 @@ def _sentence(error: ValidationError) -> str:
 
 
 def _fields_at(location: tuple) -> list[str]:
-    """Names of the fields of the section at `location`."""
+    """Return the names of the fields of the section at `location`."""
     section: Any = Experiment
     for part in location:
         field = section.model_fields.get(part)

@@ -86,11 +86,11 @@ else
     if [ ! -e "$venv/requirements.stamp" ]; then
         free=$(room "$venv")
         # What is installed, and beside it the files that pip fetches and unpacks.
-        [ "$free" -ge 13 ] ||
-            fail "found $free GB free for $venv, expected 13 or more: make room, or set CGADV_VENV to another place"
+        [ "$free" -ge 11 ] ||
+            fail "found $free GB free for $venv, expected 11 or more: make room, or set CGADV_VENV to another place"
     fi
     [ "$(cat "$venv/requirements.stamp" 2>/dev/null || true)" = "$requirements" ] ||
-        echo "installing torch, OpenMM and what else is needed (about 7 GB, some minutes)"
+        echo "installing torch, OpenMM and what else is needed (about 5 GB, some minutes)"
     install requirements.stamp "$requirements" -r "$root/scripts/requirements.txt"
     sources=$(digest pyproject.toml setup.py CMakeLists.txt openmm_cgadv)
     [ "$(cat "$venv/package.stamp" 2>/dev/null || true)" = "$sources" ] ||

@@ -1,4 +1,5 @@
 """Analysis against closed forms, exact lattices and MDTraj."""
+
 import json
 import subprocess
 import sys
@@ -8,9 +9,24 @@ import mdtraj
 import numpy as np
 import pytest
 
-from openmm_cgadv.analysis import blocks, dynamics, metrics, structure, verdict
+from openmm_cgadv.analysis import (
+    adf,
+    blocks,
+    diffusion,
+    measurement,
+    metrics,
+    msd,
+    pairs,
+    rdf,
+    sampling,
+    shells,
+    temperature,
+    vacf,
+)
 from openmm_cgadv.analysis.blocks import Unmeasurable
-from openmm_cgadv.trajectory import BeadTrajectory, BeadWriter
+from openmm_cgadv.analysis.tolerances import OBSERVABLES
+from openmm_cgadv.data.trajectory import BeadTrajectory, BeadWriter
+from openmm_cgadv.report.status import GOOD, MISSED, status, status_by_lag
 from openmm_cgadv.units import KB
 
 TEMPERATURE = 300.0
@@ -23,17 +39,26 @@ def write(tmp_path):
     """Stores positions [T, N, 3] and opens them as a trajectory."""
     opened = []
 
-    def make(positions, box=np.eye(3) * 2, interval=0.02, types=None, names=("A", "B"),
-             velocities=None):
+    def make(
+        positions, box=np.eye(3) * 2, interval=0.02, types=None, names=("A", "B"), velocities=None
+    ):
         n = positions.shape[1]
         types = np.zeros(n, int) if types is None else types
         path = tmp_path / f"{len(opened)}.h5"
-        writer = BeadWriter(path, np.full(n, MASS), types, names[:max(types) + 1], TEMPERATURE,
-                            interval, velocities=velocities is not None)
+        writer = BeadWriter(
+            path,
+            np.full(n, MASS),
+            types,
+            names[: max(types) + 1],
+            TEMPERATURE,
+            interval,
+            velocities=velocities is not None,
+        )
         for k in range(0, len(positions), 200):
             part = slice(k, k + 200)
-            writer.append(positions[part], box,
-                          velocities=None if velocities is None else velocities[part])
+            writer.append(
+                positions[part], box, velocities=None if velocities is None else velocities[part]
+            )
         writer.finish()
         opened.append(BeadTrajectory.open(path))
         return opened[-1]
@@ -76,10 +101,10 @@ def walkers(seed, frames, n, step=0.01):
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("box", [np.diag([2.0, 2.2, 2.4]), TRICLINIC], ids=["brick", "triclinic"])
 def test_ideal_gas_has_unit_pair_distribution(write, box, seed):
-    curves = structure.rdf(write(ideal_gas(seed, box), box))
+    curves = rdf.rdf(write(ideal_gas(seed, box), box))
     observed, expected = curves.observed.sum(0)[0], curves.expected.sum(0)[0]
     half_width = 0.5 / np.linalg.norm(np.linalg.inv(box), axis=0).max()
-    assert curves.edges[-1] == pytest.approx(min(1.0, half_width), abs=structure.BIN_WIDTH)
+    assert curves.edges[-1] == pytest.approx(min(1.0, half_width), abs=rdf.BIN_WIDTH)
     # every pair is seen from both ends: variance of a count is twice its mean
     chi2 = ((observed - expected) ** 2 / (2 * expected)).mean()
     assert abs(chi2 - 1) < 5 * np.sqrt(2 / len(observed))
@@ -93,7 +118,7 @@ def test_pair_distribution_is_that_of_mdtraj(write, box):
     x = (grid + 0.03 * rng.normal(size=(40, 125, 3))) @ box
     x += rng.integers(-2, 3, size=x.shape) @ box
     types = rng.integers(0, 2, 125)
-    curves = structure.rdf(write(x, box, types=types), r_max=0.9)
+    curves = rdf.rdf(write(x, box, types=types), r_max=0.9)
 
     topology = mdtraj.Topology()
     chain = topology.add_chain()
@@ -104,10 +129,10 @@ def test_pair_distribution_is_that_of_mdtraj(write, box):
     assert curves.pairs == (("A", "A"), ("A", "B"), ("B", "B"))
     for (a, b), g in zip(((0, 0), (0, 1), (1, 1)), curves.g()):
         first, second = np.flatnonzero(types == a), np.flatnonzero(types == b)
-        pairs = theirs.topology.select_pairs(first, second)
-        r, expected = mdtraj.compute_rdf(theirs, pairs, (0.0, 0.9), n_bins=180)
+        selected = theirs.topology.select_pairs(first, second)
+        r, expected = mdtraj.compute_rdf(theirs, selected, (0.0, 0.9), n_bins=180)
         np.testing.assert_allclose(curves.r, r, atol=1e-6)
-        # single precision moves a few pairs across bin edges
+        # single precision moves a few selected across bin edges
         assert np.abs(g - expected).sum() < 0.004 * expected.sum()
         assert g.max() > 1.3
 
@@ -116,15 +141,15 @@ def test_pair_distribution_from_some_centres_is_that_from_all(write, monkeypatch
     x = ideal_gas(4, np.eye(3) * 2, frames=60)
     x[:, ::2] = x[:, 1::2] + [0.3, 0, 0]
     trajectory = write(x)
-    every = structure.rdf(trajectory, r_max=0.5)
-    angles = structure.adf(trajectory, {("A", "A"): 0.4})
-    monkeypatch.setattr(structure, "DISTANCES_A_FRAME", 120 * 30)
-    some = structure.rdf(trajectory, r_max=0.5)
+    every = rdf.rdf(trajectory, r_max=0.5)
+    angles = adf.adf(trajectory, {("A", "A"): 0.4})
+    monkeypatch.setattr(pairs, "DISTANCES_A_FRAME", 120 * 30)
+    some = rdf.rdf(trajectory, r_max=0.5)
     assert some.observed.sum() < 0.3 * every.observed.sum()
     peak = np.argmax(every.g()[0])
     assert some.r[peak] == pytest.approx(0.3, abs=0.005)
     assert some.g()[0, peak] == pytest.approx(every.g()[0, peak], rel=0.05)
-    fewer = structure.adf(trajectory, {("A", "A"): 0.4})
+    fewer = adf.adf(trajectory, {("A", "A"): 0.4})
     assert fewer.counts.sum() == pytest.approx(angles.counts.sum() / 4, rel=0.1)
 
 
@@ -133,7 +158,7 @@ def test_angles_in_diamond_are_tetrahedral(write):
     cell = np.concatenate([fcc, fcc + 0.25])
     shifts = np.stack(np.meshgrid(*[range(2)] * 3, indexing="ij"), -1).reshape(-1, 3)
     x = (cell[None] + shifts[:, None]).reshape(1, -1, 3) * 0.6 + 0.011
-    curves = structure.adf(write(x, np.eye(3) * 1.2), {("A", "A"): 0.3})
+    curves = adf.adf(write(x, np.eye(3) * 1.2), {("A", "A"): 0.3})
     assert curves.counts.sum() == x.shape[1] * 6
     assert np.degrees(curves.edges[np.argmax(curves.p()[0])]) <= 109.4712
     assert np.degrees(curves.edges[np.argmax(curves.p()[0]) + 1]) >= 109.4712
@@ -142,7 +167,7 @@ def test_angles_in_diamond_are_tetrahedral(write):
 
 @pytest.mark.parametrize("seed", [5, 6])
 def test_angles_of_random_triplets_go_as_sine(write, seed):
-    curves = structure.adf(write(ideal_gas(seed, TRICLINIC), TRICLINIC), {("A", "A"): 0.5})
+    curves = adf.adf(write(ideal_gas(seed, TRICLINIC), TRICLINIC), {("A", "A"): 0.5})
     p = curves.p()[0]
     assert (p * np.diff(curves.edges)).sum() == pytest.approx(1)
     expected = -np.diff(np.cos(curves.edges)) / 2 * curves.counts.sum()
@@ -153,22 +178,22 @@ def test_angles_of_random_triplets_go_as_sine(write, seed):
 def test_neighbours_of_two_types_need_their_own_radius(write):
     x = np.array([[[0, 0, 0], [0, 0, 0.2], [0.3, 0, 0], [0, 0.4, 0]]]) + 0.5
     trajectory = write(x, types=np.array([0, 0, 1, 1]))
-    mixed = structure.adf(trajectory, {("A", "B"): 0.42})
+    mixed = adf.adf(trajectory, {("A", "B"): 0.42})
     assert mixed.centres == ("A", "B") and mixed.counts.sum((0, 2)).tolist() == [1, 1]
-    either = structure.adf(trajectory, {("A", "A"): 0.25, ("A", "B"): 0.35})
+    either = adf.adf(trajectory, {("A", "A"): 0.25, ("A", "B"): 0.35})
     assert either.counts.sum((0, 2)).tolist() == [1, 0]
     right = either.counts[0, 0].argmax()
     assert either.edges[right] <= np.pi / 2 + 1e-6 and either.edges[right + 1] > np.pi / 2 - 1e-6
     with pytest.raises(Unmeasurable, match="no bead has two neighbours within 0.350 nm"):
-        structure.adf(trajectory, {("A", "B"): 0.35})
+        adf.adf(trajectory, {("A", "B"): 0.35})
 
 
 def test_angles_of_the_second_shell_are_between_its_neighbours_alone(write):
     box = np.eye(3) * 2
     simple = np.stack(np.meshgrid(*[range(4)] * 3, indexing="ij"), -1).reshape(1, -1, 3) * 0.5
     trajectory = write(simple + 0.011, box)
-    first = structure.adf(trajectory, {("A", "A"): 0.6})
-    second = structure.adf(trajectory, {("A", "A"): 0.8}, {("A", "A"): 0.6})
+    first = adf.adf(trajectory, {("A", "A"): 0.6})
+    second = adf.adf(trajectory, {("A", "A"): 0.8}, {("A", "A"): 0.6})
     # six neighbours along the axes; twelve along the diagonals of the faces
     for curves, cosines in ((first, {-1: 3, 0: 12}), (second, {-1: 6, -0.5: 24, 0: 12, 0.5: 24})):
         found = curves.counts.sum((0, 1))
@@ -178,34 +203,34 @@ def test_angles_of_the_second_shell_are_between_its_neighbours_alone(write):
             near = np.abs(curves.theta - np.arccos(cosine)) < 0.04
             assert found[near].sum() == 64 * number
     with pytest.raises(Unmeasurable, match="two neighbours in its second shell, within 0.650 nm"):
-        structure.adf(trajectory, {("A", "A"): 0.65}, {("A", "A"): 0.6})
+        adf.adf(trajectory, {("A", "A"): 0.65}, {("A", "A"): 0.6})
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.01])
 def test_first_shell_ends_at_the_first_minimum(noise):
     r = np.arange(0.0025, 1, 0.005)
 
-    def shells(r):
+    def curve(r):
         return 1 + 2 * np.cos(2 * np.pi * (r - 0.28) / 0.2) * np.exp(-(r - 0.2) / 0.2)
 
     fine = np.linspace(0.3, 0.45, 10001)
-    exact = fine[np.argmin(shells(fine))]
-    g = np.where(r < 0.2, 0, shells(r)) + noise * np.random.default_rng(7).normal(size=len(r))
-    assert structure.first_shell_radius(r, g) == pytest.approx(exact, abs=0.005)
+    exact = fine[np.argmin(curve(fine))]
+    g = np.where(r < 0.2, 0, curve(r)) + noise * np.random.default_rng(7).normal(size=len(r))
+    assert shells.first_shell_radius(r, g) == pytest.approx(exact, abs=0.005)
 
 
 def test_gas_has_no_first_shell(write):
-    curves = structure.rdf(write(ideal_gas(8, np.eye(3) * 2), np.eye(3) * 2), bin_width=0.02)
+    curves = rdf.rdf(write(ideal_gas(8, np.eye(3) * 2), np.eye(3) * 2), bin_width=0.02)
     curves.observed[..., :10] = 0
     with pytest.raises(Unmeasurable, match="no first shell"):
-        structure.shell_radii(curves)
+        shells.shell_radii(curves)
 
 
 def test_pair_distribution_needs_room_and_company(write):
     with pytest.raises(Unmeasurable, match="at least 3 nm wide, this one is 2.000 nm"):
-        structure.rdf(write(ideal_gas(0, np.eye(3) * 2, frames=2)), r_max=1.5)
+        rdf.rdf(write(ideal_gas(0, np.eye(3) * 2, frames=2)), r_max=1.5)
     with pytest.raises(Unmeasurable, match="makes no pair"):
-        structure.rdf(write(ideal_gas(0, np.eye(3) * 2, n=1)))
+        rdf.rdf(write(ideal_gas(0, np.eye(3) * 2, n=1)))
 
 
 # motion
@@ -215,10 +240,10 @@ def test_pair_distribution_needs_room_and_company(write):
 def test_free_langevin_beads_move_and_diffuse_as_the_closed_form(write, seed):
     gamma, kt = 5.0, KB * TEMPERATURE / MASS
     trajectory = write(free_beads(seed, 6000, 60, gamma))
-    within = dynamics.fit_range(120.0)
+    within = diffusion.fit_range(120.0)
     assert within == (2.0, 12.0)
-    lags = np.union1d(dynamics.lag_grid(0.02, 120.0), dynamics.fit_lags(0.02, within))
-    found = dynamics.msd(trajectory, lags)
+    lags = np.union1d(msd.lag_grid(0.02, 120.0), diffusion.fit_lags(0.02, within))
+    found = msd.msd(trajectory, lags)
     t = found.lags
     # Displacements are relative to the centre of mass, which takes its share of independent beads.
     kt *= 1 - 1 / 60
@@ -227,20 +252,24 @@ def test_free_langevin_beads_move_and_diffuse_as_the_closed_form(write, seed):
     assert np.abs(z).max() < 6
     assert (found.stderr / exact).max() < 0.15
     np.testing.assert_allclose(found.values()[t < 1], exact[t < 1], rtol=0.04)
-    diffusion = dynamics.diffusion(found, within)
-    assert abs(diffusion.value - 1e-2 * kt / gamma) < 5 * diffusion.stderr
-    assert diffusion.stderr < 0.1 * diffusion.value
-    assert abs(diffusion.linearity - 1) < 6 * diffusion.linearity_stderr + 0.02
+    slope = diffusion.diffusion(found, within)
+    assert abs(slope.value - 1e-2 * kt / gamma) < 5 * slope.stderr
+    assert slope.stderr < 0.1 * slope.value
+    assert abs(slope.linearity - 1) < 6 * slope.linearity_stderr + 0.02
 
 
 @pytest.mark.parametrize("seed", [2, 3])
 def test_velocity_correlation_of_free_beads_is_that_of_averaged_velocities(write, seed):
     gamma, kt, d = 5.0, (1 - 1 / 60) * KB * TEMPERATURE / MASS, 0.02
-    found = dynamics.vacf(write(free_beads(seed, 6000, 60, gamma)))
+    found = vacf.vacf(write(free_beads(seed, 6000, 60, gamma)))
     g = gamma * d
     k = np.arange(1, 101)
-    exact = 3 * kt / g**2 * np.append(2 * (g - 1 + np.exp(-g)),
-                                      np.exp(-g * (k - 1)) * (1 - np.exp(-g)) ** 2)
+    exact = (
+        3
+        * kt
+        / g**2
+        * np.append(2 * (g - 1 + np.exp(-g)), np.exp(-g * (k - 1)) * (1 - np.exp(-g)) ** 2)
+    )
     np.testing.assert_allclose(found.lags, np.arange(101) * d)
     assert found.blocks.mean(0)[0] == pytest.approx(exact[0], rel=0.02)
     difference = found.values() - exact / exact[0]
@@ -254,9 +283,9 @@ def test_beads_of_every_type_are_followed_however_many_there_are(write, monkeypa
     types = np.arange(50) % 2
     x = np.cumsum(rng.normal(size=(60, 50, 3)) * np.where(types, 0.02, 0.01)[:, None], axis=0)
     with write(x, types=types) as trajectory:
-        whole = dynamics.msd(trajectory, [0.02])
-        monkeypatch.setattr(dynamics, "MAX_BEADS", 25)
-        some = dynamics.msd(trajectory, [0.02])
+        whole = msd.msd(trajectory, [0.02])
+        monkeypatch.setattr(sampling, "MAX_BEADS", 25)
+        some = msd.msd(trajectory, [0.02])
     assert some.type_names == whole.type_names == ("A", "B")
     assert some.n_beads.tolist() == [13, 13]
     np.testing.assert_allclose(some.blocks.mean(0), whole.blocks.mean(0), rtol=0.1)
@@ -267,8 +296,8 @@ def test_error_bars_of_displacements_tell_the_spread(write, seed):
     step, lags, runs = 0.01, np.array([0.1, 1.0, 2, 5, 8, 10, 20]), 120
     squares, claimed = np.zeros(8), np.zeros(8)
     for k in range(runs):
-        found = dynamics.msd(write(walkers(seed + k, 1000, 4, step), interval=0.1), lags)
-        d = dynamics.diffusion(found, (2.0, 10.0))
+        found = msd.msd(write(walkers(seed + k, 1000, 4, step), interval=0.1), lags)
+        d = diffusion.diffusion(found, (2.0, 10.0))
         # Of four walkers' steps, three quarters are relative to their centre.
         squares[:7] += (found.values() - 0.75 * 3 * step**2 * lags / 0.1) ** 2
         squares[7] += (d.value - 0.75 * 1e-2 * step**2 / 0.2) ** 2
@@ -293,9 +322,9 @@ def test_displacements_do_not_depend_on_how_they_are_read(write, monkeypatch):
     x = walkers(12, 900, 5)
     trajectory = write(x, types=np.array([0, 1, 1, 0, 1]))
     lags = [0.02, 0.1, 0.46, 1.2, 3.0]
-    whole = dynamics.msd(trajectory, lags)
-    monkeypatch.setattr(dynamics, "READ_BYTES", 37 * 24 * 5)
-    parts = dynamics.msd(trajectory, lags)
+    whole = msd.msd(trajectory, lags)
+    monkeypatch.setattr(sampling, "READ_BYTES", 37 * 24 * 5)
+    parts = msd.msd(trajectory, lags)
     np.testing.assert_allclose(parts.blocks, whole.blocks, rtol=1e-10)
     drift = trajectory.positions().mean(1)
     moving = trajectory.positions() - drift[:, None]
@@ -309,61 +338,62 @@ def test_displacements_do_not_depend_on_how_they_are_read(write, monkeypatch):
 
 
 def test_memory_does_not_grow_with_the_trajectory(write, monkeypatch):
-    monkeypatch.setattr(dynamics, "READ_BYTES", 1 << 16)
-    monkeypatch.setattr(structure, "READ_BYTES", 1 << 16)
+    monkeypatch.setattr(sampling, "READ_BYTES", 1 << 16)
     peaks = []
     for frames in (2000, 16000):
         trajectory = write(walkers(13, frames, 20) % 2)
-        lags = dynamics.lag_grid(0.02, 40.0)
-        dynamics.msd(trajectory, lags)
+        lags = msd.lag_grid(0.02, 40.0)
+        msd.msd(trajectory, lags)
         tracemalloc.start()
-        dynamics.msd(trajectory, lags)
-        dynamics.vacf(trajectory)
-        structure.rdf(trajectory, max_frames=100)
+        msd.msd(trajectory, lags)
+        vacf.vacf(trajectory)
+        rdf.rdf(trajectory, max_frames=100)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.4 * peaks[0]
 
 
 def test_lags_run_from_a_frame_to_a_fifth_of_the_trajectory():
-    np.testing.assert_allclose(dynamics.lag_grid(0.02, 240.0),
-                               [0.02, 0.04, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20])
-    np.testing.assert_allclose(dynamics.lag_grid(0.02, 10.0), [0.02, 0.04, 0.1, 0.2, 0.5, 1, 2])
-    np.testing.assert_allclose(dynamics.lag_grid(2.0, 1000.0), [2, 4, 10, 20, 50, 100, 200])
-    assert len(dynamics.lag_grid(0.02, 0.04)) == 0
+    np.testing.assert_allclose(
+        msd.lag_grid(0.02, 240.0), [0.02, 0.04, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20]
+    )
+    np.testing.assert_allclose(msd.lag_grid(0.02, 10.0), [0.02, 0.04, 0.1, 0.2, 0.5, 1, 2])
+    np.testing.assert_allclose(msd.lag_grid(2.0, 1000.0), [2, 4, 10, 20, 50, 100, 200])
+    assert len(msd.lag_grid(0.02, 0.04)) == 0
 
 
 def test_diffusion_is_fitted_where_the_trajectory_allows():
-    assert dynamics.fit_range(240) == (2, 20)
-    assert dynamics.fit_range(20) == (2, 4)
-    assert dynamics.fit_range(1e4, frame_interval=10) == (10, 100)
-    assert dynamics.fit_range(40, frame_interval=2) == (2, 8)
+    assert diffusion.fit_range(240) == (2, 20)
+    assert diffusion.fit_range(20) == (2, 4)
+    assert diffusion.fit_range(1e4, frame_interval=10) == (10, 100)
+    assert diffusion.fit_range(40, frame_interval=2) == (2, 8)
     with pytest.raises(Unmeasurable, match="needs 16 ps of trajectory; this one has 10 ps"):
-        dynamics.fit_range(10)
+        diffusion.fit_range(10)
 
 
 def test_temperature_does_not_count_the_drift(write):
     rng = np.random.default_rng(14)
     v = rng.normal(size=(400, 50, 3)) * np.sqrt(KB * TEMPERATURE / MASS)
-    value, error = dynamics.temperature(write(np.zeros_like(v), velocities=v + 3.0))
+    value, error = temperature.temperature(write(np.zeros_like(v), velocities=v + 3.0))
     assert abs(value - TEMPERATURE) < 4 * error
     assert error == pytest.approx(TEMPERATURE * np.sqrt(2 / 3 / v[..., 0].size), rel=0.6)
     held = v - v.mean(1, keepdims=True)
-    assert dynamics.temperature(write(np.zeros_like(v), velocities=held))[0] == \
-        pytest.approx(value, rel=1e-5)
+    assert temperature.temperature(write(np.zeros_like(v), velocities=held))[0] == pytest.approx(
+        value, rel=1e-5
+    )
     with pytest.raises(Unmeasurable, match="no velocities"):
-        dynamics.temperature(write(v))
+        temperature.temperature(write(v))
 
 
 def test_velocities_need_frames_that_fit(write):
     trajectory = write(walkers(0, 300, 3))
-    assert dynamics.vacf(trajectory, 0.04).interval == 0.04
+    assert vacf.vacf(trajectory, 0.04).interval == 0.04
     with pytest.raises(Unmeasurable, match="can't be had from frames 0.02 ps apart"):
-        dynamics.vacf(trajectory, 0.05)
+        vacf.vacf(trajectory, 0.05)
     with pytest.raises(Unmeasurable, match="need 0.1 ps or less"):
-        dynamics.vacf(write(walkers(0, 300, 3), interval=0.5))
+        vacf.vacf(write(walkers(0, 300, 3), interval=0.5))
     with pytest.raises(Unmeasurable, match="needs 4 ps of trajectory"):
-        dynamics.vacf(trajectory, stop=50)
+        vacf.vacf(trajectory, stop=50)
 
 
 # figures
@@ -378,17 +408,31 @@ def liquid(seed, frames=1000):
     return grid + 0.03 * rng.normal(size=(frames, 64, 3)) + np.cumsum(hops, axis=0)
 
 
-SCHEMA = ("rdf_l1", "adf_l1", "diffusion_cm2_per_s", "diffusion_stderr", "msd_nm2", "vacf",
-          "temperature_K", "friction_per_ps", "timestep_fs")
+SCHEMA = (
+    "rdf_l1",
+    "adf_l1",
+    "diffusion_cm2_per_s",
+    "diffusion_stderr",
+    "msd_nm2",
+    "vacf",
+    "temperature_K",
+    "friction_per_ps",
+    "timestep_fs",
+)
 
 
 def test_figures_are_numbers_or_none_with_a_reason(write):
-    reference = metrics.measure(write(liquid(0)))
-    model = metrics.measure(write(liquid(1)), reference)
-    poor = metrics.measure(write(walkers(0, 3, 1)), reference)
-    found = (metrics.metrics(reference), metrics.noise_floor(reference),
-             metrics.metrics(model, reference, friction_per_ps=10.0, timestep_fs=5.0, conserves_momentum=True),
-             metrics.metrics(poor, reference))
+    reference = measurement.measure(write(liquid(0)))
+    model = measurement.measure(write(liquid(1)), reference)
+    poor = measurement.measure(write(walkers(0, 3, 1)), reference)
+    found = (
+        metrics.metrics(reference),
+        metrics.noise_floor(reference),
+        metrics.metrics(
+            model, reference, friction_per_ps=10.0, timestep_fs=5.0, conserves_momentum=True
+        ),
+        metrics.metrics(poor, reference),
+    )
     for figures in found:
         json.dumps(figures, allow_nan=False)
         for name in SCHEMA:
@@ -412,21 +456,21 @@ def test_figures_are_numbers_or_none_with_a_reason(write):
 
 def test_a_run_does_not_differ_from_itself(write):
     trajectory = write(liquid(2))
-    reference = metrics.measure(trajectory)
-    again = metrics.metrics(metrics.measure(trajectory, reference), reference)
+    reference = measurement.measure(trajectory)
+    again = metrics.metrics(measurement.measure(trajectory, reference), reference)
     assert again["rdf_l1"] == again["adf_l1"] == again["vacf_rms"] == 0
     assert all(ratio == 1 for _, ratio, _ in again["msd_ratio"])
     figures, floor = metrics.metrics(reference), metrics.noise_floor(reference)
-    for name in verdict.BARS:
-        found = verdict.standing(name, again, figures, floor)
-        assert (found.state, found.found) == (verdict.GOOD, 0)
-    assert list(verdict.at_lags(again, figures)) == [0.02, 0.04, 0.1, 0.2, 0.5, 1, 2]
+    for name in OBSERVABLES:
+        found = status(name, again, figures, floor)
+        assert (found.status, found.deviation) == (GOOD, 0)
+    assert list(status_by_lag(again, figures)) == [0.02, 0.04, 0.1, 0.2, 0.5, 1, 2]
 
 
 def test_distances_have_their_definition(write):
     a, b = write(liquid(3)), write(liquid(4) * 1.02, np.eye(3) * 2.04)
-    reference = metrics.measure(a)
-    model = metrics.measure(b, reference)
+    reference = measurement.measure(a)
+    model = measurement.measure(b, reference)
     figures = metrics.metrics(model, reference)
     g_ref, g = (np.array(metrics.metrics(m, reference)["rdf"][0]["g"]) for m in (reference, model))
     assert figures["rdf_l1"] == pytest.approx(np.abs(g - g_ref).sum() / g_ref.sum(), rel=1e-4)
@@ -435,23 +479,24 @@ def test_distances_have_their_definition(write):
     difference = np.abs(np.array(curve["p"]) - other["p"])
     assert difference.sum() * np.pi / 90 == pytest.approx(figures["adf_l1"], rel=1e-4)
     assert figures["rdf_l1"] > 5 * figures["rdf_l1_stderr"]
-    found = verdict.standing("rdf_l1", figures, metrics.metrics(reference), metrics.noise_floor(reference))
-    assert found.state == verdict.MISSED and found.found == figures["rdf_l1"]
+    found = status("rdf_l1", figures, metrics.metrics(reference), metrics.noise_floor(reference))
+    assert found.status == MISSED and found.deviation == figures["rdf_l1"]
 
 
 def test_noise_floor_compares_the_halves(write):
     trajectory = write(liquid(5))
-    reference = metrics.measure(trajectory)
-    first = structure.rdf(trajectory, stop=500)
-    second = structure.rdf(trajectory, start=500)
+    reference = measurement.measure(trajectory)
+    first = rdf.rdf(trajectory, stop=500)
+    second = rdf.rdf(trajectory, start=500)
     assert metrics.noise_floor(reference)["rdf_l1"] == pytest.approx(
-        structure.rdf_l1(second, first), rel=0.01)
+        rdf.rdf_l1(second, first), rel=0.01
+    )
 
 
 def test_drift_of_the_whole_system_is_noted(write):
-    still = metrics.metrics(metrics.measure(write(liquid(6))))
+    still = metrics.metrics(measurement.measure(write(liquid(6))))
     x = liquid(6) + np.linspace(0, 40, 1000)[:, None, None]
-    moving = metrics.metrics(metrics.measure(write(x)))
+    moving = metrics.metrics(measurement.measure(write(x)))
     assert still["notes"] == []
     assert any("drift of the whole system" in note for note in moving["notes"])
 
@@ -460,12 +505,13 @@ def test_two_types_have_their_own_diffusion(write):
     x = walkers(7, 2000, 80)
     x[:, 40:] *= 2
     types = np.repeat([0, 1], 40)
-    figures = metrics.metrics(metrics.measure(write(x, types=types)))
+    figures = metrics.metrics(measurement.measure(write(x, types=types)))
     slow, fast = (figures["diffusion_by_type"][name] for name in "AB")
     error = fast["stderr"] + 4 * slow["stderr"]
     assert abs(fast["cm2_per_s"] - 4 * slow["cm2_per_s"]) < 4 * error
     assert figures["diffusion_cm2_per_s"] == pytest.approx(
-        (slow["cm2_per_s"] + fast["cm2_per_s"]) / 2)
+        (slow["cm2_per_s"] + fast["cm2_per_s"]) / 2
+    )
     own = [np.array(figures["msd_by_type"][name]["msd_nm2"])[:, 1] for name in "AB"]
     assert np.mean(own, 0) == pytest.approx(np.array(figures["msd_nm2"])[:, 1], rel=1e-6)
     assert own[1].mean() / own[0].mean() == pytest.approx(4.0, rel=0.1)
@@ -474,6 +520,8 @@ def test_two_types_have_their_own_diffusion(write):
 
 def test_analysis_needs_no_torch(tmp_path):
     # In another folder, where it is the installed package; that one loads its plugin into OpenMM.
-    code = ("import sys, openmm_cgadv.analysis.report, openmm_cgadv.analysis.metrics; "
-            "assert 'torch' not in sys.modules")
+    code = (
+        "import sys, openmm_cgadv.report.page, openmm_cgadv.analysis.metrics; "
+        "assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)

@@ -7,22 +7,21 @@ import numpy as np
 import openmm
 import pytest
 import torch
-from openmm import app, unit
-from test_export import (
+from backends import (
     BACKENDS,
     PLATFORMS,
     assert_same,
     context_of,
-    energy_and_forces,
-    make_model,
     measured,
-    quiet,
-    shifted_configurations,
     skip_missing_operators,
     tolerance,
 )
+from models import energy_and_forces, make_model, quiet, shifted_configurations
+from openmm import app, unit
+from systems import scaled
 
 from openmm_cgadv import kernels, save_bundle
+from openmm_cgadv.export.backends import plugin
 from openmm_cgadv.potentials import PotentialSpec
 
 everywhere = [
@@ -62,7 +61,7 @@ class TestBarostat:
             assert_same(found, measured(fresh, changed.positions), within)
 
     @on_all
-    def test_energy_changes_with_volume_as_the_virial_says(self, backend, platform):
+    def test_energy_changes_with_volume_by_the_virial(self, backend, platform):
         model = make_model(n_types=2)
         context = context_of(system_of(model, backend), platform=platform)
         energies = []
@@ -82,7 +81,10 @@ class TestBarostat:
         barostat = openmm.MonteCarloBarostat(500 * unit.bar, 298.15 * unit.kelvin, 2)
         barostat.setRandomNumberSeed(3)
         system.addForce(barostat)
-        context = context_of(system, model.create_integrator(seed=2), platform)
+        integrator = model.create_integrator(
+            seed=2, backend=None if platform in plugin.PLATFORMS else "openmm"
+        )
+        context = context_of(system, integrator, platform)
         context.setPositions(model.positions)
         context.setVelocitiesToTemperature(298.15, 1)
         context.getIntegrator().step(60)
@@ -139,7 +141,7 @@ class TestVirtualSites:
 
     @on_all
     @pytest.mark.parametrize("plain", [True, False])
-    def test_particles_that_are_no_beads_are_refused(self, backend, platform, plain):
+    def test_particles_that_are_no_beads_are_rejected(self, backend, platform, plain):
         skip_missing_operators(backend, plain)
         model = make_model()
         system = system_of(model, backend, plain=plain)
@@ -150,7 +152,7 @@ class TestVirtualSites:
             measured(context, np.vstack([model.positions, [0, 0, 0]]))
 
     @pytest.mark.parametrize("backend", BACKENDS)
-    def test_topology_with_a_virtual_site_is_refused(self, backend):
+    def test_topology_with_a_virtual_site_is_rejected(self, backend):
         model = make_model()
         topology = model.topology
         topology.addAtom("M", None, list(topology.residues())[-1])
@@ -160,12 +162,12 @@ class TestVirtualSites:
 
 @on_all
 @pytest.mark.parametrize("memory", [0, 2])
-def test_context_made_new_from_a_checkpoint_goes_on_bit_for_bit(backend, platform, memory):
+def test_new_context_resumes_from_a_checkpoint_bit_for_bit(backend, platform, memory):
     """Of the backend plugin this is tested with the plugin, whose integrator sees to it."""
     if backend == "plugin" and platform == "CPU":
         pytest.skip("the plugin keeps its lists in step with its own integrator")
     model = quiet(make_model(n_types=2, memory=memory))
-    model = replace(model, drift=0.1 * model.drift)
+    model = replace(model, friction=scaled(model.friction, 0.1))
 
     def new():
         integrator = model.create_integrator(seed=4, backend="openmm")
@@ -211,7 +213,7 @@ def test_constraints_hold_with_one_friction(backend, platform):
 
 def renamed(names, **keywords):
     model = make_model(n_types=len(names), **keywords)
-    spec = PotentialSpec(tuple(names), model.spec.pair, model.spec.three_body)
+    spec = PotentialSpec(tuple(names), model.spec.terms)
     return replace(model, spec=spec)
 
 
@@ -228,9 +230,14 @@ def write_psf(model, path):
         mass = model.masses[kind]
         lines.append(f"{k + 1:8d} W    {k + 1:<4d} {name:<4s} B    B      0.000000 {mass:13.4f} 0")
     for section in (
-        "NBOND: bonds", "NTHETA: angles", "NPHI: dihedrals", "NIMPHI: impropers", "NDON: donors",
-        "NACC: acceptors", "NNB",
-    ):  # fmt: skip
+        "NBOND: bonds",
+        "NTHETA: angles",
+        "NPHI: dihedrals",
+        "NIMPHI: impropers",
+        "NDON: donors",
+        "NACC: acceptors",
+        "NNB",
+    ):
         lines += ["", f"{0:8d} !{section}", ""]
     lines += [f"{0:8d}" * 8] * ((len(model.types) + 7) // 8)
     lines += ["", "       1       0 !NGRP NST2", "       0       0       0", ""]
@@ -309,7 +316,7 @@ class TestForceField:
         found = measured(context, model.positions)
         assert_same(found, energy_and_forces(new, model.positions), 1e-10)
 
-    def test_particles_of_another_field_are_refused(self, tmp_path):
+    def test_particles_of_another_force_field_are_rejected(self, tmp_path):
         model = make_model()
         path = save_bundle(model, tmp_path / "a.cg")
         ions = tmp_path / "ions.xml"

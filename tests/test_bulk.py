@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from models import make_model
 from openmm import unit
 from scipy.spatial import cKDTree
-from test_export import make_model
 
 from openmm_cgadv import bulk_model
 
@@ -53,7 +53,7 @@ def test_any_number_keeps_density_and_composition(count):
 
 
 @pytest.mark.parametrize("box", [2.5, (2.0, 1.7, 3.3), 25.0 * unit.angstrom])
-def test_box_is_as_asked_and_filled_at_the_density(box):
+def test_box_is_the_given_one_and_filled_at_the_density(box):
     model = make_model(n_types=2, n=125, triclinic=True)
     other = bulk_model(model, box=box)
     edges = box.value_in_unit(unit.nanometer) if hasattr(box, "unit") else box
@@ -65,11 +65,12 @@ def test_box_is_as_asked_and_filled_at_the_density(box):
     )
 
 
-def test_the_rest_of_the_model_is_kept():
+def test_the_model_is_otherwise_unchanged():
     model = make_model(n_types=2)
     other = bulk_model(model, molecules=100)
     assert other.spec == model.spec and other.timestep == model.timestep
-    for name in ("theta", "masses", "drift"):
+    assert np.array_equal(other.friction.drift, model.friction.drift)
+    for name in ("theta", "masses"):
         assert np.array_equal(getattr(other, name), getattr(model, name))
 
 
@@ -86,6 +87,6 @@ def test_the_rest_of_the_model_is_kept():
         ({"box": -3.0}, "box: found -3.0, expected one length or three"),
     ],
 )
-def test_wrong_sizes_are_refused_in_one_sentence(arguments, message):
+def test_wrong_sizes_are_rejected_in_one_sentence(arguments, message):
     with pytest.raises(ValueError, match=message):
         bulk_model(make_model(), **arguments)

@@ -217,7 +217,7 @@ def test_missing_trajectory_is_named_before_any_work(tmp_path):
         experiment.check()
 
 
-def test_cutoff_above_half_the_box_of_a_trajectory_is_refused_before_any_work(tmp_path):
+def test_cutoff_above_half_the_box_of_a_trajectory_is_rejected_before_any_work(tmp_path):
     write_trajectory(tmp_path, box=1.3)
     with pytest.raises(
         ConfigError, match="cutoff_nm: found 0.7, expected at most 0.65, half the box"
@@ -225,11 +225,13 @@ def test_cutoff_above_half_the_box_of_a_trajectory_is_refused_before_any_work(tm
         load_experiment(write(tmp_path, OWN), ["potential.cutoff_nm=0.7"]).check()
 
 
-def test_a_liquid_is_made_to_order_by_its_name(tmp_path):
+def test_a_built_in_reference_system_is_chosen_by_its_name(tmp_path):
     text = "reference: {temperature_K: 87, liquid: argon}\n"
     experiment = load_experiment(write(tmp_path, text))
     assert experiment.reference.made == "argon" and experiment.reference.length == 200
-    with pytest.raises(ConfigError, match="cutoff_nm: found 1.3, .* half the box of 343 molecules of argon"):
+    with pytest.raises(
+        ConfigError, match="cutoff_nm: found 1.3, .* half the box of 343 molecules of argon"
+    ):
         load_experiment(write(tmp_path, text), ["potential.cutoff_nm=1.3"])
 
 

@@ -5,10 +5,14 @@ import torch
 from e3nn import o3
 from systems import jittered_lattice, liquid_box, random_spec
 
-from openmm_cgadv.discriminator import DynamicsDiscriminator, GramDiscriminator, StructureDiscriminator
-from openmm_cgadv.discriminator.channels import EquivariantLinear, Linear
-from openmm_cgadv.discriminator.dynamics import IncrementProducts
-from openmm_cgadv.potentials import basis
+from openmm_cgadv.fit.basis import basis
+from openmm_cgadv.methods.adversarial.discriminators import (
+    DynamicsDiscriminator,
+    GramDiscriminator,
+    StructureDiscriminator,
+)
+from openmm_cgadv.methods.adversarial.discriminators.channels import EquivariantLinear, Linear
+from openmm_cgadv.methods.adversarial.discriminators.dynamics import IncrementProducts
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +61,9 @@ def test_logits_of_motion_do_not_depend_on_frame_of_reference(name, attention):
 def test_products_of_steps_do_not_depend_on_frame_of_reference(name):
     critic, frames = GramDiscriminator(torch.rand(2, 7, 2) + 0.5), windows()
     moved = frames @ transformations()[name].T + torch.tensor([3.0, -2.0, 0.7])
-    torch.testing.assert_close(critic.tokens(moved, kinds(moved)), critic.tokens(frames, kinds(frames)))
+    torch.testing.assert_close(
+        critic.tokens(moved, kinds(moved)), critic.tokens(frames, kinds(frames))
+    )
     assert logits(critic, frames).shape == (20,)
 
 
@@ -112,7 +118,9 @@ def test_logits_of_structure_do_not_depend_on_image_frame_of_reference_or_order(
     large, cluster = 10 * torch.eye(3), x[(x - 0.6).norm(dim=1) < 0.5]
     some = types[: len(cluster)]
     turned = cluster @ o3.rand_matrix().T
-    torch.testing.assert_close(logits(turned, large, some), logits(cluster, large, some), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(
+        logits(turned, large, some), logits(cluster, large, some), rtol=1e-6, atol=1e-7
+    )
 
 
 def test_logits_of_structure_are_linear():
@@ -161,4 +169,7 @@ def test_linear_maps_with_channels_first_are_those_of_their_libraries():
     assert found[1].shape == (4, 3, 7, 6)
     torch.testing.assert_close(torch.cat([found[0], found[1].flatten(0, 1)]), expected)
     plain = Linear(5, 4)
-    torch.testing.assert_close(plain(scalars).movedim(0, -1), torch.nn.functional.linear(scalars.movedim(0, -1), plain.weight, plain.bias))
+    torch.testing.assert_close(
+        plain(scalars).movedim(0, -1),
+        torch.nn.functional.linear(scalars.movedim(0, -1), plain.weight, plain.bias),
+    )

@@ -7,34 +7,42 @@ import openmm
 import pytest
 from typer.testing import CliRunner
 
-from openmm_cgadv import doctor, kernels
-from openmm_cgadv.cli import app
+from openmm_cgadv import kernels
+from openmm_cgadv.attempts import Attempt
 from openmm_cgadv.export.system import BACKENDS
+from openmm_cgadv.platforms import platform_names
+from openmm_cgadv.workflow import doctor
+from openmm_cgadv.workflow.cli import app
 
 
 def report() -> dict[str, str]:
     result = CliRunner().invoke(app, ["doctor"])
     assert result.exit_code == 0, result.stdout
-    lines = [re.split(r"  +", line, maxsplit=1) for line in result.stdout.splitlines()]
-    return {name: text for name, text in lines}
+    lines = [(line[:24].strip(), line[25:]) for line in result.stdout.splitlines()]
+    return dict(lines)
 
 
 @pytest.fixture
 def quick(monkeypatch):
+    """Leave out the measurements."""
+    monkeypatch.setattr(doctor, "measure_speeds", lambda *_, **__: {})
+
+
+def test_everything_here_is_listed_with_a_speed(monkeypatch):
     monkeypatch.setattr(doctor, "SPEED_SECONDS", 1e-3)
-
-
-def test_everything_here_is_listed_with_a_speed(quick):
     lines = report()
-    for name in ("openmm_cgadv", "torch", "openmm", "numpy", "openmmtorch", "GPU", "threads"):
+    for name in ("openmm_cgadv", "torch", "openmm", "numpy", "openmm-torch", "GPU", "threads"):
         assert name in lines
     assert lines["platform Reference"] == lines["platform CPU"] == "works"
     for name, backend in BACKENDS.items():
-        if backend.why_not() is None:
-            found = re.fullmatch(
-                r"works, (\S+) ms a step of 512 beads \(\w+ platform\)", lines[f"backend {name}"]
-            )
-            assert 0.001 < float(found[1]) < 1000
+        for platform in platform_names():
+            found = lines[f"{name} on {platform}"]
+            if backend.why_not(platform) is None:
+                speed = re.fullmatch(r"works, (\S+) ms a step of 512 beads", found)
+                assert speed, f"{name} on {platform}: {found}"
+                assert 0.001 < float(speed[1]) < 1000
+            else:
+                assert found.startswith("no: ")
     if kernels.available():
         pattern = (
             rf"{kernels.instruction_set()}, built with (GCC|.*[Cc]lang) ?\d+.*, "
@@ -55,22 +63,21 @@ def test_a_missing_package_is_named_with_its_installation(monkeypatch, quick):
     assert lines["openmmml"] == "not installed, optional; pip install openmmml"
 
 
-@pytest.mark.parametrize("name", BACKENDS)
-def test_a_backend_that_does_not_load_says_why(monkeypatch, quick, name):
-    monkeypatch.setattr(BACKENDS[name], "why_not", lambda: "it is missing; pip install it")
-    assert report()[f"backend {name}"] == "no: it is missing; pip install it"
-
-
-def test_a_backend_that_fails_when_it_runs_is_found(monkeypatch, quick):
-    def broken(*arguments, **keywords):
-        raise openmm.OpenMMException("no kernel")
-
-    monkeypatch.setattr(doctor, "create_simulation", broken)
-    assert report()["backend pythonforce"] == "no: no kernel"
+def test_a_combination_that_fails_or_ends_its_process_is_listed_with_its_reason(monkeypatch, quick):
+    failures = {
+        ("plugin", "CPU"): Attempt(failure="it is missing; pip install it"),
+        ("torchforce", "OpenCL"): Attempt(failure="it ends the process with SIGSEGV"),
+        ("pythonforce", "CPU"): Attempt(output="0.25"),
+    }
+    monkeypatch.setattr(doctor, "measure_speeds", lambda *_, **__: failures)
+    lines = report()
+    assert lines["plugin on CPU"] == "no: it is missing; pip install it"
+    assert lines["torchforce on OpenCL"] == "no: it ends the process with SIGSEGV"
+    assert lines["pythonforce on CPU"] == "works, 0.25 ms a step of 512 beads"
 
 
 def test_missing_kernels_and_platforms_have_a_cure(monkeypatch, quick):
-    monkeypatch.setattr(kernels, "_WHY_NOT", "they were not built: pip install .")
+    monkeypatch.setattr(kernels.library, "_WHY_NOT", "they were not built: pip install .")
     failures = [
         "Error loading library /lib/libOpenMMCUDA.so: libcuda.so.1: cannot open",
         "Error loading library /lib/libOpenMMRPMDCUDA.so: libOpenMMCUDA.so: cannot open",

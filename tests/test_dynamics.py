@@ -9,8 +9,14 @@ import torch
 from systems import jittered_lattice, liquid_box, random_spec, random_theta
 
 from openmm_cgadv.dynamics import (
-    GeneralizedLangevin, Langevin, effective_friction, memory_kernel, propagator, rollout, running_friction_on_grid,
-)  # fmt: skip
+    GeneralizedLangevin,
+    Langevin,
+    effective_friction,
+    memory_kernel,
+    propagator,
+    rollout,
+    running_friction_on_grid,
+)
 from openmm_cgadv.dynamics.rollout import energy_and_forces
 from openmm_cgadv.potentials import Potential
 
@@ -23,7 +29,9 @@ def random_memory(n_types, k, seed=0):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in motion.parameters():
-            parameter += 0.5 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter += 0.5 * torch.randn(
+                parameter.shape, generator=generator, dtype=torch.float64
+            )
     return motion
 
 
@@ -32,7 +40,9 @@ def test_equilibrium_is_kept_by_every_memory(k):
     for seed in range(3):
         e, s = random_memory(2, k, seed).propagator(DT)
         covariance = e @ e.mT + s @ s.mT
-        np.testing.assert_allclose(covariance.detach(), np.broadcast_to(np.eye(k + 1), covariance.shape), atol=1e-12)
+        np.testing.assert_allclose(
+            covariance.detach(), np.broadcast_to(np.eye(k + 1), covariance.shape), atol=1e-12
+        )
 
 
 def test_effective_friction_is_the_integral_of_the_kernel():
@@ -43,11 +53,15 @@ def test_effective_friction_is_the_integral_of_the_kernel():
         return memory_kernel(drift, torch.tensor([t], dtype=torch.float64)).item()
 
     integral, _ = scipy.integrate.quad(kernel, 0, 40, limit=400)
-    assert effective_friction(drift).item() == pytest.approx(math.exp(motion.log_friction.item()) + integral, rel=1e-6)
+    assert effective_friction(drift).item() == pytest.approx(
+        math.exp(motion.log_friction.item()) + integral, rel=1e-6
+    )
 
 
-def test_starting_friction_is_the_one_asked_for():
-    assert GeneralizedLangevin(2, 3, 17.0, floor=0.7).bead_friction().tolist() == pytest.approx([17.0] * 2)
+def test_initial_friction_is_the_given_one():
+    assert GeneralizedLangevin(2, 3, 17.0, floor=0.7).bead_friction().tolist() == pytest.approx(
+        [17.0] * 2
+    )
     assert Langevin(1, 17.0).bead_friction().item() == pytest.approx(17.0)
 
 
@@ -66,7 +80,9 @@ class Case:
         self.theta = random_theta(self.spec, seed, 2.0).requires_grad_()
         box = liquid_box(n, 33.0)
         self.boxes = torch.stack([box, 1.02 * box])
-        self.x = torch.stack([jittered_lattice(n, b, 0.2, seed + i) for i, b in enumerate(self.boxes)]).requires_grad_()
+        self.x = torch.stack(
+            [jittered_lattice(n, b, 0.2, seed + i) for i, b in enumerate(self.boxes)]
+        ).requires_grad_()
         self.types = torch.from_numpy(rng.integers(0, 2, n))
         self.masses = torch.where(self.types == 0, 18.0, 30.0).to(torch.float64)
         self.s = torch.from_numpy(rng.normal(size=[2, n, k + 1, 3]) * 0.37).requires_grad_()
@@ -78,7 +94,9 @@ class Case:
         self.final = torch.from_numpy(rng.normal(size=self.s.shape))
 
     def loss(self, frames, x, s):
-        return (self.weights * frames + 0.3 * frames**2).sum() + (self.final * s).sum() + (x**3).sum()
+        return (
+            (self.weights * frames + 0.3 * frames**2).sum() + (self.final * s).sum() + (x**3).sum()
+        )
 
     @property
     def inputs(self):
@@ -87,9 +105,21 @@ class Case:
     def run(self, forget=math.inf, **noise):
         e, s = self.motion.propagator(self.dt)
         return rollout(
-            self.x, self.s, self.boxes, types=self.types, masses=self.masses, spec=self.spec, theta=self.theta,
-            e=e, s=s, kT=KT, dt=self.dt, frames=self.frames, forget=forget, **(noise or {"noise": self.noise}),
-        )  # fmt: skip
+            self.x,
+            self.s,
+            self.boxes,
+            types=self.types,
+            masses=self.masses,
+            spec=self.spec,
+            theta=self.theta,
+            e=e,
+            s=s,
+            kT=KT,
+            dt=self.dt,
+            frames=self.frames,
+            forget=forget,
+            **(noise or {"noise": self.noise}),
+        )
 
     def plain(self):
         """The same trajectories, each step written out, for autograd to differentiate."""
@@ -116,7 +146,7 @@ class Case:
 
 
 @pytest.mark.parametrize("k", [0, 2])
-def test_adjoint_without_forgetting_is_autograd(k):
+def test_adjoint_without_damping_is_autograd(k):
     case = Case(k)
     for ours, plain in zip(case.run(), case.plain()):
         torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
@@ -139,13 +169,17 @@ def test_gradients_match_finite_differences():
                 parameter += sign * 1e-6 * direction
                 values.append(case.loss(*case.run()).item())
                 parameter -= sign * 1e-6 * direction
-        assert (values[0] - values[1]) / 2e-6 == pytest.approx((gradient * direction).sum().item(), rel=1e-5, abs=1e-5)
+        assert (values[0] - values[1]) / 2e-6 == pytest.approx(
+            (gradient * direction).sum().item(), rel=1e-5, abs=1e-5
+        )
 
 
-def test_forgetting_only_damps_what_returns_through_the_forces():
+def test_adjoint_damping_acts_on_the_jacobian_of_the_forces_alone():
     """With τ → 0 the gradient is that of a rollout whose forces are a given function of time."""
     case = Case(2)
-    found = torch.autograd.grad(case.loss(*case.run(forget=1e-6)), [case.s, *case.motion.parameters()])
+    found = torch.autograd.grad(
+        case.loss(*case.run(forget=1e-6)), [case.s, *case.motion.parameters()]
+    )
 
     e, s = case.motion.propagator(case.dt)
     e, s = e[case.types], s[case.types] * (KT / case.masses).sqrt()[:, None, None]
@@ -164,7 +198,12 @@ def test_forgetting_only_damps_what_returns_through_the_forces():
             state = e @ middle + s @ case.noise[step, b]
             x = x + 0.5 * case.dt * (v + state[:, 0])
         frames = torch.stack(frames)
-        total = total + (case.weights[b] * frames + 0.3 * frames**2).sum() + (case.final[b] * state).sum() + (x**3).sum()
+        total = (
+            total
+            + (case.weights[b] * frames + 0.3 * frames**2).sum()
+            + (case.final[b] * state).sum()
+            + (x**3).sum()
+        )
     expected = torch.autograd.grad(total, [case.s, *case.motion.parameters()])
     for a, b in zip(found, expected):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9 * b.abs().max().item())
@@ -202,4 +241,7 @@ def test_running_friction_is_the_integral_of_the_memory_kernel_and_ends_at_the_e
         torch.testing.assert_close(found[:, 0], drift[:, 0, 0])
         late = motion.running_friction(torch.tensor([100.0], dtype=torch.float64))[:, 0]
         torch.testing.assert_close(late, motion.bead_friction())
-        torch.testing.assert_close(running_friction_on_grid(drift, 0.01, 150), motion.running_friction(0.01 * torch.arange(150.0, dtype=torch.float64)))
+        torch.testing.assert_close(
+            running_friction_on_grid(drift, 0.01, 150),
+            motion.running_friction(0.01 * torch.arange(150.0, dtype=torch.float64)),
+        )

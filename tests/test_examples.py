@@ -12,17 +12,22 @@ from pathlib import Path
 import numpy as np
 import openmm
 import pytest
+from models import make_model, quiet
 from openmm import app, unit
-from test_export import make_model, quiet
 
-from openmm_cgadv import BeadTrajectory, load, openmm_plugin, save_bundle
+from openmm_cgadv import BeadTrajectory, load, save_bundle
+from openmm_cgadv.export import openmm_plugin
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SHORT_TRAINING = [
-    "training.iterations=2", "training.validate_every=2", "training.checkpoint_every=2",
-    "training.chains=2", "training.window_ps=0.4", "production.length_ps=4",
+    "training.iterations=2",
+    "training.validate_every=2",
+    "training.checkpoint_every=2",
+    "training.chains=2",
+    "training.window_ps=0.4",
+    "production.length_ps=4",
     "production.equilibration_ps=0.5",
-]  # fmt: skip
+]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +48,7 @@ def run(monkeypatch, tmp_path, capsys):
     return run
 
 
-def test_production_goes_on_from_its_checkpoint(bundle, run):
+def test_production_resumes_from_its_checkpoint(bundle, run):
     arguments = [bundle, "--molecules", 100, "--equilibration-ps", 0.5, "--out", "long"]
     first = run("production_plugin.py", *arguments, "--length-ns", 0.01)
     assert "100.0%" in first
@@ -58,12 +63,20 @@ def test_production_goes_on_from_its_checkpoint(bundle, run):
     assert Path("long/trajectory.dcd").stat().st_size > 2 * 100 * 12
 
 
-def test_killed_production_goes_on_from_its_checkpoint(bundle, tmp_path):
+def test_killed_production_resumes_from_its_checkpoint(bundle, tmp_path):
     out = tmp_path / "long"
     command = [
-        sys.executable, EXAMPLES / "production_plugin.py", bundle, "--molecules", 100,
-        "--equilibration-ps", 0.5, "--out", out, "--length-ns",
-    ]  # fmt: skip
+        sys.executable,
+        EXAMPLES / "production_plugin.py",
+        bundle,
+        "--molecules",
+        100,
+        "--equilibration-ps",
+        0.5,
+        "--out",
+        out,
+        "--length-ns",
+    ]
     command = [str(word) for word in command]
     process = subprocess.Popen([*command, "1000"], stdout=subprocess.DEVNULL)
     for _ in range(600):
@@ -84,7 +97,7 @@ def test_killed_production_goes_on_from_its_checkpoint(bundle, tmp_path):
 
 def test_openmm_ml_makes_the_same_system(bundle, run):
     openmmml = pytest.importorskip("openmmml", reason="the package openmmml is not installed")
-    from openmm_cgadv.export.openmmml import Factory
+    from openmm_cgadv.openmmml import Factory
 
     # As OpenMM-ML does where this package is installed, not only on the path.
     openmmml.MLPotential.registerImplFactory("cgadv", Factory())
@@ -120,17 +133,21 @@ def test_scan_shows_diffusion_falling_with_friction(bundle, run):
     arguments = ["--factors", 0.25, 4.0, "--length-ps", 34, "--windows", 2]
     table = run("live_parameters.py", bundle, *arguments).splitlines()[1:]
     rows = [[float(x) for x in re.findall(r"[\d.]+", row)] for row in table]
-    friction = load(bundle).friction[0]
+    friction = load(bundle).bead_friction[0]
     assert [row[1] for row in rows] == pytest.approx([0.25 * friction, 4 * friction], abs=0.01)
     assert rows[0][2] > 2 * rows[1][2] > 0
 
 
 @pytest.mark.skipif(openmm_plugin.why_not() is not None, reason=openmm_plugin.why_not() or "")
-def test_viscosity_of_both_kinds_of_friction_is_told(run):
+@pytest.mark.slow
+def test_viscosity_is_reported_for_friction_on_single_beads_and_between_pairs(run):
     shorter = [
-        "reference.molecules=100", "reference.length_ps=12", "reference.equilibration_ps=2",
-        *SHORT_TRAINING, "production.length_ps=12",
-    ]  # fmt: skip
+        "reference.molecules=100",
+        "reference.length_ps=12",
+        "reference.equilibration_ps=2",
+        *SHORT_TRAINING,
+        "production.length_ps=12",
+    ]
     said = run("viscosity.py", "--quick", "--out", "eta", "--set", *shorter)
     _, *table = said[said.index("shear viscosity, mPa s") :].splitlines()
     table, more = table[:9], table[9:]
@@ -138,7 +155,9 @@ def test_viscosity_of_both_kinds_of_friction_is_told(run):
     labels = ["all-atom", "friction on single beads", "friction between neighbours"]
     assert [line.strip() for line in table[::3]] == labels
     for line in table:
-        assert line.strip() in labels or re.search(r"by (shear waves|the stress) +(\d+\.\d\d ± |\w+ \w+)", line)
+        assert line.strip() in labels or re.search(
+            r"by (shear waves|the stress) +(\d+\.\d\d ± |\w+ \w+)", line
+        )
     stress = [float(re.search(r"[\d.]+", line).group()) for line in table[5::3]]
     assert all(0 < value < 5 for value in stress)
     with BeadTrajectory.open("eta/pair/production/trained/beads.h5") as beads:
@@ -179,11 +198,19 @@ def gromacs_files(tmp_path_factory):
     return directory
 
 
+@pytest.mark.slow
 def test_own_trajectory_is_trained_on_and_run(gromacs_files, run, monkeypatch):
     said = run(
-        "own_trajectory.py", "--topology", gromacs_files / "water.gro",
-        "--trajectory", gromacs_files / "water.xtc", "--out", "mine", "--set", *SHORT_TRAINING,
-    )  # fmt: skip
+        "own_trajectory.py",
+        "--topology",
+        gromacs_files / "water.gro",
+        "--trajectory",
+        gromacs_files / "water.xtc",
+        "--out",
+        "mine",
+        "--set",
+        *SHORT_TRAINING,
+    )
     assert re.search(r"HOH: effective friction \d+\.\d/ps", said)
     assert "to run it: cgadv simulate mine/model.cg" in said
     assert len(load("mine/model.cg").types) == 125
@@ -197,7 +224,7 @@ def test_own_trajectory_stops_with_the_status_of_a_failed_stage(run, monkeypatch
     def fail(*_, **__):
         raise why
 
-    monkeypatch.setattr("openmm_cgadv.stages.read_trajectory", fail)
+    monkeypatch.setattr("openmm_cgadv.workflow.stages.read_trajectory", fail)
     (Path.cwd() / "water.gro").touch()
     (Path.cwd() / "water.xtc").touch()
     with pytest.raises(SystemExit) as stop:
@@ -205,6 +232,7 @@ def test_own_trajectory_stops_with_the_status_of_a_failed_stage(run, monkeypatch
     assert stop.value.code == status
 
 
+@pytest.mark.slow
 def test_notebook_trains_and_shows_its_plots(tmp_path):
     nbformat = pytest.importorskip("nbformat", reason="the package nbformat is not installed")
     nbclient = pytest.importorskip("nbclient", reason="the package nbclient is not installed")
@@ -213,9 +241,11 @@ def test_notebook_trains_and_shows_its_plots(tmp_path):
     assert not any(cell.outputs or cell.execution_count for cell in cells), "it keeps its outputs"
     (parameters,) = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     shorter = [
-        "reference.molecules=100", "reference.length_ps=6", "reference.equilibration_ps=2",
+        "reference.molecules=100",
+        "reference.length_ps=6",
+        "reference.equilibration_ps=2",
         *SHORT_TRAINING,
-    ]  # fmt: skip
+    ]
     parameters.source += f"\nout, settings = {str(tmp_path / 'out')!r}, {shorter}"
     resources = {"metadata": {"path": str(EXAMPLES)}}
     nbclient.NotebookClient(notebook, timeout=600, resources=resources).execute()

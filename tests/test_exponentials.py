@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from openmm_cgadv.baselines import PairResiduals, fit_exponentials
-from openmm_cgadv.training.motion import BeadMotion
+from openmm_cgadv.friction import PairResiduals, fit_exponentials
+from openmm_cgadv.methods.adversarial.generators import SingleParticleGenerator
 
 TIMES = np.arange(65) * 0.02
 
@@ -35,10 +35,12 @@ def test_motion_takes_the_shape_of_residual_forces_and_keeps_its_friction():
     nothing = np.zeros([3, 2, 1, len(TIMES)])
     own = np.stack([slow + fast, -slow])
     residuals = PairResiduals(TIMES, np.array([0.3]), nothing, np.zeros([3, 1]), own)
-    motion = BeadMotion(2, 2, [40.0, 10.0], floor=0.78, rates=(3.0, 40.0))
+    motion = SingleParticleGenerator(2, 2, [40.0, 10.0], floor=0.78, rates=(3.0, 40.0))
     before = motion.drift().detach()
-    motion.follow(residuals)
-    torch.testing.assert_close(motion.bead_friction(), torch.tensor([40.0, 10.0], dtype=torch.float64))
+    motion.fit_residuals(residuals)
+    torch.testing.assert_close(
+        motion.bead_friction(), torch.tensor([40.0, 10.0], dtype=torch.float64)
+    )
     # No memory to be seen leaves the second type as it was.
     torch.testing.assert_close(motion.drift()[1], before[1])
     felt = motion.running_friction(torch.tensor([0.1, 1.28], dtype=torch.float64))[0].detach()

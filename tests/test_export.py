@@ -5,125 +5,44 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import openmm
 import pytest
 import torch
-from openmm import app, unit
-from systems import jittered_lattice, liquid_box, random_spec, random_theta
-
-from openmm_cgadv import Model, load, save_bundle
-from openmm_cgadv.dynamics import GeneralizedLangevin, PairFriction, effective_friction, propagator
-from openmm_cgadv.export import system as systems
-from openmm_cgadv.export import plugin, torchforce
-from openmm_cgadv.export.bundle import FILES, PLUGIN_FILES
-from openmm_cgadv.export.integrators import memory_integrator
-from openmm_cgadv.export.native import native_forces
-from openmm_cgadv.potentials import PotentialSpec
-from openmm_cgadv.summary import memories
-from openmm_cgadv.units import KB
-
-needs_torchforce = pytest.mark.skipif(
-    torchforce.why_not() is not None, reason=f"torchforce: {torchforce.why_not()}"
+from backends import (
+    BACKENDS,
+    PLATFORMS,
+    assert_same,
+    context_of,
+    measured,
+    needs_torchforce,
+    skip_missing_operators,
+    tolerance,
 )
-BACKENDS = [
-    pytest.param(
-        name,
-        marks=pytest.mark.skipif(
-            module.why_not() is not None, reason=f"{name}: {module.why_not()}"
-        ),
-    )
-    for name, module in systems.BACKENDS.items()
-]
-PLATFORMS = ["Reference", "CPU"]
+from models import (
+    assert_equal_models,
+    energy_and_forces,
+    make_model,
+    make_pair_model,
+    quiet,
+    shifted_configurations,
+)
+from openmm import app, unit
+from systems import random_spec
 
-
-def tolerance(backend, platform, otherwise=1e-10):
-    """What energies and forces agree to: the plugin computes in single precision on the CPU platform."""
-    return 2e-5 if (backend, platform) == ("plugin", "CPU") else otherwise
-
-
-def skip_missing_operators(backend, plain):
-    if plain and backend == "plugin":
-        pytest.skip("the plugin has no plain operators")
-
-
-def make_model(n_types=1, memory=2, n=64, seed=0, triclinic=False) -> Model:
-    spec = random_spec(n_types, r_cut=0.55)
-    box = liquid_box(n, 33.0, triclinic)
-    dynamics = GeneralizedLangevin(n_types, memory, friction=12.0, floor=1.0)
-    with torch.no_grad():
-        dynamics.log_friction += 0.4 * torch.arange(n_types)
-        dynamics.rotations += 1.5
-    return Model(
-        spec=spec,
-        theta=random_theta(spec, seed),
-        masses=18.015 + 7.0 * np.arange(n_types),
-        temperature=298.15,
-        timestep=0.005,
-        equation="generalized_langevin" if memory else "langevin",
-        drift=dynamics.drift(),
-        types=np.arange(n) % n_types,
-        positions=jittered_lattice(n, box, 0.25, seed),
-        box=box,
-        provenance={"reference": "random", "seed": np.int64(seed)},
-        metrics={"rdf_l1": 0.0123, "adf_l1": float("nan")},
-    )
-
-
-def make_pair_model(n_types=1, memory=2, n=64, seed=0) -> Model:
-    motion = PairFriction(n_types, memory, 12.0, floor=1.0)
-    with torch.no_grad():
-        motion.rotations += 1.5
-    return replace(
-        make_model(n_types, 0, n, seed),
-        equation="pair",
-        drift=None,
-        pair_friction=motion.export(),
-    )
-
-
-def shifted_configurations(model, count, seed=5):
-    """Configurations whose beads are moved by whole box vectors, each on its own."""
-    generator = np.random.default_rng(seed)
-    for k in range(count):
-        positions = jittered_lattice(len(model.types), torch.as_tensor(model.box), 0.25, seed + k)
-        images = generator.integers(-2, 3, positions.shape)
-        yield positions.numpy() + images @ model.box
-
-
-def energy_and_forces(model, positions):
-    x = torch.tensor(positions, requires_grad=True)
-    energy = model.potential()(x, torch.as_tensor(model.box))
-    return energy.item(), -torch.autograd.grad(energy, x)[0].numpy()
-
-
-def context_of(system, integrator=None, platform="Reference"):
-    integrator = integrator or openmm.VerletIntegrator(0.001)
-    properties = {"Threads": "1"} if platform == "CPU" else {}
-    return openmm.Context(system, integrator, openmm.Platform.getPlatform(platform), properties)
-
-
-def measured(context, positions=None):
-    if positions is not None:
-        context.setPositions(positions)
-    state = context.getState(energy=True, forces=True)
-    return state.getPotentialEnergy()._value, state.getForces(asNumpy=True)._value
-
-
-def assert_same(found, expected, tolerance):
-    """Energies, of either sign, to 1 kJ/mol a bead times the tolerance; forces to the largest times it."""
-    assert abs(found[0] - expected[0]) <= tolerance * max(abs(expected[0]), len(expected[1]))
-    assert np.abs(found[1] - expected[1]).max() <= tolerance * np.abs(expected[1]).max()
-
-
-def assert_equal_models(a, b):
-    assert a.spec == b.spec
-    for name in ("theta", "masses", "drift", "types", "positions", "box"):
-        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
-    for name in ("temperature", "timestep", "equation"):
-        assert getattr(a, name) == getattr(b, name)
+from openmm_cgadv import bundle as bundles
+from openmm_cgadv import load, save_bundle
+from openmm_cgadv.bundle import FILES, PLUGIN_FILES
+from openmm_cgadv.dynamics import LangevinParameters, PairFriction, effective_friction, propagator
+from openmm_cgadv.export import system as systems
+from openmm_cgadv.export.backends import plugin, torchforce
+from openmm_cgadv.export.integrators.generalized_langevin import memory_integrator
+from openmm_cgadv.export.native import native_forces
+from openmm_cgadv.platforms import platform_names
+from openmm_cgadv.units import KB
+from openmm_cgadv.workflow.report_stage import memories
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +60,9 @@ class TestBundle:
         assert loaded.provenance == {"reference": "random", "seed": 0}
         assert loaded.metrics == {"rdf_l1": 0.0123, "adf_l1": None}
         np.testing.assert_allclose(
-            loaded.friction, effective_friction(torch.as_tensor(model.drift)).numpy(), rtol=1e-12
+            loaded.bead_friction,
+            effective_friction(torch.as_tensor(model.friction.drift)).numpy(),
+            rtol=1e-12,
         )
 
     def test_holds_every_promised_file_and_its_units(self, bundle):
@@ -212,22 +133,61 @@ class TestBundle:
         with pytest.raises(ValueError, match="found a file"):
             save_bundle(model, tmp_path / "data" / "thesis.txt")
 
+    @pytest.mark.parametrize("renames", range(4))
+    def test_a_crash_while_a_bundle_is_replaced_leaves_the_old_or_the_new_one(
+        self, tmp_path, monkeypatch, renames
+    ):
+        """The process ends after so many renames, and removes nothing."""
+        old, new = make_model(n_types=2, seed=3), make_model(seed=4)
+        path = save_bundle(old, tmp_path / "a.cg")
+        done = []
+
+        class Crash(BaseException):
+            pass
+
+        def rename(source, target):
+            if len(done) == renames:
+                raise Crash
+            done.append(source)
+            Path(source).rename(target)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(bundles.os, "replace", rename)
+            patched.setattr(bundles.shutil, "rmtree", lambda *_, **__: None)
+            try:
+                save_bundle(new, path)
+            except Crash:
+                pass
+        assert len(done) == min(renames, 3)
+        assert_equal_models(load(path), new if renames > 1 else old)
+        save_bundle(old, path)
+        assert_equal_models(load(path), old)
+        assert not [p.name for p in tmp_path.iterdir() if p.name.endswith((".new", ".old"))]
+
     def test_a_type_without_friction_or_without_beads_is_kept(self, tmp_path):
         model = make_model(n_types=2, memory=0)
-        drift = np.array(model.drift)
+        drift = np.array(model.friction.drift)
         drift[1] = 0.0
-        still = load(save_bundle(replace(model, drift=drift), tmp_path / "still.cg"))
-        assert still.friction == pytest.approx([model.friction[0], 0.0])
+        still = load(
+            save_bundle(replace(model, friction=LangevinParameters(drift)), tmp_path / "still.cg")
+        )
+        assert still.bead_friction == pytest.approx([model.bead_friction[0], 0.0])
         pair = make_pair_model(n_types=2)
         for kind in (0, 1):
             alone = replace(pair, types=np.full(len(pair.types), kind))
-            found = load(save_bundle(alone, tmp_path / f"{kind}.cg")).friction
-            expected = replace(pair, types=np.full(len(pair.types), kind), spec=pair.spec).friction
-            assert np.isfinite(found).all() and found[1 - kind] == 0 and found[kind] == expected[kind] > 0
+            found = load(save_bundle(alone, tmp_path / f"{kind}.cg")).bead_friction
+            expected = replace(
+                pair, types=np.full(len(pair.types), kind), spec=pair.spec
+            ).bead_friction
+            assert (
+                np.isfinite(found).all()
+                and found[1 - kind] == 0
+                and found[kind] == expected[kind] > 0
+            )
 
     def test_a_box_has_to_hold_the_range_of_friction_too(self):
         far = make_pair_model(n=64)
-        far = replace(far, pair_friction=replace(far.pair_friction, r_cut=0.6 * far.box[0, 0]))
+        far = replace(far, friction=replace(far.friction, r_cut=0.6 * far.box[0, 0]))
         with pytest.raises(ValueError, match="twice the cutoff"):
             far.create_system()
 
@@ -236,10 +196,9 @@ class TestBundle:
         path = save_bundle(model, tmp_path / "pair.cg")
         found = load(path)
         assert_equal_models(found, model)
-        assert found.drift is None
         for name in ("r_min", "r_cut", "splines", "memory"):
             np.testing.assert_array_equal(
-                getattr(found.pair_friction, name), getattr(model.pair_friction, name)
+                getattr(found.friction, name), getattr(model.friction, name)
             )
 
     def test_pair_friction_of_a_bead_is_that_with_its_neighbours(self):
@@ -248,15 +207,17 @@ class TestBundle:
         x = model.positions
         d = x[:, None] - x
         r = np.linalg.norm(d - model.box.diagonal() * np.round(d / model.box.diagonal()), axis=-1)
-        pair = model.pair_friction.friction(np.maximum(r, 1e-9).ravel()).reshape(3, 2, *r.shape)
+        pair = model.friction.friction(np.maximum(r, 1e-9).ravel()).reshape(3, 2, *r.shape)
         kinds = np.array([[0, 1], [1, 2]])[np.ix_(model.types, model.types)]
         along, across = (np.take_along_axis(pair[:, k], kinds[None], 0)[0] for k in (0, 1))
         m = model.masses[model.types]
         share = 2 * m / (m[:, None] + m) * (along + 2 * across) / 3 * ~np.eye(len(x), dtype=bool)
         expected = [share.sum(1)[model.types == kind].mean() for kind in (0, 1)]
-        np.testing.assert_allclose(model.friction, expected, rtol=0.01)
-        for memory, friction in zip(memories("model", model), model.friction):
-            slow = float(torch.trapezoid(torch.as_tensor(memory.kernel), torch.as_tensor(memory.time)))
+        np.testing.assert_allclose(model.bead_friction, expected, rtol=0.01)
+        for memory, friction in zip(memories("model", model), model.bead_friction):
+            slow = float(
+                torch.trapezoid(torch.as_tensor(memory.kernel), torch.as_tensor(memory.time))
+            )
             assert memory.instantaneous + slow == pytest.approx(friction, rel=0.02)
             assert memory.effective == friction
 
@@ -272,12 +233,12 @@ class TestBundle:
     def test_friction_of_beads_beside_that_of_pairs(self, tmp_path):
         """It adds to a bead's friction, takes up momentum, and needs a newer schema, also of the integrator."""
         without = make_pair_model()
-        model = replace(without, pair_friction=replace(without.pair_friction, self_friction=(3.0,)))
+        model = replace(without, friction=replace(without.friction, self_friction=(3.0,)))
         path = save_bundle(model, tmp_path / "pair.cg")
         assert json.loads((path / "model.json").read_text())["schema_version"] == 3
         again = load(path)
-        assert again.pair_friction.self_friction == (3.0,)
-        np.testing.assert_allclose(again.friction, without.friction + 3.0, rtol=1e-12)
+        assert again.friction.self_friction == (3.0,)
+        np.testing.assert_allclose(again.bead_friction, without.bead_friction + 3.0, rtol=1e-12)
         for each, removers in ((without, 1), (again, 0)):
             forces = each.create_system(backend="pythonforce").getForces()
             assert sum(isinstance(f, openmm.CMMotionRemover) for f in forces) == removers
@@ -285,16 +246,14 @@ class TestBundle:
     @pytest.mark.parametrize(
         "change, message",
         [
-            ({"equation": "langevin"}, "drift: found none with the equation 'langevin'"),
-            ({"pair_friction": None}, "pair_friction: found none with the equation 'pair'"),
-            ({"drift": np.ones([1, 1, 1])}, "drift: found one with the equation 'pair'"),
             (
-                {"pair_friction": PairFriction(2, 1, 10.0).export()},
-                "pair_friction: found 2 bead types, expected 1",
+                {"friction": PairFriction(2, 1, 10.0).export()},
+                "friction: found 2 bead types, expected 1",
             ),
+            ({"friction": LangevinParameters(np.ones([3, 1, 1]))}, "friction: found 3 bead types"),
         ],
     )
-    def test_friction_of_another_equation_is_refused(self, change, message):
+    def test_friction_of_other_bead_types_is_rejected(self, change, message):
         with pytest.raises(ValueError, match=message):
             replace(make_pair_model(), **change)
 
@@ -354,8 +313,12 @@ def test_potential_runs_in_torchforce_without_this_package(tmp_path, platform):
         env=dict(os.environ) | ({"LD_LIBRARY_PATH": str(library.parent)} if library else {}),
     )
     assert run.returncode == 0, run.stderr
-    for found, positions in zip(json.loads(run.stdout), cases, strict=True):
-        assert_same((found[0], np.array(found[1])), energy_and_forces(model, positions), 1e-10)
+    # OpenMM prints a warning about some OpenCL devices before.
+    results = json.loads(run.stdout.splitlines()[-1])
+    # Contexts on OpenCL are in single precision by default.
+    within = 2e-5 if platform == "OpenCL" else 1e-10
+    for found, positions in zip(results, cases, strict=True):
+        assert_same((found[0], np.array(found[1])), energy_and_forces(model, positions), within)
 
 
 def test_potential_takes_single_precision_positions(bundle):
@@ -425,13 +388,6 @@ def test_bundle_files_make_a_running_simulation_with_openmm_alone(tmp_path, memo
     assert run.returncode == 0, run.stderr
 
 
-def quiet(model: Model) -> Model:
-    """The model with a weak pair energy alone, in which beads move without trouble."""
-    spec = PotentialSpec(model.spec.type_names, model.spec.pair)
-    theta = 0.1 * model.theta[: spec.n_parameters]
-    return replace(model, spec=spec, theta=theta)
-
-
 def test_python_force_survives_serialization():
     model = make_model()
     system = model.create_system(backend="pythonforce", plain=True)
@@ -458,7 +414,7 @@ class TestTopology:
     @pytest.mark.parametrize("name", ["SOL", "WATER", "HOH"])
     def test_names_that_pdb_files_change_are_known(self, tmp_path, name):
         model = make_model()
-        spec = type(model.spec)((name,), model.spec.pair, model.spec.three_body)
+        spec = type(model.spec)((name,), model.spec.terms)
         model = replace(model, spec=spec)
         path = save_bundle(model, tmp_path / "a.cg")
         pdb = app.PDBFile(str(path / "topology.pdb"))
@@ -496,38 +452,81 @@ class TestTopology:
 class TestBackendChoice:
     def test_unknown_backend_is_refused(self):
         with pytest.raises(
-            ValueError, match="found 'cuda', expected one of torchforce, plugin, pythonforce"
+            ValueError, match="found 'cuda', expected one of plugin, torchforce, pythonforce"
         ):
             make_model().create_system(backend="cuda")
 
     def test_missing_backend_names_what_to_install(self, monkeypatch):
-        monkeypatch.setattr(torchforce, "why_not", lambda: "openmmtorch is missing; pip install it")
+        monkeypatch.setattr(
+            torchforce, "why_not", lambda *_: "openmmtorch is missing; pip install it"
+        )
         with pytest.raises(ImportError, match="torchforce can't be used: .* pip install"):
             make_model().create_system(backend="torchforce")
         force = make_model().create_system(plain=True).getForce(0)
         assert isinstance(force, openmm.PythonForce)
 
-    def test_plugin_comes_after_torchforce(self, monkeypatch):
-        monkeypatch.setattr(torchforce, "why_not", lambda: "openmmtorch is missing")
-        assert systems.choose_backend() == ("pythonforce" if plugin.why_not() else "plugin")
-        assert systems.choose_backend(plain=True) == "pythonforce"
+    def test_the_fastest_that_works_is_taken(self, monkeypatch):
+        monkeypatch.setattr(torchforce, "why_not", lambda *_: None)
+        monkeypatch.setattr(plugin, "why_not", lambda *_: None)
+        assert systems.choose_backend() == "plugin"
+        assert systems.choose_backend(plain=True) == "torchforce"
+        assert systems.choose_backend(part=True) == "plugin"
+        monkeypatch.setattr(plugin, "why_not", lambda *_: "the plugin was not built")
+        assert systems.choose_backend() == "torchforce"
+        assert systems.choose_backend(part=True) == "pythonforce"
+        monkeypatch.setattr(torchforce, "why_not", lambda *_: "openmmtorch is missing")
+        assert systems.choose_backend() == "pythonforce"
+
+    def test_platform_decides_where_the_fastest_has_no_kernels(self, monkeypatch):
+        monkeypatch.setattr(torchforce, "why_not", lambda *_: None)
+        assert systems.choose_backend(platform="OpenCL") == "torchforce"
+        with pytest.raises(ImportError, match="no kernels for the platform OpenCL"):
+            systems.choose_backend("plugin", platform="OpenCL")
 
     def test_fallback_is_said_once_with_its_reason(self, monkeypatch, caplog):
-        monkeypatch.setattr(torchforce, "why_not", lambda: "the package openmmtorch is missing")
+        monkeypatch.setattr(torchforce, "why_not", lambda *_: "the package openmmtorch is missing")
         systems._say_once.cache_clear()
         for _ in range(2):
             make_model().create_system(plain=True)
-        assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [
+        assert [r.getMessage() for r in caplog.records if "can't be used" in r.getMessage()] == [
             "energy through pythonforce: torchforce can't be used: the package openmmtorch is missing"
         ]
 
+    @pytest.mark.parametrize("gpu", [False, True])
+    def test_opencl_on_the_processor_is_warned_of_where_openmm_chooses(
+        self, monkeypatch, caplog, gpu
+    ):
+        if "OpenCL" not in platform_names():
+            pytest.skip("OpenMM has no platform OpenCL here")
+        monkeypatch.setattr(systems, "has_opencl_gpu", lambda: gpu)
+        systems._warn_of_opencl.cache_clear()
+        make_model().create_system(backend="plugin")
+        make_model().create_system(backend="pythonforce", platform="CPU")
+        assert not any("name the platform" in r.getMessage() for r in caplog.records)
+        make_model().create_system(backend="pythonforce")
+        systems._warn_of_opencl.cache_clear()
+        found = [r for r in caplog.records if "name the platform CPU" in r.getMessage()]
+        assert len(found) == (0 if gpu else 1)
+
+    def test_a_backend_that_fails_on_the_platform_of_the_simulation_is_passed_over(
+        self, monkeypatch
+    ):
+        """TorchForce works on OpenCL, and its library for Reference and CPU is broken."""
+        monkeypatch.setattr(plugin, "why_not", lambda *_: "the plugin was not built")
+        broken = {"Reference": "a symbol is missing", "CPU": "a symbol is missing"}
+        monkeypatch.setattr(torchforce, "why_not", lambda platform=None: broken.get(platform))
+        assert systems.choose_backend() == "torchforce"
+        assert systems.choose_backend(beads=100) == "pythonforce"
+        with pytest.raises(ImportError, match="a symbol is missing"):
+            systems.choose_backend("torchforce", beads=100)
+
     def test_hidden_package_is_named(self, monkeypatch):
-        monkeypatch.setitem(sys.modules, "openmmtorch", None)
-        torchforce.why_not.cache_clear()
+        monkeypatch.setattr(torchforce, "find_spec", lambda name: None)
+        torchforce._reasons.cache_clear()
         try:
             assert "openmmtorch" in torchforce.why_not() and "pip install" in torchforce.why_not()
         finally:
-            torchforce.why_not.cache_clear()
+            torchforce._reasons.cache_clear()
 
 
 @pytest.mark.parametrize("n_types", [1, 2])
@@ -569,7 +568,7 @@ class TestIntegrator:
         model = quiet(make_model(n_types=n_types, memory=memory))
         n, size, dt = len(model.types), memory + 1, 0.005
         integrator = memory_integrator(
-            model.drift, model.types, model.temperature, dt, replay_noise=True
+            model.friction.drift, model.types, model.temperature, dt, replay_noise=True
         )
         system = model.create_system(backend="pythonforce", plain=True)
         context = context_of(system, integrator, platform)
@@ -583,7 +582,7 @@ class TestIntegrator:
         for k in range(1, size):
             integrator.setPerDofVariableByName(f"z{k}", s[:, k])
         e, noise_factor = (
-            m.numpy()[model.types] for m in propagator(torch.as_tensor(model.drift), dt)
+            m.numpy()[model.types] for m in propagator(torch.as_tensor(model.friction.drift), dt)
         )
         for _ in range(20):
             xi = generator.normal(size=(n, size, 3))
@@ -641,7 +640,9 @@ class TestIntegrator:
         v = np.array(velocities) * np.sqrt(model.masses[0] / (KB * model.temperature))
         for lag in (4, 12, 25):
             found = (v[lag:] * v[:-lag]).mean()
-            expected = torch.matrix_exp(-torch.as_tensor(model.drift[0]) * 0.005 * lag)[0, 0].item()
+            expected = torch.matrix_exp(-torch.as_tensor(model.friction.drift[0]) * 0.005 * lag)[
+                0, 0
+            ].item()
             assert found == pytest.approx(expected, abs=0.03)
 
     def test_beads_in_the_liquid_have_maxwell_boltzmann_velocities(self):

@@ -5,7 +5,7 @@ import torch
 from e3nn import o3
 from systems import jittered_lattice, liquid_box
 
-from openmm_cgadv.discriminator import GraphDiscriminator
+from openmm_cgadv.methods.adversarial.discriminators import GraphDiscriminator
 from openmm_cgadv.potentials.splines import spline_weights
 
 BEADS, LAGS, RANGE = 60, 3, 0.5
@@ -44,8 +44,6 @@ def logits(module, positions, boxes, types, beads):
     return module(module.tokens(positions, boxes, types, beads), types[beads].flatten())
 
 
-
-
 def close(found, expected):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
 
@@ -62,7 +60,11 @@ def test_logits_do_not_depend_on_place_or_periodic_image(exact):
 def test_logits_do_not_depend_on_rotation_and_reflection(exact):
     positions, boxes, types, beads = windows()
     cluster = (positions[:, :1] - 0.6).norm(dim=-1).amax([0, 1]) < 0.75
-    positions, types, beads = positions[:, :, cluster], types[cluster], torch.arange(6).expand(2, -1)
+    positions, types, beads = (
+        positions[:, :, cluster],
+        types[cluster],
+        torch.arange(6).expand(2, -1),
+    )
     large = (20 * torch.eye(3)).expand(2, 3, 3)
     assert len(types) > 10
     expected = logits(exact, positions, large, types, beads)
@@ -73,14 +75,19 @@ def test_logits_do_not_depend_on_rotation_and_reflection(exact):
 def test_a_box_turned_onto_itself_is_the_same(exact):
     positions, boxes, types, beads = windows(triclinic=False)
     turn = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]])
-    close(logits(exact, positions @ turn.T, boxes, types, beads), logits(exact, positions, boxes, types, beads))
+    close(
+        logits(exact, positions @ turn.T, boxes, types, beads),
+        logits(exact, positions, boxes, types, beads),
+    )
 
 
 def test_logits_follow_the_order_of_the_beads(exact):
     positions, boxes, types, beads = windows()
     expected = logits(exact, positions, boxes, types, beads)
     order = torch.randperm(BEADS)
-    close(logits(exact, positions[:, :, order], boxes, types[order], order.argsort()[beads]), expected)
+    close(
+        logits(exact, positions[:, :, order], boxes, types[order], order.argsort()[beads]), expected
+    )
     shuffled = torch.randperm(7)
     found = logits(exact, positions, boxes, types, beads[:, shuffled]).unflatten(0, (2, 7))
     close(found, expected.unflatten(0, (2, 7))[:, shuffled])
@@ -90,7 +97,10 @@ def test_types_of_neighbours_are_seen(exact):
     positions, boxes, types, beads = windows()
     other = types.clone()
     other[torch.isin(torch.arange(BEADS), beads, invert=True)] ^= 1
-    assert (logits(exact, positions, boxes, other, beads) - logits(exact, positions, boxes, types, beads)).abs().max() > 1e-3
+    assert (
+        logits(exact, positions, boxes, other, beads)
+        - logits(exact, positions, boxes, types, beads)
+    ).abs().max() > 1e-3
 
 
 def test_sums_over_the_edges_are_those_over_all_pairs(exact):
@@ -107,7 +117,9 @@ def test_sums_over_the_edges_are_those_over_all_pairs(exact):
         unit = apart[j] / r[j]
         steps = [x[j] - x[bead] for x in (now - before, now - first)]
         along = [unit @ step for step in steps]
-        message = torch.tensor([1.0, *along, *unit, *steps[0], *steps[1], *(along[0] * unit), *(along[1] * unit)])
+        message = torch.tensor(
+            [1.0, *along, *unit, *steps[0], *steps[1], *(along[0] * unit), *(along[1] * unit)]
+        )
         k, weights = spline_weights(r[j : j + 1], torch.tensor([0.2]), RANGE, 5)
         expected[types[j], int(k) : int(k) + 4] += weights[0, :, None] * message
     found = exact.messages(positions, boxes, types, beads)
@@ -116,7 +128,9 @@ def test_sums_over_the_edges_are_those_over_all_pairs(exact):
 
 
 def test_neighbours_leave_the_range_smoothly(exact):
-    positions, boxes, types, beads = (part[:1] if k != 2 else part for k, part in enumerate(windows(beads=2)))
+    positions, boxes, types, beads = (
+        part[:1] if k != 2 else part for k, part in enumerate(windows(beads=2))
+    )
     box, beads = 5 * torch.eye(3)[None], torch.zeros(1, 1, dtype=torch.int64)
 
     def seen(r):
@@ -155,7 +169,9 @@ def test_a_lag_sees_itself_and_longer_lags_only(exact):
     positions, boxes, types, beads = windows()
     tokens = exact.tokens(positions, boxes, types, beads).requires_grad_()
     for lag in range(LAGS):
-        (gradient,) = torch.autograd.grad(exact(tokens, types[beads].flatten())[:, lag].sum(), tokens)
+        (gradient,) = torch.autograd.grad(
+            exact(tokens, types[beads].flatten())[:, lag].sum(), tokens
+        )
         assert (gradient.abs().amax([0, 2]) > 0).tolist() == [other >= lag for other in range(LAGS)]
 
 
@@ -164,17 +180,24 @@ def test_messages_are_standardized_but_those_of_rare_contacts_are_small(exact):
     for _ in range(2):
         exact.standardize(*options)
         tokens = exact.tokens(*options)
-        numbers, arrows = tokens[..., : exact.numbers], tokens[..., exact.numbers :].unflatten(-1, (-1, 3))
-        torch.testing.assert_close(numbers.mean(0), torch.zeros(LAGS, exact.numbers))
+        numbers, arrows = (
+            tokens[..., : exact.n_scalars],
+            tokens[..., exact.n_scalars :].unflatten(-1, (-1, 3)),
+        )
+        torch.testing.assert_close(numbers.mean(0), torch.zeros(LAGS, exact.n_scalars))
         for sizes in (numbers.std(0), arrows.square().mean([0, -1]).sqrt()):
             usual = (sizes - 1).abs() < 1e-6
-            assert usual.float().mean() > 0.7 and sizes.max() < 1 + 1e-6 and sizes[~usual].max() < 0.99
+            assert (
+                usual.float().mean() > 0.7 and sizes.max() < 1 + 1e-6 and sizes[~usual].max() < 0.99
+            )
 
 
 def test_a_bead_without_neighbours_is_judged(exact):
     positions = torch.randn(1, LAGS + 1, 2, 3)
     positions[:, :, 1] += 10
-    found = logits(exact, positions, 50 * torch.eye(3)[None], torch.tensor([0, 1]), torch.tensor([[0, 1]]))
+    found = logits(
+        exact, positions, 50 * torch.eye(3)[None], torch.tensor([0, 1]), torch.tensor([[0, 1]])
+    )
     assert found.shape == (2, LAGS) and found.isfinite().all()
 
 
@@ -192,14 +215,21 @@ def test_motion_that_neighbours_share_is_found():
         own = torch.randn(number, LAGS, 2 * pairs, 3, generator=generator)
         steps = 0.02 * (share**0.5 * common + (1 - share) ** 0.5 * own)
         positions = torch.cat([start[:, None], start[:, None] + steps.cumsum(1)], 1)
-        return positions, length * torch.eye(3).expand(number, 3, 3), types, torch.arange(2 * pairs).expand(number, -1)
+        return (
+            positions,
+            length * torch.eye(3).expand(number, 3, 3),
+            types,
+            torch.arange(2 * pairs).expand(number, -1),
+        )
 
     module = GraphDiscriminator(0.02 * torch.ones(1, LAGS, 2), 0.2, 0.44)
     module.standardize(*sample(0.5, 10))
     optimizer = torch.optim.Adam(module.parameters(), 3e-3)
     for _ in range(60):
         real, fake = (logits(module, *sample(share, 2)) for share in (0.5, 0.0))
-        loss = torch.nn.functional.softplus(-real).mean() + torch.nn.functional.softplus(fake).mean()
+        loss = (
+            torch.nn.functional.softplus(-real).mean() + torch.nn.functional.softplus(fake).mean()
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

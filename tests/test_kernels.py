@@ -11,61 +11,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from random_systems import Motion, System
 from systems import jittered_lattice, liquid_box, random_spec, random_theta
 
 from openmm_cgadv import kernels
-from openmm_cgadv.dynamics import rollout
-from openmm_cgadv.potentials import PairSpec, Potential, PotentialSpec, ThreeBodySpec
+from openmm_cgadv.errors import ExplosionError, InputError
+from openmm_cgadv.potentials import PairSpec, Potential, PotentialSpec
 
 needs_library = pytest.mark.skipif(not kernels.available(), reason=kernels.why_not() or "built")
-CORE = Path(kernels.__file__).parent / "csrc" / "core"
+CORE = Path(kernels.__file__).parents[1] / "csrc" / "core"
 
 
 def relative(found, expected):
     """Largest deviation over the largest expected entry, where that is not itself rounding noise."""
-    return float((found.detach() - expected.detach()).abs().max() / (expected.detach().abs().max() + 1e-4))
-
-
-class System:
-    """A random potential and a random configuration, from a numbered recipe."""
-
-    def __init__(self, number, n=None):
-        rng = np.random.default_rng(number)
-        self.n = n = n or int(rng.choice([2, 3, 9, 27, 64, 100, 150]))
-        n_types = int(rng.integers(1, 4))
-        n_radial, l_max = int(rng.integers(1, 5)), int(rng.integers(0, 9))
-        self.box = liquid_box(n, rng.choice([5.0, 33.4, 60.0]), triclinic=bool(rng.integers(2)))
-        longest = min(0.6, 0.499 * float(self.box.diagonal().min()))
-        r_cut, r_cut3 = longest * rng.choice([0.7, 1.0]), longest * rng.choice([0.5, 0.75, 1.0])
-        pairs = n_types * (n_types + 1) // 2
-        three = ThreeBodySpec(0.4 * r_cut3, r_cut3, 5, tuple(map(tuple, rng.normal(size=[n_radial, 5]))), l_max)
-        self.spec = PotentialSpec(
-            tuple("ABC"[:n_types]),
-            PairSpec(
-                tuple(r_cut * rng.uniform(0.3, 0.6, pairs)), r_cut, int(rng.integers(1, 40)),
-                tuple(rng.uniform(1e4, 1e5, pairs)),
-            ),
-            three if rng.random() < 0.9 else None,
-        )  # fmt: skip
-        self.theta = random_theta(self.spec, number)
-        # One in three is an ideal gas, whose beads overlap at random.
-        ideal = torch.from_numpy(rng.random([n, 3])) @ self.box
-        self.x = jittered_lattice(n, self.box, 0.3, number) if number % 3 else ideal
-        self.x = self.x + torch.from_numpy(rng.integers(-3, 4, [n, 3]).astype(float)) @ self.box
-        self.types = torch.from_numpy(rng.integers(0, n_types, n))
-        self.direction = torch.from_numpy(rng.normal(size=[n, 3]))
-        self.arguments = self.box, self.types, self.theta, self.spec
-
-    def reference(self):
-        """Energy, gradient, dU/dtheta, Hessian times direction, d(gradient . direction)/dtheta."""
-        potential = Potential(self.spec, self.theta, self.types)
-        x = self.x.clone().requires_grad_()
-        energy = potential(x, self.box)
-        gradient, d_theta = torch.autograd.grad(energy, [x, potential.theta], create_graph=True)
-        along = (gradient * self.direction).sum()
-        product, mixed = torch.autograd.grad(along, [x, potential.theta], allow_unused=True)
-        mixed = torch.zeros_like(d_theta) if mixed is None else mixed
-        return energy.detach(), gradient.detach(), d_theta.detach(), product, mixed
+    return float(
+        (found.detach() - expected.detach()).abs().max() / (expected.detach().abs().max() + 1e-4)
+    )
 
 
 @needs_library
@@ -78,7 +39,10 @@ def test_values_and_derivatives_are_those_of_plain_torch(number):
     scale = float(energy.abs()) + float((system.theta * d_theta).abs().sum())
     assert abs(float(found - energy)) <= 1e-10 * scale
     assert relative(-forces, gradient) < 1e-10
-    assert relative(kernels.basis(system.x[None], system.box, system.types, system.spec)[0], d_theta) < 1e-10
+    assert (
+        relative(kernels.basis(system.x[None], system.box, system.types, system.spec)[0], d_theta)
+        < 1e-10
+    )
     found, found_mixed = kernels.hvp(system.x, *system.arguments, system.direction)
     assert relative(found, product) < 1e-10
     assert relative(found_mixed, mixed) < 1e-10
@@ -98,7 +62,10 @@ def test_large_systems_are_those_of_plain_torch(number, n):
     found, forces = kernels.energy_forces(system.x, *system.arguments)
     assert relative(found, energy) < 1e-10
     assert relative(-forces, gradient) < 1e-10
-    assert relative(kernels.basis(system.x[None], system.box, system.types, system.spec)[0], d_theta) < 1e-10
+    assert (
+        relative(kernels.basis(system.x[None], system.box, system.types, system.spec)[0], d_theta)
+        < 1e-10
+    )
 
 
 @needs_library
@@ -114,7 +81,9 @@ def test_single_precision_is_good_to_a_hundred_thousandth(l_max):
         _, single = kernels.energy_forces(x, *arguments, precision="single")
         assert relative(single, forces) < 1e-5
         expected = kernels.hvp(x, *arguments, direction)
-        for found, reference in zip(kernels.hvp(x, *arguments, direction, precision="single"), expected):
+        for found, reference in zip(
+            kernels.hvp(x, *arguments, direction, precision="single"), expected
+        ):
             assert relative(found, reference) < 1e-5
 
 
@@ -203,7 +172,9 @@ def test_degenerate_systems_have_finite_energies():
     lonely = torch.tensor([[0.0, 0, 0], [0.7, 0.7, 0.7]], dtype=torch.float64)
     energy, forces = run(lonely)
     assert energy == 0 and float(forces.abs().max()) == 0
-    coincident = torch.tensor([[0.1, 0.2, 0.3], [0.1, 0.2, 0.3], [0.3, 0.2, 0.3]], dtype=torch.float64)
+    coincident = torch.tensor(
+        [[0.1, 0.2, 0.3], [0.1, 0.2, 0.3], [0.3, 0.2, 0.3]], dtype=torch.float64
+    )
     energy, forces = run(coincident)
     assert abs(energy) > 1
     assert float(forces.sum(0).abs().max()) < 1e-9 * float(forces.abs().max())
@@ -228,49 +199,10 @@ def test_coinciding_beads_have_the_energy_of_plain_torch(n_types):
     assert relative(kernels.basis(x[None], box, types, spec)[0], d_theta) < 1e-10
 
 
-class Motion:
-    """Replicas of a small liquid with memory."""
-
-    def __init__(self, n_types, extra, n=24, replicas=2, seed=0):
-        rng = np.random.default_rng(seed)
-        self.spec = random_spec(n_types, r_cut=0.42)
-        box = liquid_box(n, 33.0)
-        self.boxes = torch.stack([box * (1 + 0.02 * b) for b in range(replicas)])
-        x = torch.stack([jittered_lattice(n, b, 0.2, seed + i) for i, b in enumerate(self.boxes)])
-        state = torch.from_numpy(0.3 * rng.normal(size=[replicas, n, extra + 1, 3]))
-        self.types = torch.from_numpy(rng.integers(0, n_types, n))
-        self.masses = torch.from_numpy(rng.uniform(15, 30, n))
-        drift = torch.from_numpy(4 * rng.normal(size=[n_types, extra + 1, extra + 1]))
-        eye = torch.eye(extra + 1, dtype=torch.float64)
-        e = torch.matrix_exp(-0.005 * (drift - drift.mT + 5 * eye))
-        s = torch.linalg.cholesky(eye - e @ e.mT)
-        self.inputs = [t.requires_grad_() for t in (x, state, random_theta(self.spec, seed), e, s)]
-        self.extra, self.n, self.replicas, self.frames = extra, n, replicas, [0, 3, 7, 20]
-        self.weights = torch.from_numpy(rng.normal(size=[replicas, len(self.frames), n, 3]))
-
-    def fused(self, forget=math.inf, precision="double", seed=5):
-        x, state, theta, e, s = self.inputs
-        return kernels.rollout(
-            x, state, self.boxes, self.types, self.masses, 2.479, 0.005, self.frames, theta, self.spec, e, s, seed,
-            forget, precision,
-        )  # fmt: skip
-
-    def plain(self, forget=math.inf, seed=5):
-        x, state, theta, e, s = self.inputs
-        noise = [kernels.noise(seed, b, 0, self.frames[-1], self.n, self.extra + 1) for b in range(self.replicas)]
-        return rollout(
-            x, state, self.boxes, types=self.types, masses=self.masses, spec=self.spec, theta=theta, e=e, s=s,
-            kT=2.479, dt=0.005, frames=self.frames, forget=forget, noise=torch.stack(noise, 1),
-        )  # fmt: skip
-
-    def gradients(self, outputs):
-        frames, x, state = outputs
-        loss = (self.weights * (frames + frames**2)).sum() + (x**3).sum() + (state**2).sum()
-        return torch.autograd.grad(loss, self.inputs)
-
-
 @needs_library
-@pytest.mark.parametrize("n_types, extra, forget", [(1, 0, math.inf), (2, 2, math.inf), (2, 1, 0.05), (3, 3, 0.07)])
+@pytest.mark.parametrize(
+    "n_types, extra, forget", [(1, 0, math.inf), (2, 2, math.inf), (2, 1, 0.05), (3, 3, 0.07)]
+)
 def test_fused_rollout_is_the_plain_one(n_types, extra, forget):
     motion = Motion(n_types, extra)
     fused, plain = motion.fused(forget), motion.plain(forget)
@@ -299,7 +231,9 @@ def test_exact_adjoint_is_the_slope_of_the_loss():
             tensor -= 2e-6 * direction
             behind = loss()
             tensor += 1e-6 * direction
-        assert float(ahead - behind) / 2e-6 == pytest.approx(float((gradient * direction).sum()), rel=1e-5)
+        assert float(ahead - behind) / 2e-6 == pytest.approx(
+            float((gradient * direction).sum()), rel=1e-5
+        )
 
 
 @needs_library
@@ -349,17 +283,23 @@ def test_explosion_names_step_replica_and_bead():
     motion = Motion(1, 0)
     with torch.no_grad():
         motion.inputs[1][1, 4, 0] = 100.0
-    with pytest.raises(RuntimeError, match=r"exploded at step 1 of 20 in replica 1: bead 4 moved 0\.\d+ nm"):
+    with pytest.raises(
+        ExplosionError,
+        match=r"^rollout exploded at step 1 of 20 in replica 1: bead 4 moved 0\.\d+ nm",
+    ) as caught:
         motion.fused()
+    assert (caught.value.step, caught.value.replica, caught.value.bead) == (0, 1, 4)
     motion = Motion(1, 0)
     with torch.no_grad():
         motion.inputs[2][3] = math.inf
-    with pytest.raises(RuntimeError, match=r"exploded at step 1 of 20 in replica 0: bead \d+ moved"):
+    with pytest.raises(
+        RuntimeError, match=r"exploded at step 1 of 20 in replica 0: bead \d+ moved"
+    ):
         motion.fused()
 
 
 def arguments_of_short_range(types):
-    spec = PotentialSpec(("A",), PairSpec((0.1,), 0.2, 5, (1e5,)))
+    spec = PotentialSpec(("A",), (PairSpec((0.1,), 0.2, 5, (1e5,)),))
     return types.new_zeros(len(types)), torch.zeros(5, dtype=torch.float64), spec
 
 
@@ -373,10 +313,11 @@ def test_wrong_input_is_named():
         kernels.energy_forces(system.x, box, types, theta[:-1], spec)
     with pytest.raises(ValueError, match="types: found shape"):
         kernels.energy_forces(system.x, box, types[:-1], theta, spec)
-    with pytest.raises(RuntimeError, match="bead 3 is not finite"):
+    with pytest.raises(ExplosionError, match="bead 3 is not finite") as caught:
         x = system.x.clone()
         x[3, 1] = math.nan
         kernels.energy_forces(x, box, types, theta, spec)
+    assert (caught.value.step, caught.value.bead) == (None, 3)
     with pytest.raises(RuntimeError, match="bead 3 is too far from the box"):
         x[3, 1] = 1.7e308
         kernels.energy_forces(x, 0.9 * box / box.max(), *arguments_of_short_range(types))
@@ -386,13 +327,13 @@ def test_wrong_input_is_named():
         kernels.hvp(system.x, box, types, theta, spec, system.direction.T)
     for change, sentence in (
         ({"r_cut": math.nan}, "pair.r_cut: found nan"),
-        ({"r_min": (math.nan,) * len(spec.pair.r_min)}, "pair.r_min: found nan"),
+        ({"r_min": (math.nan,) * len(spec.term("pair").r_min)}, "pair.r_min: found nan"),
         ({"n_basis": 0}, "pair.n_basis: found 0"),
         ({"core": ()}, "pair.core: found 0 numbers"),
     ):
         with pytest.raises(ValueError, match=sentence):
-            replace(spec, pair=replace(spec.pair, **change))
-    with pytest.raises(RuntimeError, match="reduced form"):
+            replace(spec, terms=(replace(spec.term("pair"), **change),))
+    with pytest.raises(InputError, match="reduced form"):
         kernels.energy_forces(system.x, box.T + 0.01, types, theta, spec)
     with pytest.raises(ValueError, match="l_max"):
         kernels.pack(random_spec(1, l_max=12))
@@ -413,10 +354,14 @@ def test_potential_survives_torchscript(tmp_path, precision, tolerance):
 
 @needs_library
 def test_potential_runs_in_torchforce():
-    openmmtorch = pytest.importorskip("openmmtorch", reason="openmmtorch is not installed", exc_type=ImportError)
+    openmmtorch = pytest.importorskip(
+        "openmmtorch", reason="openmmtorch is not installed", exc_type=ImportError
+    )
     openmm = pytest.importorskip("openmm")
     system = System(4, 100)
-    force = openmmtorch.TorchForce(torch.jit.script(kernels.FusedPotential(system.spec, system.theta, system.types)))
+    force = openmmtorch.TorchForce(
+        torch.jit.script(kernels.FusedPotential(system.spec, system.theta, system.types))
+    )
     force.setOutputsForces(True)
     force.setUsesPeriodicBoundaryConditions(True)
     bodies = openmm.System()
@@ -424,7 +369,9 @@ def test_potential_runs_in_torchforce():
         bodies.addParticle(18.0)
     bodies.setDefaultPeriodicBoxVectors(*system.box.tolist())
     bodies.addForce(force)
-    context = openmm.Context(bodies, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
+    context = openmm.Context(
+        bodies, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference")
+    )
     context.setPositions(system.x.numpy())
     state = context.getState(getEnergy=True, getForces=True)
     energy, gradient, *_ = system.reference()
@@ -435,16 +382,27 @@ def test_potential_runs_in_torchforce():
 
 def by_instruction_set(program):
     """What a program that begins with the name of the instruction set prints, with each that runs here."""
-    names = [f.stem.removeprefix("libcgadv_kernels_") for f in kernels.library().parent.glob("libcgadv_kernels_*.so")]
+    names = [
+        f.stem.removeprefix("libcgadv_kernels_")
+        for f in kernels.library_path().parent.glob("libcgadv_kernels_*.so")
+    ]
     here = Path(__file__).parent
-    start = "import sys; sys.path[:0] = sys.argv[1:]\nfrom test_kernels import *\nprint(kernels.instruction_set())\n"
+    start = "import sys; sys.path[:0] = sys.argv[1:]\nimport math\nimport torch\nfrom random_systems import System, Motion, kernels\nprint(kernels.instruction_set())\n"
     for name in names:
         if name > kernels.instruction_set():
             continue
         run = subprocess.run(
-            [sys.executable, "-c", start + program, str(here), str(kernels.library().parents[2])],
-            capture_output=True, text=True, env={**os.environ, "CGADV_KERNELS": name},
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-c",
+                start + program,
+                str(here),
+                str(kernels.library_path().parents[2]),
+            ],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "CGADV_KERNELS": name},
+        )
         assert run.returncode == 0, f"{name}: {run.returncode} {run.stderr}"
         used, *lines = run.stdout.splitlines()
         assert used == name
@@ -476,7 +434,10 @@ for n_types in (1, 2):
         for found, bead in zip(lines[::2], (0, 7, 0, 7), strict=True):
             assert found == f"position of bead {bead} is not finite"
         for found, bead in zip(lines[1::2], (0, 7, 0, 7), strict=True):
-            assert f"exploded at step 1 of 20 in replica 1: bead {bead} moved" in found and "nan nm" in found
+            assert (
+                f"exploded at step 1 of 20 in replica 1: bead {bead} moved" in found
+                and "nan nm" in found
+            )
 
 
 @needs_library
@@ -486,22 +447,37 @@ def test_every_instruction_set_gives_the_same_numbers():
         "p, m = kernels.hvp(s.x, *s.arguments, s.direction)\n"
         "print(float(e), float((f * s.direction).sum()), float(p.square().sum()))\n"
     )
-    found = [np.array([float(v) for v in lines[0].split()]) for lines in by_instruction_set(program)]
+    found = [
+        np.array([float(v) for v in lines[0].split()]) for lines in by_instruction_set(program)
+    ]
     for numbers in found:
         np.testing.assert_allclose(numbers, found[0], rtol=1e-10)
 
 
 @pytest.mark.parametrize("flags", [["-march=native"], []], ids=["native", "baseline"])
+@pytest.mark.slow
 def test_core_is_clean_under_sanitizers(tmp_path, flags):
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         pytest.skip("no C++ compiler (g++ or clang++) is there")
     program = tmp_path / "core_test"
     command = [
-        compiler, "-std=c++17", "-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined",
-        "-fopenmp", "-ffp-contract=fast", "-Wno-psabi", "-Wno-ignored-attributes", *flags, "-I", str(CORE),
-        str(Path(__file__).parent / "cpp" / "core_test.cpp"), "-o", str(program),
-    ]  # fmt: skip
+        compiler,
+        "-std=c++17",
+        "-O0",
+        "-fsanitize=address,undefined",
+        "-fno-sanitize-recover=undefined",
+        "-fopenmp",
+        "-ffp-contract=fast",
+        "-Wno-psabi",
+        "-Wno-ignored-attributes",
+        *flags,
+        "-I",
+        str(CORE),
+        str(Path(__file__).parent / "cpp" / "core_test.cpp"),
+        "-o",
+        str(program),
+    ]
     build = subprocess.run(command, capture_output=True, text=True)
     if build.returncode and "san" in build.stderr and "cannot find" in build.stderr:
         pytest.skip("the compiler has no sanitizer libraries")

@@ -7,12 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from models import random_friction
 from systems import jittered_lattice, liquid_box, random_spec, random_theta
 
 from openmm_cgadv import kernels
-from openmm_cgadv.dynamics import PairFriction, PairFrictionParameters, pair_rollout
-from openmm_cgadv.dynamics.pair_noise import pair_noise
-from openmm_cgadv.dynamics.pair_rollout import _Pairs, _solve
+from openmm_cgadv.dynamics import (
+    PairFriction,
+    PairFrictionParameters,
+    pair_rollout,
+)
+from openmm_cgadv.dynamics.pairwise_noise import pair_noise
+from openmm_cgadv.dynamics.pairwise_rollout import _Pairs, _solve
 from openmm_cgadv.dynamics.rollout import energy_and_forces
 from openmm_cgadv.potentials import Potential
 from openmm_cgadv.potentials.stillinger_weber import mw_water
@@ -20,19 +25,6 @@ from openmm_cgadv.potentials.stillinger_weber import mw_water
 needs_library = pytest.mark.skipif(not kernels.available(), reason=kernels.why_not() or "built")
 KT = 2.479
 DT = 0.005
-
-
-def random_friction(n_types, k, seed=0, size=30.0, r_cut=0.44, own=0.0):
-    """With friction `own` of each bead, of the second type half as much."""
-    pairs = n_types * (n_types + 1) // 2
-    starts = tuple(0.24 + 0.01 * p for p in range(pairs))
-    motion = PairFriction(n_types, k, size, starts, r_cut, floor=1.0, self_friction=own)
-    motion.self_friction[1:] *= 0.5
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in motion.parameters():
-            parameter += 0.5 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-    return motion
 
 
 class Case:
@@ -44,7 +36,9 @@ class Case:
         self.theta = random_theta(self.spec, seed, 2.0).requires_grad_()
         # The second replica's is triclinic.
         self.boxes = torch.stack([liquid_box(n, density), 1.02 * liquid_box(n, density, n > 60)])
-        self.x = torch.stack([jittered_lattice(n, b, 0.2, seed + i) for i, b in enumerate(self.boxes)]).requires_grad_()
+        self.x = torch.stack(
+            [jittered_lattice(n, b, 0.2, seed + i) for i, b in enumerate(self.boxes)]
+        ).requires_grad_()
         self.types = torch.from_numpy(rng.integers(0, n_types, n))
         self.masses = torch.where(self.types == 0, 18.0, 45.0).to(torch.float64)
         self.v = torch.from_numpy(rng.normal(size=[2, n, 3]) * 0.37).requires_grad_()
@@ -55,7 +49,9 @@ class Case:
         self.final = torch.from_numpy(rng.normal(size=self.v.shape))
 
     def loss(self, frames, x, v):
-        return (self.weights * frames + 0.3 * frames**2).sum() + (self.final * v).sum() + (x**3).sum()
+        return (
+            (self.weights * frames + 0.3 * frames**2).sum() + (self.final * v).sum() + (x**3).sum()
+        )
 
     @property
     def inputs(self):
@@ -63,16 +59,30 @@ class Case:
 
     @property
     def system(self):
-        return {"types": self.types, "masses": self.masses, "spec": self.spec, "kT": KT, "dt": self.dt}
+        return {
+            "types": self.types,
+            "masses": self.masses,
+            "spec": self.spec,
+            "kT": KT,
+            "dt": self.dt,
+        }
 
     def noise(self, replica, *address):
         return pair_noise(5, replica, *address)
 
     def run(self, forget=math.inf, tolerance=1e-13, noise=None):
         return pair_rollout(
-            self.x, self.v, self.boxes, **self.system, theta=self.theta, friction=self.motion, frames=self.frames,
-            forget=forget, tolerance=tolerance, noise=noise or self.noise,
-        )  # fmt: skip
+            self.x,
+            self.v,
+            self.boxes,
+            **self.system,
+            theta=self.theta,
+            friction=self.motion,
+            frames=self.frames,
+            forget=forget,
+            tolerance=tolerance,
+            noise=noise or self.noise,
+        )
 
     def plain(self, frozen=False):
         """The same trajectories by dense matrices, each step written out, for autograd to differentiate.
@@ -93,27 +103,36 @@ class Case:
                     break
                 start = stop(x) if frozen else x
                 start = start if start.requires_grad else start.requires_grad_()
-                (gradient,) = torch.autograd.grad(potential(start, self.boxes[b]), start, create_graph=not frozen)
+                (gradient,) = torch.autograd.grad(
+                    potential(start, self.boxes[b]), start, create_graph=not frozen
+                )
                 v = v - self.dt * gradient / self.masses[:, None]
                 x = x + 0.5 * self.dt * v
-                pairs, drift, push = dense(self.motion, stop(x), self.boxes[b], self.types, self.masses)
+                pairs, drift, push = dense(
+                    self.motion, stop(x), self.boxes[b], self.types, self.masses
+                )
                 i, j = torch.tensor(pairs).T
                 fresh = self.noise(b, step, i, j, self.motion.n_auxiliary, True)
                 every = torch.arange(len(v))
-                xi = torch.cat([
-                    self.noise(b, step, i, j, self.motion.n_auxiliary + 1, False).reshape(-1),
-                    self.noise(b, step, every, every, 1, False).reshape(-1),
-                ])  # fmt: skip
+                xi = torch.cat(
+                    [
+                        self.noise(b, step, i, j, self.motion.n_auxiliary + 1, False).reshape(-1),
+                        self.noise(b, step, every, every, 1, False).reshape(-1),
+                    ]
+                )
                 scaled = [self.masses[:, None].sqrt() * v]
                 for p, (a, c) in enumerate(pairs):
-                    mu = 2 * self.masses[a] * self.masses[c] / (self.masses[a] + self.masses[c])
+                    2 * self.masses[a] * self.masses[c] / (self.masses[a] + self.masses[c])
                     scaled.append(sigma[a, c] if (a, c) in sigma else (KT**0.5 * fresh[p]))
                 s = torch.cat(scaled).reshape(-1)
                 eye = torch.eye(len(s), dtype=torch.float64)
                 kick = (KT * self.dt) ** 0.5 * push @ xi
                 mean = torch.linalg.solve(eye + 0.5 * self.dt * drift, s + 0.5 * kick)
                 s = (2 * mean - s).reshape(-1, 3)
-                v, rest = s[: len(v)] / self.masses[:, None].sqrt(), s[len(v) :].unflatten(0, [len(pairs), -1])
+                v, rest = (
+                    s[: len(v)] / self.masses[:, None].sqrt(),
+                    s[len(v) :].unflatten(0, [len(pairs), -1]),
+                )
                 sigma = dict(zip(pairs, rest))
                 x = x + 0.5 * self.dt * v
             runs.append((torch.stack(frames), x, v))
@@ -140,7 +159,9 @@ def dense(motion, x, box, types, masses):
                 kind = low * motion.n_types - low * (low - 1) // 2 + high - low
                 f = motion.functions(r[None])[kind, :, :, 0]
                 p = torch.outer(d, d) / r**2
-                blocks.append((kind, [f[m, 0] * p + f[m, 1] * (torch.eye(3) - p) for m in range(k + 1)]))
+                blocks.append(
+                    (kind, [f[m, 0] * p + f[m, 1] * (torch.eye(3) - p) for m in range(k + 1)])
+                )
     size = 3 * n + 3 * k * len(pairs)
     drift = torch.zeros(size, size, dtype=torch.float64)
     push = torch.zeros(size, 3 * (k + 1) * len(pairs), dtype=torch.float64)
@@ -156,17 +177,25 @@ def dense(motion, x, box, types, masses):
         for m in range(k):
             mine[m][:, at + 3 * m : at + 3 * m + 3] = eye
         drift = drift + select.T @ t[0] @ t[0] @ select
-        push = push + select.T @ torch.nn.functional.pad(2**0.5 * t[0], [noise, push.shape[1] - noise - 3])
+        push = push + select.T @ torch.nn.functional.pad(
+            2**0.5 * t[0], [noise, push.shape[1] - noise - 3]
+        )
         for m in range(k):
             drift = drift + select.T @ t[m + 1] @ mine[m] - mine[m].T @ t[m + 1] @ select
             for o in range(k):
                 drift = drift + memory[kind, m, o] * mine[m].T @ mine[o]
             block = noise + 3 * (m + 1)
             spread = (2 * memory[kind, m, m]).sqrt() * eye
-            push = push + mine[m].T @ torch.nn.functional.pad(spread, [block, push.shape[1] - block - 3])
+            push = push + mine[m].T @ torch.nn.functional.pad(
+                spread, [block, push.shape[1] - block - 3]
+            )
     own = torch.zeros(size, dtype=torch.float64)
     own[: 3 * n] = motion.self_friction[types].repeat_interleave(3)
-    return pairs, drift + torch.diag(own), torch.cat([push, torch.diag((2.0 * own).sqrt())[:, : 3 * n]], 1)
+    return (
+        pairs,
+        drift + torch.diag(own),
+        torch.cat([push, torch.diag((2.0 * own).sqrt())[:, : 3 * n]], 1),
+    )
 
 
 @pytest.mark.parametrize("k, own", [(0, 0.0), (1, 0.0), (3, 0.0), (2, 7.0)])
@@ -177,35 +206,67 @@ def test_friction_and_noise_balance(k, own):
     torch.testing.assert_close(drift + drift.T, push @ push.T, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("k, dt, own", [(0, 0.005, 0.0), (3, 0.005, 0.0), (3, 0.05, 0.0), (2, 0.05, 60.0)])
+@pytest.mark.parametrize(
+    "k, dt, own", [(0, 0.005, 0.0), (3, 0.005, 0.0), (3, 0.05, 0.0), (2, 0.05, 60.0)]
+)
 def test_step_keeps_the_covariance_of_equilibrium(k, dt, own):
     """At frozen positions the step is linear: s ← R s + Q ξ with R C Rᵀ + Q Qᵀ = C, however long it is."""
     case = Case(k, n=10, density=13.0, own=own)
     motion, n = case.motion, 10
     with torch.no_grad():
         pairs = _Pairs.find(
-            case.x[0], case.boxes[0], case.types, case.masses, motion.splines, motion.r_min, motion.r_cut
+            case.x[0],
+            case.boxes[0],
+            case.types,
+            case.masses,
+            motion.splines,
+            motion.r_min,
+            motion.r_cut,
         )
         assert len(pairs.i) > n
-        inverse = torch.linalg.inv(torch.eye(k, dtype=torch.float64) + 0.5 * dt * motion.memory())[pairs.kind]
+        inverse = torch.linalg.inv(torch.eye(k, dtype=torch.float64) + 0.5 * dt * motion.memory())[
+            pairs.kind
+        ]
         m, friction = len(pairs.i), motion.self_friction[case.types]
         jostle = (0.5 * KT * dt * friction / case.masses).sqrt()[:, None]
 
         def step(s, xi):
             v, sigma = s[: 3 * n].reshape(n, 3), s[3 * n :].reshape(m, k, 3)
-            push, kick = pairs.step_noise(xi[3 * n :].reshape(m, k + 1, 3), motion.memory(), math.sqrt(KT * dt))
-            right = v + 0.5 * pairs.force(push, v) / case.masses[:, None] + jostle * xi[: 3 * n].reshape(n, 3)
+            push, kick = pairs.step_noise(
+                xi[3 * n :].reshape(m, k + 1, 3), motion.memory(), math.sqrt(KT * dt)
+            )
+            right = (
+                v
+                + 0.5 * pairs.force(push, v) / case.masses[:, None]
+                + jostle * xi[: 3 * n].reshape(n, 3)
+            )
             mean, sigma_mean = _solve(
-                pairs, case.masses, friction, 0.5 * dt, inverse, right, sigma + 0.5 * kick, 1.0, v, 1e-14
+                pairs,
+                case.masses,
+                friction,
+                0.5 * dt,
+                inverse,
+                right,
+                sigma + 0.5 * kick,
+                1.0,
+                v,
+                1e-14,
             )
             return torch.cat([(2 * mean - v).reshape(-1), (2 * sigma_mean - sigma).reshape(-1)])
 
         size, noises = 3 * n + 3 * k * m, 3 * n + 3 * (k + 1) * m
-        still, quiet = torch.zeros(size, dtype=torch.float64), torch.zeros(noises, dtype=torch.float64)
+        still, quiet = (
+            torch.zeros(size, dtype=torch.float64),
+            torch.zeros(noises, dtype=torch.float64),
+        )
         r = torch.stack([step(e, quiet) for e in torch.eye(size, dtype=torch.float64)], 1)
         q = torch.stack([step(still, e) for e in torch.eye(noises, dtype=torch.float64)], 1)
-        variance = KT / torch.cat([case.masses.repeat_interleave(3), pairs.mass.flatten().repeat_interleave(3 * k)])
-        torch.testing.assert_close(r * variance @ r.T + q @ q.T, torch.diag(variance), rtol=0, atol=1e-10)
+        variance = KT / torch.cat(
+            [case.masses.repeat_interleave(3), pairs.mass.flatten().repeat_interleave(3 * k)]
+        )
+        torch.testing.assert_close(
+            r * variance @ r.T + q @ q.T, torch.diag(variance), rtol=0, atol=1e-10
+        )
 
 
 @pytest.mark.parametrize("tolerance", [1e-10, 0.03])
@@ -227,8 +288,13 @@ def test_nothing_is_left_without_friction():
         frames, x, v = case.run()
         for b in range(2):
             potential, y, w = Potential(case.spec, case.theta, case.types), case.x[b], case.v[b]
-            for step in range(case.frames[-1]):
-                w = w + case.dt * energy_and_forces(potential, y, case.boxes[b])[1] / case.masses[:, None]
+            for _step in range(case.frames[-1]):
+                w = (
+                    w
+                    + case.dt
+                    * energy_and_forces(potential, y, case.boxes[b])[1]
+                    / case.masses[:, None]
+                )
                 y = y + case.dt * w
             torch.testing.assert_close(x[b], y, rtol=1e-12, atol=1e-12)
             torch.testing.assert_close(v[b], w, rtol=1e-12, atol=1e-12)
@@ -238,7 +304,10 @@ def test_images_and_order_of_beads_do_not_matter():
     case = Case(2)
     with torch.no_grad():
         expected = case.run()
-        shift = torch.from_numpy(np.random.default_rng(0).integers(-3, 4, [2, 24, 3]).astype(float)) @ case.boxes
+        shift = (
+            torch.from_numpy(np.random.default_rng(0).integers(-3, 4, [2, 24, 3]).astype(float))
+            @ case.boxes
+        )
         case.x += shift
         frames, x, v = case.run()
         torch.testing.assert_close(frames - shift[:, None], expected[0], rtol=0, atol=1e-10)
@@ -252,7 +321,9 @@ def test_images_and_order_of_beads_do_not_matter():
 
         def same_pairs(replica, step, i, j, count, fresh):
             i, j = order[i], order[j]
-            numbers = pair_noise(5, replica, step, torch.minimum(i, j), torch.maximum(i, j), count, fresh)
+            numbers = pair_noise(
+                5, replica, step, torch.minimum(i, j), torch.maximum(i, j), count, fresh
+            )
             return torch.where((i < j)[:, None, None], numbers, -numbers)
 
         frames, _, v = case.run(noise=same_pairs)
@@ -284,7 +355,9 @@ def test_gradients_match_finite_differences():
                 parameter += sign * 1e-6 * direction
                 values.append(case.loss(*case.run()).item())
                 parameter -= sign * 1e-6 * direction
-        assert (values[0] - values[1]) / 2e-6 == pytest.approx((gradient * direction).sum().item(), rel=1e-5, abs=1e-5)
+        assert (values[0] - values[1]) / 2e-6 == pytest.approx(
+            (gradient * direction).sum().item(), rel=1e-5, abs=1e-5
+        )
 
 
 def test_forgetting_only_damps_what_returns_through_the_forces():
@@ -308,7 +381,13 @@ def test_noise_is_standard_normal_and_addressed_by_replica_step_and_pair():
     some = torch.tensor([4000, 17, 2])
     assert torch.equal(pair_noise(7, 0, 3, i[some], j[some], 4, False), noise[some])
     swapped = pair_noise(7, 0, 3, j, i, 4, False)
-    addresses = [(8, 0, 3, False), (7, 1, 3, False), (7, 0, 4, False), (7, 0, 3, True), (7, 0, 3 + 2**32, False)]
+    addresses = [
+        (8, 0, 3, False),
+        (7, 1, 3, False),
+        (7, 0, 4, False),
+        (7, 0, 3, True),
+        (7, 0, 3 + 2**32, False),
+    ]
     others = [pair_noise(*address, i, j, 4, fresh) for *address, fresh in addresses]
     for other in [*others, swapped, noise.roll(1, 0)]:
         assert float((other * noise).mean().abs()) < 5 / math.sqrt(n)
@@ -317,13 +396,19 @@ def test_noise_is_standard_normal_and_addressed_by_replica_step_and_pair():
 def test_wrong_ranges_are_named():
     with pytest.raises(ValueError, match="r_min: found 2 numbers, expected one for each of 3"):
         PairFriction(2, 1, 20.0, (0.2, 0.3))
-    with pytest.raises(ValueError, match="r_min: found .* expected numbers from 0 to the range of 0.2"):
+    with pytest.raises(
+        ValueError, match="r_min: found .* expected numbers from 0 to the range of 0.2"
+    ):
         PairFriction(1, 1, 20.0, 0.24, 0.2)
-    with pytest.raises(ValueError, match="self_friction: found -1.0, expected one number of 0/ps or more"):
+    with pytest.raises(
+        ValueError, match="self_friction: found -1.0, expected one number of 0/ps or more"
+    ):
         PairFriction(1, 1, 20.0, self_friction=-1.0)
     case = Case(1)
     case.motion = random_friction(1, 1)
-    with pytest.raises(ValueError, match="friction: found 1 bead types, expected the potential's 2"):
+    with pytest.raises(
+        ValueError, match="friction: found 1 bead types, expected the potential's 2"
+    ):
         case.run()
 
 
@@ -339,7 +424,9 @@ def test_rates_cannot_come_close_to_each_other():
     motion = PairFriction(2, 3, 17.0, floor=0.7)
     with torch.no_grad():
         motion.log_rates.fill_(-30.0)
-    assert motion.memory().diagonal(dim1=1, dim2=2).flatten().tolist() == pytest.approx([0.7, 2.1, 6.3] * 3)
+    assert motion.memory().diagonal(dim1=1, dim2=2).flatten().tolist() == pytest.approx(
+        [0.7, 2.1, 6.3] * 3
+    )
 
 
 class TestParameters:
@@ -355,7 +442,9 @@ class TestParameters:
         assert (found.r_min, found.r_cut) == (tuple(motion.r_min.tolist()), motion.r_cut)
         assert (found.n_types, found.n_auxiliary) == (n_types, k)
         r = torch.linspace(0.22, 0.45, 9, dtype=torch.float64)
-        np.testing.assert_allclose(found.friction(r.numpy()), motion.friction(r).detach().numpy(), rtol=1e-12)
+        np.testing.assert_allclose(
+            found.friction(r.numpy()), motion.friction(r).detach().numpy(), rtol=1e-12
+        )
 
     def test_rollout_is_that_of_the_module(self):
         case = Case(2)
@@ -368,10 +457,22 @@ class TestParameters:
         "change, message",
         [
             ({"r_min": (0.2, 0.2)}, "r_min: found 2 numbers, expected one for each pair"),
-            ({"r_min": (0.2, 0.2, 0.5)}, "r_min: found .* expected numbers from 0 to the range of 0.44"),
-            ({"memory": np.zeros([3, 2, 1])}, r"memory: found shape \(3, 2, 1\), expected \(3, K, K\)"),
-            ({"splines": np.zeros([3, 2, 2, 8])}, r"splines: found shape .* expected \(3, 3, 2, n_basis\)"),
-            ({"splines": np.full([3, 3, 2, 8], np.nan)}, "splines: found a value that is not finite"),
+            (
+                {"r_min": (0.2, 0.2, 0.5)},
+                "r_min: found .* expected numbers from 0 to the range of 0.44",
+            ),
+            (
+                {"memory": np.zeros([3, 2, 1])},
+                r"memory: found shape \(3, 2, 1\), expected \(3, K, K\)",
+            ),
+            (
+                {"splines": np.zeros([3, 2, 2, 8])},
+                r"splines: found shape .* expected \(3, 3, 2, n_basis\)",
+            ),
+            (
+                {"splines": np.full([3, 3, 2, 8], np.nan)},
+                "splines: found a value that is not finite",
+            ),
             ({"memory": np.zeros([3, 2, 2])}, "memory: found a rate of 0/ps, expected more than 0"),
             ({"memory": np.ones([3, 2, 2])}, "memory: found a coupling with a symmetric part"),
         ],
@@ -382,7 +483,9 @@ class TestParameters:
 
 
 def relative(found, expected):
-    return float((found.detach() - expected.detach()).abs().max() / (expected.detach().abs().max() + 1e-4))
+    return float(
+        (found.detach() - expected.detach()).abs().max() / (expected.detach().abs().max() + 1e-4)
+    )
 
 
 def core_noise(replica, *address):
@@ -392,10 +495,26 @@ def core_noise(replica, *address):
 def fused(case, forget=math.inf, tolerance=1e-13, precision="double"):
     motion = case.motion
     return kernels.pair_rollout(
-        case.x, case.v, case.boxes, case.types, case.masses, KT, case.dt, case.frames, case.theta, case.spec,
-        motion.splines, motion.memory(), motion.r_min, motion.r_cut, 5, forget, tolerance, precision,
+        case.x,
+        case.v,
+        case.boxes,
+        case.types,
+        case.masses,
+        KT,
+        case.dt,
+        case.frames,
+        case.theta,
+        case.spec,
+        motion.splines,
+        motion.memory(),
+        motion.r_min,
+        motion.r_cut,
+        5,
+        forget,
+        tolerance,
+        precision,
         motion.self_friction,
-    )  # fmt: skip
+    )
 
 
 def gradients(case, outputs):
@@ -406,14 +525,23 @@ def gradients(case, outputs):
 def test_noise_of_the_core_is_that_of_plain_torch():
     i, j = torch.triu_indices(40, 40, 1)
     for fresh, step in [(False, 3), (True, 2**32 + 5)]:
-        found, expected = kernels.pair_noise(-7, 2, step, i, j, 4, fresh), pair_noise(-7, 2, step, i, j, 4, fresh)
+        found, expected = (
+            kernels.pair_noise(-7, 2, step, i, j, 4, fresh),
+            pair_noise(-7, 2, step, i, j, 4, fresh),
+        )
         assert float((found - expected).square().mean().sqrt()) < 1e-5
 
 
 @needs_library
 @pytest.mark.parametrize(
     "n_types, k, forget, own",
-    [(1, 0, math.inf, 0.0), (2, 2, math.inf, 0.0), (2, 1, 0.05, 0.0), (3, 3, 0.07, 9.0), (1, 6, math.inf, 0.0)],
+    [
+        (1, 0, math.inf, 0.0),
+        (2, 2, math.inf, 0.0),
+        (2, 1, 0.05, 0.0),
+        (3, 3, 0.07, 9.0),
+        (1, 6, math.inf, 0.0),
+    ],
 )
 def test_fused_rollout_is_the_plain_one(n_types, k, forget, own):
     case = Case(k, n_types=n_types, n=70 if k == 2 else 40, steps=20, own=own)
@@ -450,7 +578,9 @@ def test_exact_adjoint_of_the_fused_rollout_is_the_slope_of_the_loss():
                 parameter += sign * 1e-7 * direction
                 values.append(case.loss(*fused(case)).item())
                 parameter -= sign * 1e-7 * direction
-        assert (values[0] - values[1]) / 2e-7 == pytest.approx((gradient * direction).sum().item(), rel=1e-5, abs=1e-5)
+        assert (values[0] - values[1]) / 2e-7 == pytest.approx(
+            (gradient * direction).sum().item(), rel=1e-5, abs=1e-5
+        )
 
 
 @needs_library
@@ -463,7 +593,9 @@ def test_single_precision_follows_double_and_both_keep_momentum():
     for tolerance in (1e-10, 0.03):
         v = fused(case, tolerance=tolerance)[2].detach()
         change = torch.einsum("n,bnc->bc", case.masses, v - case.v.detach())
-        assert float(change.abs().max()) < 1e-13 * float((case.masses[:, None] * (v - case.v.detach()).abs()).sum())
+        assert float(change.abs().max()) < 1e-13 * float(
+            (case.masses[:, None] * (v - case.v.detach()).abs()).sum()
+        )
 
 
 @needs_library
@@ -492,15 +624,33 @@ def test_explosion_names_step_replica_and_bead():
         case = Case(0)
         with torch.no_grad():
             case.v[1, 4, 0] = speed
-            with pytest.raises(RuntimeError, match=rf"exploded at step 1 of 12 in replica 1: bead 4 moved {moved} nm"):
+            with pytest.raises(
+                RuntimeError,
+                match=rf"exploded at step 1 of 12 in replica 1: bead 4 moved {moved} nm",
+            ):
                 fused(case)
 
 
 @needs_library
 def test_wrong_input_of_the_core_is_named():
     case = Case(1)
-    arguments = [case.x, case.v, case.boxes, case.types, case.masses, KT, DT, [3], case.theta, case.spec,
-                 case.motion.splines, case.motion.memory(), case.motion.r_min, case.motion.r_cut, 5]  # fmt: skip
+    arguments = [
+        case.x,
+        case.v,
+        case.boxes,
+        case.types,
+        case.masses,
+        KT,
+        DT,
+        [3],
+        case.theta,
+        case.spec,
+        case.motion.splines,
+        case.motion.memory(),
+        case.motion.r_min,
+        case.motion.r_cut,
+        5,
+    ]
     for place, wrong, message in [
         (1, case.v[:, 1:], "velocities: found shape"),
         (7, [3, 2], "frames: found"),
@@ -527,17 +677,31 @@ def test_kinetic_temperature_is_right_at_any_time_step(dt):
     box = liquid_box(n, 33.4)
     x, boxes = jittered_lattice(n, box, 0.1, 0).repeat(replicas, 1, 1), box.repeat(replicas, 1, 1)
     types, masses = torch.zeros(n, dtype=torch.int64), torch.full([n], 18.015, dtype=torch.float64)
-    v = (KT / 18.015) ** 0.5 * torch.randn(x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    v = (KT / 18.015) ** 0.5 * torch.randn(
+        x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
     v = v - v.mean(1, keepdim=True)
     motion = PairFriction(1, 3, 60.0, floor=1.0).requires_grad_(False)
     ratios = []
     for run in range(runs):
         _, x, v = pair_rollout(
-            x, v, boxes, types=types, masses=masses, spec=spec, theta=theta, friction=motion, kT=KT, dt=dt,
-            frames=[round(0.04 / dt)], seed=run,
-        )  # fmt: skip
+            x,
+            v,
+            boxes,
+            types=types,
+            masses=masses,
+            spec=spec,
+            theta=theta,
+            friction=motion,
+            kT=KT,
+            dt=dt,
+            frames=[round(0.04 / dt)],
+            seed=run,
+        )
         ratios.append((18.015 * v.square()).sum([1, 2]) / (3 * n - 3) / KT)
     ratios = torch.stack(ratios[rest:])
     # Samples 0.04 ps apart are not independent: blocks are.
     error = ratios.mean(1).reshape(-1, 42).mean(1).std() / math.sqrt((runs - rest) / 42)
-    assert abs(float(ratios.mean()) - 1) < 0.005 + 4 * float(error), f"{float(ratios.mean())} ± {float(error)}"
+    assert abs(float(ratios.mean()) - 1) < 0.005 + 4 * float(error), (
+        f"{float(ratios.mean())} ± {float(error)}"
+    )

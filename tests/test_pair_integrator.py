@@ -11,19 +11,20 @@ import openmm
 import openmm.app
 import pytest
 import torch
+from backends import BACKENDS, measured
+from models import energy_and_forces, make_model, make_pair_model, random_friction
 from openmm import unit
-
-from openmm_cgadv import BeadTrajectory, bulk_model, kernels, load, openmm_plugin, run_production, save_bundle
-from openmm_cgadv.dynamics import PairFriction, pair_rollout
-from openmm_cgadv.export import integrators, plugin
-from openmm_cgadv.export.bundle import PLUGIN_FILES
-from openmm_cgadv.potentials.stillinger_weber import mw_water
-from openmm_cgadv.production import create_simulation
-from openmm_cgadv.units import KB
+from plugin_beads import Beads, context_of, coordinates, system_of
 from systems import jittered_lattice, liquid_box
-from test_export import BACKENDS, energy_and_forces, make_model, make_pair_model, measured
-from test_pair_friction import random_friction
-from test_plugin import Beads, context_of, coordinates, system_of
+
+from openmm_cgadv import BeadTrajectory, bulk_model, kernels, load, run_production, save_bundle
+from openmm_cgadv.bundle import PLUGIN_FILES
+from openmm_cgadv.dynamics import PairFriction, pair_rollout
+from openmm_cgadv.export import openmm_plugin
+from openmm_cgadv.export.backends import plugin
+from openmm_cgadv.potentials.stillinger_weber import mw_water
+from openmm_cgadv.simulation.run import create_simulation
+from openmm_cgadv.units import KB
 
 pytestmark = pytest.mark.skipif(plugin.why_not() is not None, reason=str(plugin.why_not()))
 
@@ -41,12 +42,16 @@ def liquid(n_types=2, n=130, triclinic=False):
     return beads, 18.0 + 5.0 * beads.types
 
 
-def started(beads, masses, friction, platform="CPU", seed=SEED, threads=1, dt=DT, tolerance=1e-4, forces=()):
+def started(
+    beads, masses, friction, platform="CPU", seed=SEED, threads=1, dt=DT, tolerance=1e-4, forces=()
+):
     """A Context of a liquid with velocities."""
     system = system_of(beads.force(precision="double"), masses, beads.box)
     for force in forces:
         system.addForce(force)
-    integrator = openmm_plugin.create_pair_integrator(friction, beads.types, TEMPERATURE, dt, seed, tolerance)
+    integrator = openmm_plugin.create_pair_integrator(
+        friction, beads.types, TEMPERATURE, dt, seed, tolerance
+    )
     context = context_of(system, platform, integrator, threads)
     context.setPositions(beads.x)
     context.setVelocitiesToTemperature(TEMPERATURE, 2)
@@ -66,7 +71,10 @@ def assert_same_coordinates(a, b):
         np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("n_types, k, own, triclinic", [(1, 0, 0.0, False), (1, 3, 0.0, True), (2, 2, 15.0, False), (3, 1, 0.0, False)])
+@pytest.mark.parametrize(
+    "n_types, k, own, triclinic",
+    [(1, 0, 0.0, False), (1, 3, 0.0, True), (2, 2, 15.0, False), (3, 1, 0.0, False)],
+)
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_trajectory_is_the_rollouts(n_types, k, own, triclinic, platform):
     """Step for step that of plain torch, which needs nothing but the seed to have the same noise."""
@@ -75,11 +83,20 @@ def test_trajectory_is_the_rollouts(n_types, k, own, triclinic, platform):
     context = started(beads, masses, motion.export(), platform, threads=2, tolerance=1e-13)
     start = coordinates(context)[1]
     frames, _, final = pair_rollout(
-        torch.as_tensor(beads.x)[None], torch.as_tensor(start)[None], beads.box[None],
-        types=torch.as_tensor(beads.types), masses=torch.as_tensor(masses), spec=beads.spec,
-        theta=torch.as_tensor(beads.theta), friction=motion, kT=KT, dt=DT, frames=list(range(1, 25)), tolerance=1e-13,
+        torch.as_tensor(beads.x)[None],
+        torch.as_tensor(start)[None],
+        beads.box[None],
+        types=torch.as_tensor(beads.types),
+        masses=torch.as_tensor(masses),
+        spec=beads.spec,
+        theta=torch.as_tensor(beads.theta),
+        friction=motion,
+        kT=KT,
+        dt=DT,
+        frames=list(range(1, 25)),
+        tolerance=1e-13,
         noise=lambda replica, *address: kernels.pair_noise(SEED, replica, *address),
-    )  # fmt: skip
+    )
     for expected in frames[0]:
         context.getIntegrator().step(1)
         np.testing.assert_allclose(coordinates(context)[0], expected, rtol=0, atol=1e-10)
@@ -97,7 +114,10 @@ def test_momentum_is_conserved(threads):
     before = masses @ coordinates(context)[1]
     context.getIntegrator().step(50)
     after = masses @ coordinates(context)[1]
-    assert np.abs(after - before).max() < 1e-12 * np.abs(masses[:, None] * coordinates(context)[1]).sum()
+    assert (
+        np.abs(after - before).max()
+        < 1e-12 * np.abs(masses[:, None] * coordinates(context)[1]).sum()
+    )
 
 
 def test_a_single_bead_diffuses_by_its_own_friction():
@@ -110,7 +130,11 @@ def test_a_single_bead_diffuses_by_its_own_friction():
     force = openmm_plugin.create_force(*kernels.pack(spec), theta, types)
     friction = PairFriction(1, 1, 60.0, floor=1.0, self_friction=gamma).export()
     integrator = openmm_plugin.create_pair_integrator(friction, types, TEMPERATURE, dt, 5)
-    context = context_of(system_of(force, np.full(n, 18.0), 50.0 * torch.eye(3, dtype=torch.float64)), "CPU", integrator)
+    context = context_of(
+        system_of(force, np.full(n, 18.0), 50.0 * torch.eye(3, dtype=torch.float64)),
+        "CPU",
+        integrator,
+    )
     context.setPositions(x)
     context.setVelocities(np.sqrt(KT / 18.0) * np.random.default_rng(2).normal(size=[n, 3]))
     ends = []
@@ -121,7 +145,9 @@ def test_a_single_bead_diffuses_by_its_own_friction():
     moved, free = np.array(ends), KT / 18.0
     # Of the velocities' correlation c^k with c = (1 - γ dt/2)/(1 + γ dt/2), summed up over the middles of steps.
     t = lag * dt
-    slow = 2 * free / gamma * (t - (1 - ((1 - gamma * dt / 2) / (1 + gamma * dt / 2)) ** lag) / gamma)
+    slow = (
+        2 * free / gamma * (t - (1 - ((1 - gamma * dt / 2) / (1 + gamma * dt / 2)) ** lag) / gamma)
+    )
     assert moved.var() == pytest.approx(slow, rel=5 * np.sqrt(2 / moved.size))
     others = np.einsum("tic,tjc->ij", moved[:, :100], moved[:, :100])[~np.eye(100, dtype=bool)]
     assert abs(others.mean()) < 5 * moved.var() * np.sqrt(12 / len(others))
@@ -145,7 +171,9 @@ def test_kinetic_temperature_is_right_at_any_time_step(dt, own):
     found = []
     for _ in range(samples):
         integrator.step(round(every / dt))
-        found.append(context.getState(energy=True).getKineticEnergy()._value / (1.5 * (n - (own == 0)) * KT))
+        found.append(
+            context.getState(energy=True).getKineticEnergy()._value / (1.5 * (n - (own == 0)) * KT)
+        )
     # A third of the samples are as good as independent: the standard error is 0.0011.
     assert abs(np.mean(found) - 1) < 0.005
 
@@ -168,7 +196,9 @@ def test_step_follows_what_changes():
     same = [k for k, pair in enumerate(again) if tuple(pair) in kept]
     assert len(same) > 0.98 * len(pairs)
     expected = np.array([kept[tuple(again[k])] for k in same])
-    np.testing.assert_allclose(after.reshape(len(again), -1)[same], expected, rtol=0, atol=1e-4 * np.abs(before).max())
+    np.testing.assert_allclose(
+        after.reshape(len(again), -1)[same], expected, rtol=0, atol=1e-4 * np.abs(before).max()
+    )
     # Without friction and noise it is the leap-frog that OpenMM calls Verlet.
     integrator.setStepSize(0.001)
     twin = started(beads, masses, still, dt=0.001)
@@ -185,7 +215,9 @@ def test_threads_change_nothing_but_rounding():
     beads, masses = liquid(2, n=1100)
     ends = []
     for threads in (1, 2):
-        context = started(beads, masses, random_friction(2, 2).export(), threads=threads, tolerance=1e-12)
+        context = started(
+            beads, masses, random_friction(2, 2).export(), threads=threads, tolerance=1e-12
+        )
         context.getIntegrator().step(10)
         ends.append(coordinates(context)[0])
     np.testing.assert_allclose(ends[0], ends[1], rtol=0, atol=1e-11)
@@ -288,20 +320,30 @@ class TestGoingOn:
         beads, masses = liquid(1)
         checkpoints = []
         for make in (
-            lambda: openmm_plugin.create_pair_integrator(random_friction(1, 2).export(), beads.types, TEMPERATURE, DT),
-            lambda: openmm_plugin.create_pair_integrator(random_friction(1, 1).export(), beads.types, TEMPERATURE, DT),
-            lambda: openmm_plugin.create_integrator(np.ones([1, 1, 1]), beads.types, TEMPERATURE, DT),
+            lambda: openmm_plugin.create_pair_integrator(
+                random_friction(1, 2).export(), beads.types, TEMPERATURE, DT
+            ),
+            lambda: openmm_plugin.create_pair_integrator(
+                random_friction(1, 1).export(), beads.types, TEMPERATURE, DT
+            ),
+            lambda: openmm_plugin.create_integrator(
+                np.ones([1, 1, 1]), beads.types, TEMPERATURE, DT
+            ),
         ):
             context = context_of(system_of(beads.force(), masses, beads.box), integrator=make())
             context.setPositions(beads.x)
             context.getIntegrator().step(1)
             checkpoints.append(context.createCheckpoint())
         for made in (0, 1):
-            with pytest.raises(openmm.OpenMMException, match="found a checkpoint of another integrator"):
+            with pytest.raises(
+                openmm.OpenMMException, match="found a checkpoint of another integrator"
+            ):
                 context.loadCheckpoint(checkpoints[made])
         context = started(beads, masses, random_friction(1, 2).export(), "Reference")
         for made in (1, 2):
-            with pytest.raises(openmm.OpenMMException, match="found a checkpoint of another integrator"):
+            with pytest.raises(
+                openmm.OpenMMException, match="found a checkpoint of another integrator"
+            ):
                 context.loadCheckpoint(checkpoints[made])
 
     def test_state_of_another_integrator_is_refused(self):
@@ -310,8 +352,13 @@ class TestGoingOn:
         other = context_of(system_of(None, masses, beads.box), integrator=other)
         other.setPositions(beads.x)
         context = started(beads, masses, random_friction(1, 2).export())
-        states = [each.getState(positions=True, integratorParameters=True) for each in (context, other)]
-        for each, state, name in ((context, states[1], "Pair"), (other, states[0], "GeneralizedLangevin")):
+        states = [
+            each.getState(positions=True, integratorParameters=True) for each in (context, other)
+        ]
+        for each, state, name in (
+            (context, states[1], "Pair"),
+            (other, states[0], "GeneralizedLangevin"),
+        ):
             message = f"{name}.*: found parameters of another integrator in the State"
             with pytest.raises(openmm.OpenMMException, match=message):
                 each.setState(state)
@@ -325,7 +372,10 @@ class TestGoingOn:
         head = struct.pack("<6q", 2, SEED, 1, 1, 64, len(pairs))
         end = len(head) + 8 * len(pairs) + 8 * len(auxiliary)
         assert checkpoint[-end:].startswith(head)
-        wrong, another = "pairs or auxiliary variables that no", "found a checkpoint of another integrator"
+        wrong, another = (
+            "pairs or auxiliary variables that no",
+            "found a checkpoint of another integrator",
+        )
         for at, garbage, sentence in (
             (0, struct.pack("<q", 9), another),
             (8, struct.pack("<q", 2**40), wrong),
@@ -341,7 +391,9 @@ class TestGoingOn:
                 context.loadCheckpoint(checkpoint[:start] + garbage + checkpoint[start + 8 :])
             assert "\n" not in str(caught.value)
             np.testing.assert_array_equal(pairs_of(context)[1], auxiliary)
-        with pytest.raises(openmm.OpenMMException, match="the checkpoint ends before its integrator does"):
+        with pytest.raises(
+            openmm.OpenMMException, match="the checkpoint ends before its integrator does"
+        ):
             context.loadCheckpoint(checkpoint[:-8])
         context.loadCheckpoint(checkpoint)
 
@@ -373,9 +425,16 @@ def test_serialized_integrator_is_the_same(n_types, k, own):
 
 
 def test_temperature_and_time_step_may_be_quantities():
-    made = openmm_plugin.create_pair_integrator(random_friction(1, 2).export(), np.zeros(4), 300 * unit.kelvin, 5 * unit.femtoseconds)
-    assert made.getTemperature() == 300 * unit.kelvin and made.getStepSize() == 0.005 * unit.picoseconds
-    bead = openmm_plugin.create_integrator(np.full([1, 1, 1], 20.0), np.zeros(4), 300 * unit.kelvin, 5 * unit.femtoseconds)
+    made = openmm_plugin.create_pair_integrator(
+        random_friction(1, 2).export(), np.zeros(4), 300 * unit.kelvin, 5 * unit.femtoseconds
+    )
+    assert (
+        made.getTemperature() == 300 * unit.kelvin
+        and made.getStepSize() == 0.005 * unit.picoseconds
+    )
+    bead = openmm_plugin.create_integrator(
+        np.full([1, 1, 1], 20.0), np.zeros(4), 300 * unit.kelvin, 5 * unit.femtoseconds
+    )
     assert bead.getStepSize() == 0.005 * unit.picoseconds
 
 
@@ -407,9 +466,11 @@ def test_methods_are_those_of_openmm():
 class TestRefusals:
     def made(self, n=4, **changes):
         arguments = {
-            "friction": random_friction(1, 2).export(), "types": np.zeros(n), "temperature": TEMPERATURE,
+            "friction": random_friction(1, 2).export(),
+            "types": np.zeros(n),
+            "temperature": TEMPERATURE,
             "timestep": DT,
-        }  # fmt: skip
+        }
         return openmm_plugin.create_pair_integrator(**arguments | changes)
 
     @pytest.mark.parametrize(
@@ -418,9 +479,15 @@ class TestRefusals:
             ({"types": [0, 2]}, "found type 2, expected numbers below 1"),
             ({"temperature": -1.0}, "found a temperature of -1.0+ K, expected 0 K or more"),
             ({"seed": 2**31}, "seed: found 2147483648"),
-            ({"tolerance": 0.0}, "found a tolerance of 0.0+, expected more than 0 and at most 0.001"),
+            (
+                {"tolerance": 0.0},
+                "found a tolerance of 0.0+, expected more than 0 and at most 0.001",
+            ),
             ({"tolerance": 0.01}, "found a tolerance of 0.010+, expected more than 0"),
-            ({"friction": random_friction(1, 7).export()}, "found 7 auxiliary vectors a pair, expected up to 6"),
+            (
+                {"friction": random_friction(1, 7).export()},
+                "found 7 auxiliary vectors a pair, expected up to 6",
+            ),
         ],
     )
     def test_arguments(self, changes, message):
@@ -433,7 +500,11 @@ class TestRefusals:
             ("memory", "1 2 3", "found 3 numbers of memory, expected 4"),
             ("memory", "1 2 2 1", "found memory with a symmetric coupling"),
             ("memory", "0 0 0 1", "found a rate of memory of 0.0+/ps"),
-            ("splines", "1 2 3", "found 3 spline coefficients, expected as many for each of 6 functions"),
+            (
+                "splines",
+                "1 2 3",
+                "found 3 spline coefficients, expected as many for each of 6 functions",
+            ),
             ("rMin", "0.5", "found r_min of 0.5.* nm, expected it from 0 to the range of 0.44"),
             ("rMin", "nan", "expected numbers|not finite"),
             ("auxiliary", "-1", "found -1 auxiliary vectors"),
@@ -450,28 +521,46 @@ class TestRefusals:
     def test_systems_without_free_beads(self):
         system = system_of(None, [18.0, 18.0, 18.0, 0.0], np.eye(3))
         system.setVirtualSite(3, openmm.TwoParticleAverageSite(0, 1, 0.5, 0.5))
-        with pytest.raises(openmm.OpenMMException, match="PairFriction.* found that particle 3 is a virtual site"):
+        with pytest.raises(
+            openmm.OpenMMException, match="PairFriction.* found that particle 3 is a virtual site"
+        ):
             context_of(system, integrator=self.made())
         system = system_of(None, np.full(4, 18.0), np.eye(3))
         system.addConstraint(0, 1, 0.1)
-        with pytest.raises(openmm.OpenMMException, match="found 1 constraints in the System, expected none"):
+        with pytest.raises(
+            openmm.OpenMMException, match="found 1 constraints in the System, expected none"
+        ):
             context_of(system, integrator=self.made())
         with pytest.raises(openmm.OpenMMException, match="found types of 4 beads, expected 5"):
             context_of(system_of(None, np.full(5, 18.0), np.eye(3)), integrator=self.made())
 
     def test_box_shorter_than_twice_the_range(self):
-        context = context_of(system_of(None, np.full(4, 18.0), 0.8 * np.eye(3)), integrator=self.made())
+        context = context_of(
+            system_of(None, np.full(4, 18.0), 0.8 * np.eye(3)), integrator=self.made()
+        )
         context.setPositions(np.random.default_rng(0).uniform(size=[4, 3]))
-        with pytest.raises(openmm.OpenMMException, match="failed at step 1: cutoff 0.44.* longer than half the box"):
+        with pytest.raises(
+            openmm.OpenMMException, match="failed at step 1: cutoff 0.44.* longer than half the box"
+        ):
             context.getIntegrator().step(1)
 
     def test_live_friction_of_another_size(self):
         with pytest.raises(ValueError, match="with 3 auxiliary vectors a pair, expected 1 with 2"):
             openmm_plugin.set_friction(self.made(), random_friction(1, 3).export())
-        with pytest.raises(ValueError, match="found another integrator, expected a PairFrictionIntegrator"):
-            openmm_plugin.set_friction(openmm.VerletIntegrator(0.001), random_friction(1, 2).export())
+        with pytest.raises(
+            ValueError, match="found another integrator, expected a PairFrictionIntegrator"
+        ):
+            openmm_plugin.set_friction(
+                openmm.VerletIntegrator(0.001), random_friction(1, 2).export()
+            )
 
-    @pytest.mark.parametrize("value, cause", [(1e6, r"bead 2 moved .* nm, largest force 1e\+06 kJ/mol/nm"), (np.nan, "bead 2 moved -?nan nm")])
+    @pytest.mark.parametrize(
+        "value, cause",
+        [
+            (1e6, r"bead 2 moved .* nm, largest force 1e\+06 kJ/mol/nm"),
+            (np.nan, "bead 2 moved -?nan nm"),
+        ],
+    )
     def test_explosion_names_step_bead_and_force(self, value, cause):
         """And leaves positions as they were."""
         force = openmm.CustomExternalForce("-f*x")
@@ -482,7 +571,9 @@ class TestRefusals:
         context.getIntegrator().step(3)
         before = coordinates(context)[0]
         context.setParameter("f", value)
-        with pytest.raises(openmm.OpenMMException, match=f"PairFrictionIntegrator: .* failed at step 4: {cause}"):
+        with pytest.raises(
+            openmm.OpenMMException, match=f"PairFrictionIntegrator: .* failed at step 4: {cause}"
+        ):
             context.getIntegrator().step(1)
         np.testing.assert_array_equal(coordinates(context)[0], before)
 
@@ -493,17 +584,27 @@ class TestModel:
     def test_integrator_is_that_of_the_plugin(self):
         model = make_pair_model(n_types=2)
         for backend in (None, "plugin"):
-            integrator = model.create_integrator(seed=4, temperature=300.0, timestep=0.01, backend=backend)
+            integrator = model.create_integrator(
+                seed=4, temperature=300.0, timestep=0.01, backend=backend
+            )
             found = openmm_plugin.read_pair_integrator(integrator)
-            assert found.pop("friction").to_dict() == model.pair_friction.to_dict()
+            assert found.pop("friction").to_dict() == model.friction.to_dict()
             np.testing.assert_array_equal(found.pop("types"), model.types)
             assert found == {"temperature": 300.0, "timestep": 0.01, "seed": 4, "tolerance": 1e-4}
-        with pytest.raises(ValueError, match="backend: found 'openmm', expected 'plugin': .* between pairs of beads"):
+        with pytest.raises(
+            ValueError,
+            match="backend: found 'openmm', expected 'plugin': .* between pairs of beads",
+        ):
             model.create_integrator(backend="openmm")
 
     def test_missing_plugin_is_named_in_one_sentence(self, monkeypatch):
-        monkeypatch.setattr(openmm_plugin, "_WHY_NOT", "the OpenMM plugin was not built: install it")
-        with pytest.raises(ImportError, match="only the OpenMM plugin .* can integrate.*: the OpenMM plugin was not") as caught:
+        monkeypatch.setattr(
+            openmm_plugin, "_WHY_NOT", "the OpenMM plugin was not built: install it"
+        )
+        with pytest.raises(
+            ImportError,
+            match="only the OpenMM plugin .* can integrate.*: the OpenMM plugin was not",
+        ) as caught:
             make_pair_model().create_integrator()
         assert "\n" not in str(caught.value)
 
@@ -513,7 +614,9 @@ class TestModel:
         model = replace(model, theta=0.1 * model.theta)
         ends = []
         for each in (backend, "plugin"):
-            context = context_of(model.create_system(backend=each), "Reference", model.create_integrator(seed=3))
+            context = context_of(
+                model.create_system(backend=each), "Reference", model.create_integrator(seed=3)
+            )
             context.setPositions(model.positions)
             context.setVelocitiesToTemperature(TEMPERATURE, 1)
             context.getIntegrator().step(20)
@@ -533,19 +636,23 @@ class TestModel:
     def test_bundle_files_make_a_simulation(self, tmp_path):
         model = make_pair_model(n_types=2)
         path = save_bundle(model, tmp_path / "a.cg")
-        system, integrator = (openmm.XmlSerializer.deserialize((path / name).read_text()) for name in PLUGIN_FILES)
+        system, integrator = (
+            openmm.XmlSerializer.deserialize((path / name).read_text()) for name in PLUGIN_FILES
+        )
         context = context_of(system, integrator=integrator)
         energy, _ = measured(context, model.positions)
         assert energy == pytest.approx(energy_and_forces(model, model.positions)[0], rel=1e-10)
         integrator.step(1)
         found = openmm_plugin.read_pair_integrator(integrator)["friction"]
-        assert found.to_dict() == load(path).pair_friction.to_dict()
+        assert found.to_dict() == load(path).friction.to_dict()
 
     def test_system_of_a_force_field_file_runs_too(self, tmp_path):
         model = make_pair_model(n_types=2)
         model = replace(model, theta=0.1 * model.theta)
         path = save_bundle(model, tmp_path / "a.cg")
-        system = openmm.app.ForceField(str(path / "forcefield.xml")).createSystem(model.topology, backend="plugin")
+        system = openmm.app.ForceField(str(path / "forcefield.xml")).createSystem(
+            model.topology, backend="plugin"
+        )
         ends = []
         for each in (system, model.create_system(backend="plugin")):
             context = context_of(each, "CPU", model.create_integrator(model.topology, seed=3))
@@ -563,7 +670,9 @@ class TestModel:
             assert (beads.n_beads, beads.n_frames) == (200, 2)
             v = beads.velocities()
         momentum = np.einsum("i,tic->tc", model.masses[model.types], v)
-        assert np.abs(momentum).max() < 1e-4 * (model.masses[model.types] * np.abs(v[0]).sum(1)).sum()
+        assert (
+            np.abs(momentum).max() < 1e-4 * (model.masses[model.types] * np.abs(v[0]).sum(1)).sum()
+        )
 
     @pytest.mark.parametrize("backend", BACKENDS)
     def test_update_context_sets_friction_and_memory(self, backend):
@@ -574,12 +683,12 @@ class TestModel:
         context.setPositions(model.positions)
         integrator.step(1)
         stronger = replace(
-            model.pair_friction,
+            model.friction,
             r_cut=0.46,
-            splines=1.3 * model.pair_friction.splines,
-            memory=1.7 * model.pair_friction.memory,
+            splines=1.3 * model.friction.splines,
+            memory=1.7 * model.friction.memory,
         )
-        new = replace(model, theta=0.9 * model.theta, pair_friction=stronger, temperature=310.0)
+        new = replace(model, theta=0.9 * model.theta, friction=stronger, temperature=310.0)
         pairs, before = pairs_of(context)
         new.update_context(context)
         assert integrator.getFriction().to_dict() == stronger.to_dict()
@@ -589,7 +698,7 @@ class TestModel:
         assert energy == pytest.approx(energy_and_forces(new, coordinates(context)[0])[0], rel=1e-8)
         integrator.step(1)
         assert len(pairs_of(context)[0]) > len(pairs)
-        other = replace(new, pair_friction=PairFriction(2, 1, 10.0).export())
+        other = replace(new, friction=PairFriction(2, 1, 10.0).export())
         with pytest.raises(ValueError, match="found 2 auxiliary variables, expected 1"):
             other.update_context(context)
         assert integrator.getFriction().to_dict() == stronger.to_dict()
@@ -597,8 +706,16 @@ class TestModel:
     def test_update_context_knows_friction_of_beads_from_that_of_pairs(self):
         pair, single = make_pair_model(), make_model(memory=2)
         for running, new, message in (
-            (pair, single, "found a PairFrictionIntegrator, expected that of a model with friction of single beads"),
-            (single, pair, "found one with friction of single beads, expected that of a model with friction between"),
+            (
+                pair,
+                single,
+                "found one of the equation of motion pair, expected one of generalized_langevin",
+            ),
+            (
+                single,
+                pair,
+                "found one of the equation of motion langevin or generalized_langevin, expected one of pair",
+            ),
         ):
             for backend in ("plugin", "openmm") if running is single else ("plugin",):
                 integrator = running.create_integrator(backend=backend)
@@ -616,7 +733,7 @@ class TestModel:
 
     @pytest.mark.parametrize("backend", BACKENDS)
     def test_interrupted_production_goes_on_bit_for_bit(self, tmp_path, monkeypatch, backend):
-        monkeypatch.setattr("openmm_cgadv.production.CHECKPOINT_SECONDS", 0.0)
+        monkeypatch.setattr("openmm_cgadv.simulation.run.CHECKPOINT_SECONDS", 0.0)
         model = make_pair_model()
         model = replace(model, theta=0.1 * model.theta)
 
@@ -627,7 +744,12 @@ class TestModel:
             if done > 0.35:
                 raise Killed
 
-        arguments = {"length": 0.4, "report_interval": 0.1, "equilibration": 0.1, "backend": backend}
+        arguments = {
+            "length": 0.4,
+            "report_interval": 0.1,
+            "equilibration": 0.1,
+            "backend": backend,
+        }
         whole = run_production(model, tmp_path / "whole", **arguments)
         with pytest.raises(Killed):
             run_production(model, tmp_path / "cut", **arguments, progress=kill)
@@ -635,6 +757,6 @@ class TestModel:
         with BeadTrajectory.open(cut.beads) as found, BeadTrajectory.open(whole.beads) as expected:
             np.testing.assert_array_equal(found.positions(), expected.positions())
             np.testing.assert_array_equal(found.velocities(), expected.velocities())
-        changed = replace(model, pair_friction=replace(model.pair_friction, r_cut=0.45))
+        changed = replace(model, friction=replace(model.friction, r_cut=0.45))
         with pytest.raises(ValueError, match="holds a run with model"):
             run_production(changed, tmp_path / "whole", **arguments)

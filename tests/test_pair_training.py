@@ -6,32 +6,35 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from systems import jittered_lattice, liquid_box, random_spec, random_theta
+from systems import FREE, KT, TEMPERATURE, jittered_lattice, pair_liquid, random_spec, random_theta
+from systems import FREE_DT as DT
+from systems import PAIR_BEADS as BEADS
+from systems import PAIR_BOX as BOX
 
 from openmm_cgadv import config
-from openmm_cgadv.baselines import InitialFit, PairResiduals
-from openmm_cgadv.baselines.pair_residuals import time_lags
-from openmm_cgadv.baselines.residuals import residual_forces
-from openmm_cgadv.baselines.ranges import friction_range
-from openmm_cgadv.dynamics import Neighborhood, PairFriction, pair_rollout
-from openmm_cgadv.potentials import PairSpec, Potential, PotentialSpec
-from openmm_cgadv.training import AdversarialTraining, from_arrays, train
-from openmm_cgadv.training.motion import DIFFUSION_RATE, initial_motion
-from openmm_cgadv.training.settle import settle
-from openmm_cgadv.training.timescales import time_scales
-from openmm_cgadv.trajectory import BeadTrajectory, BeadWriter
-from openmm_cgadv.units import KB
+from openmm_cgadv.data.trajectory import BeadTrajectory, BeadWriter
+from openmm_cgadv.dynamics import Neighborhood, PairFriction, friction_from_arrays
+from openmm_cgadv.fit import InitialFit
+from openmm_cgadv.fit.ranges import friction_range
+from openmm_cgadv.friction import PairResiduals
+from openmm_cgadv.friction.pairwise_residual_forces import time_lags
+from openmm_cgadv.friction.residual_forces import residual_forces
+from openmm_cgadv.methods.adversarial import AdversarialTraining, train
+from openmm_cgadv.methods.adversarial.generators import LEARNING_RATES, PairwiseGenerator
+from openmm_cgadv.methods.adversarial.memory_fit import fit_final_kernel
+from openmm_cgadv.methods.adversarial.time_scales import time_scales
+from openmm_cgadv.methods.base import build_model, load_parameters, save_parameters
+from openmm_cgadv.potentials import Potential
+from openmm_cgadv.random_streams import Purpose
 
-TEMPERATURE, DT, BEADS = 300.0, 0.01, 100
-KT = KB * TEMPERATURE
 MASSES = np.array([18.0, 45.0])
-BOX = liquid_box(BEADS, 33.0)
-FREE = InitialFit(PotentialSpec(("A",), PairSpec((0.2,), 0.5, 6, (0.0,))), np.zeros(6), np.zeros(6))
 
 
 def write(path, positions, types, forces=None):
     names = ("A", "B")[: types.max() + 1]
-    with BeadWriter(path, MASSES[types], types, names, TEMPERATURE, 2 * DT, {}, False, forces is not None) as writer:
+    with BeadWriter(
+        path, MASSES[types], types, names, TEMPERATURE, 2 * DT, {}, False, forces is not None
+    ) as writer:
         writer.append(positions, np.broadcast_to(BOX.numpy(), [len(positions), 3, 3]), None, forces)
         writer.finish()
     return BeadTrajectory.open(path)
@@ -67,7 +70,9 @@ def shared(tmp_path_factory):
         np.add.at(force, j, -noise)
         forces.append(force)
     positions = np.broadcast_to(x.numpy(), [frames, BEADS, 3])
-    trajectory = write(tmp_path_factory.mktemp("shared") / "beads.h5", positions, types, np.array(forces))
+    trajectory = write(
+        tmp_path_factory.mktemp("shared") / "beads.h5", positions, types, np.array(forces)
+    )
     return trajectory, spec, theta.numpy(), rate, range_
 
 
@@ -159,25 +164,10 @@ def test_friction_of_a_bead_is_that_of_its_pairs():
     a, b = torch.nonzero((r > 0) & (r < 0.44)).T
     each = motion.friction(r[a, b]).detach()[types[a] + types[b], :, torch.arange(len(a))]
     weight = 2 * masses[b] / (masses[a] + masses[b]) * (each[:, 0] + 2 * each[:, 1]) / 3
-    expected = torch.zeros(2, dtype=torch.float64).index_add_(0, types[a], weight) / torch.bincount(types)
+    expected = torch.zeros(2, dtype=torch.float64).index_add_(0, types[a], weight) / torch.bincount(
+        types
+    )
     torch.testing.assert_close(found, expected, rtol=0.01, atol=0)
-
-
-def pair_liquid(path, motion, frames, forces=False):
-    """A trajectory of beads without conservative forces, whose friction acts between pairs."""
-    types = np.zeros(BEADS, int)
-    generator = torch.Generator().manual_seed(3)
-    x = torch.rand([1, BEADS, 3], dtype=torch.float64, generator=generator) @ BOX
-    masses = torch.full([BEADS], MASSES[0], dtype=torch.float64)
-    v = (KT / MASSES[0]) ** 0.5 * torch.randn(x.shape, dtype=torch.float64, generator=generator)
-    v = v - v.mean(1, keepdim=True)
-    with torch.no_grad():
-        positions, _, _ = pair_rollout(
-            x, v, BOX[None], types=torch.from_numpy(types), masses=masses, spec=FREE.spec,
-            theta=torch.zeros(6, dtype=torch.float64), friction=motion, kT=KT, dt=DT, frames=list(range(0, 2 * frames, 2)),
-            seed=1,
-        )  # fmt: skip
-    return write(path, positions[0].numpy(), types, np.zeros([frames, BEADS, 3]) if forces else None)
 
 
 @pytest.fixture(scope="module")
@@ -187,8 +177,12 @@ def reference(tmp_path_factory):
 
 
 def experiment(friction=None, auxiliary=2, **training):
-    dynamics = {"equation": "pair", "timestep_fs": 1000 * DT, "initial_friction_per_ps": friction,
-                "auxiliary_variables": auxiliary}  # fmt: skip
+    dynamics = {
+        "equation": "pair",
+        "timestep_fs": 1000 * DT,
+        "initial_friction_per_ps": friction,
+        "auxiliary_variables": auxiliary,
+    }
     return config.Experiment.model_validate(
         {
             "reference": {"temperature_K": TEMPERATURE, "water": "spce"},
@@ -200,22 +194,29 @@ def experiment(friction=None, auxiliary=2, **training):
 
 def test_training_starts_from_the_friction_that_is_asked_for(reference):
     training = AdversarialTraining(reference, FREE, experiment(31.0))
-    assert training.averaged().friction.tolist() == pytest.approx([31.0])
+    assert training.averaged().bead_friction.tolist() == pytest.approx([31.0])
     assert training.scales.friction_per_ps == pytest.approx((31.0,))
     estimated = AdversarialTraining(reference, FREE, experiment()).averaged()
-    assert 1 < estimated.friction.item() < 100
+    assert 1 < estimated.bead_friction.item() < 100
 
 
 def test_training_starts_from_residual_forces_where_there_are_any(shared):
     trajectory, spec, theta, rate, range_ = shared
     fit = InitialFit(spec, theta, theta, {}, PairResiduals.measure(trajectory, spec, theta))
     dynamics = config.Dynamics(equation="pair", friction_cutoff_nm=0.42, auxiliary_variables=3)
-    scales = time_scales(trajectory, fit, config.Experiment.model_validate({
-        "reference": {"temperature_K": TEMPERATURE, "water": "spce"}, "dynamics": dynamics.model_dump(),
-        "training": {"window_ps": 0.64},
-    }))  # fmt: skip
-    scales = replace(scales, residuals_tell=True)  # Whatever the curvature of a lattice.
-    motion = initial_motion(trajectory, fit, dynamics, scales)
+    scales = time_scales(
+        trajectory,
+        fit,
+        config.Experiment.model_validate(
+            {
+                "reference": {"temperature_K": TEMPERATURE, "water": "spce"},
+                "dynamics": dynamics.model_dump(),
+                "training": {"window_ps": 0.64},
+            }
+        ),
+    )
+    scales = replace(scales, residuals_resolved=True)  # Whatever the curvature of a lattice.
+    motion = PairwiseGenerator.initial(trajectory, fit, dynamics, scales)
     r = torch.tensor([0.30, 0.34], dtype=torch.float64)
     expected = 100 * (1 - r / range_) ** 2 / rate
     found = motion.friction(r)[:, 0].detach()
@@ -223,22 +224,28 @@ def test_training_starts_from_residual_forces_where_there_are_any(shared):
     torch.testing.assert_close(found.mean(0), expected, rtol=0.5, atol=0.5)
     assert motion.bead_friction().mean().item() < 100
     given = dynamics.model_copy(update={"initial_friction_per_ps": 7.0})
-    scaled = initial_motion(trajectory, fit, given, replace(scales, friction_per_ps=(7.0, 7.0)))
+    scaled = PairwiseGenerator.initial(
+        trajectory, fit, given, replace(scales, friction_per_ps=(7.0, 7.0))
+    )
     assert scaled.bead_friction().mean().item() == pytest.approx(7.0)
     ratio = scaled.friction(r).detach() / motion.friction(r).detach()
     torch.testing.assert_close(ratio, torch.full_like(ratio, ratio[0, 0, 0].item()))
     # Friction of the beads themselves comes on top of what forces tell, and is part of what is asked for.
     for initial, total in ((None, motion.bead_friction() + 3.0), (7.0, torch.tensor([7.0, 7.0]))):
-        own = dynamics.model_copy(update={"initial_friction_per_ps": initial, "self_friction_per_ps": 3.0})
-        both = initial_motion(trajectory, fit, own, replace(scales, friction_per_ps=(7.0, 7.0)))
+        own = dynamics.model_copy(
+            update={"initial_friction_per_ps": initial, "self_friction_per_ps": 3.0}
+        )
+        both = PairwiseGenerator.initial(
+            trajectory, fit, own, replace(scales, friction_per_ps=(7.0, 7.0))
+        )
         assert both.bead_friction().mean().item() == pytest.approx(total.mean().item())
         felt = both.running_friction(torch.tensor([0.0, 1e3], dtype=torch.float64)).mean(0)
         assert felt[1].item() == pytest.approx(total.mean().item()) and felt[0] > 3.0
         trained = both.trained(torch.as_tensor(theta))
-        assert trained.pair_friction.self_friction == (3.0, 3.0)
-        assert trained.friction.mean().item() == pytest.approx(total.mean().item())
-        again = from_arrays(trained.arrays())
-        assert again.pair_friction.to_dict() == trained.pair_friction.to_dict()
+        assert trained.friction.self_friction == (3.0, 3.0)
+        assert trained.bead_friction.mean().item() == pytest.approx(total.mean().item())
+        again = friction_from_arrays(trained.friction.arrays())
+        assert again.to_dict() == trained.friction.to_dict()
 
 
 @pytest.mark.parametrize("auxiliary", [0, 1, 3])
@@ -246,17 +253,33 @@ def test_the_start_from_residual_forces_has_a_least_friction_whatever_the_memory
     trajectory, spec, theta, _, _ = shared
     fit = InitialFit(spec, theta, theta, {}, PairResiduals.measure(trajectory, spec, theta))
     settings = {"equation": "pair", "friction_cutoff_nm": 0.42, "auxiliary_variables": auxiliary}
-    scales = time_scales(trajectory, fit, config.Experiment.model_validate({
-        "reference": {"temperature_K": TEMPERATURE, "water": "spce"}, "dynamics": settings, "training": {"window_ps": 0.64},
-    }))  # fmt: skip
+    scales = time_scales(
+        trajectory,
+        fit,
+        config.Experiment.model_validate(
+            {
+                "reference": {"temperature_K": TEMPERATURE, "water": "spce"},
+                "dynamics": settings,
+                "training": {"window_ps": 0.64},
+            }
+        ),
+    )
     for free in (1.0, 1e6):
-        scales = replace(scales, residuals_tell=True, free_friction_per_ps=(free, free))
-        friction = initial_motion(trajectory, fit, config.Dynamics(**settings), scales).bead_friction().mean().item()
+        scales = replace(
+            scales, residuals_resolved=True, least_friction_per_ps=(1e-3 * free, 1e-3 * free)
+        )
+        friction = (
+            PairwiseGenerator.initial(trajectory, fit, config.Dynamics(**settings), scales)
+            .bead_friction()
+            .mean()
+            .item()
+        )
         assert friction == pytest.approx(1e3) if free == 1e6 else 0.01 < friction < 500
 
 
 def numbers(result):
-    return torch.cat([torch.as_tensor(value).flatten() for value in result.arrays().values()])
+    arrays = [result.theta, *result.friction.arrays().values()]
+    return torch.cat([torch.as_tensor(value).flatten() for value in arrays])
 
 
 def test_resumed_training_of_pairs_is_the_uninterrupted_one(reference, tmp_path):
@@ -268,7 +291,9 @@ def test_resumed_training_of_pairs_is_the_uninterrupted_one(reference, tmp_path)
 
     whole = train(AdversarialTraining(reference, FREE, settings), tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        train(AdversarialTraining(reference, FREE, settings), tmp_path / "parts", progress=interrupt)
+        train(
+            AdversarialTraining(reference, FREE, settings), tmp_path / "parts", progress=interrupt
+        )
     resumed = train(AdversarialTraining(reference, FREE, settings), tmp_path / "parts")
     assert torch.equal(numbers(whole), numbers(resumed))
     header = (tmp_path / "whole" / "log.csv").read_text().splitlines()[0].split(",")
@@ -283,6 +308,7 @@ def test_chains_keep_no_momentum(reference):
 
 
 @pytest.mark.parametrize("start", [6.0, 60.0])
+@pytest.mark.slow
 def test_friction_between_free_beads_is_found_from_both_sides(reference, tmp_path, start):
     truth = PairFriction(1, 0, 12.0, 0.1, 0.44)
     settings = experiment(start, 0, iterations=160, seed=3, validate_every=1000, window_ps=0.32)
@@ -290,7 +316,7 @@ def test_friction_between_free_beads_is_found_from_both_sides(reference, tmp_pat
     neighborhood = training.motion.neighborhood
     expected = neighborhood.mean(truth.friction(neighborhood.r)).item()
     assert abs(np.log(start / expected)) > 0.5
-    found = train(training, tmp_path / "train").friction.item()
+    found = train(training, tmp_path / "train").bead_friction.item()
     assert found == pytest.approx(expected, rel=0.15)
 
 
@@ -310,57 +336,86 @@ def test_the_slowest_memory_follows_diffusion_at_the_end_of_windows_alone(refere
     before = training.motion.log_sizes.detach().clone()
     training.motion.restrain(torch.tensor([-0.25], dtype=torch.float64))
     moved = (training.motion.log_sizes.detach() - before)[0]
-    assert moved[1] == pytest.approx(-0.25 * DIFFUSION_RATE) and not moved[[0, 2]].any()
+    assert (
+        moved[1] == pytest.approx(-0.25 * LEARNING_RATES.slowest_amplitude)
+        and not moved[[0, 2]].any()
+    )
 
 
+@pytest.mark.slow
 def test_diffusion_settles_by_the_slowest_memory_alone(reference):
     """From a larger and from a smaller size it comes to the same, at which diffusion is that of the reference."""
     training = AdversarialTraining(reference, FREE, experiment(9.0, window_ps=0.64))
     values = [parameter.detach().clone() for parameter in training.parameters]
-    place = next(k for k, parameter in enumerate(training.parameters) if parameter is training.motion.log_sizes)
+    place = next(
+        k
+        for k, parameter in enumerate(training.parameters)
+        if parameter is training.motion.log_sizes
+    )
     sizes, done = [], []
     for factor in (1.4, 0.7):
         given = [value.clone() for value in values]
         given[place][:, 1] += np.log(factor)
-        settled = settle(training, given, 400, done.append)
+        settled = fit_final_kernel(training, given, 400, done.append)
         for k, (before, after) in enumerate(zip(given, settled)):
-            moved = (after - before).abs().flatten(1) if k == place else (after - before).abs().flatten()[None]
+            moved = (
+                (after - before).abs().flatten(1)
+                if k == place
+                else (after - before).abs().flatten()[None]
+            )
             assert not moved[:, [n for n in range(moved.shape[1]) if k != place or n != 1]].any()
         sizes.append(settled[place][0, 1].item())
     assert done == 2 * [*range(1, 401)]
     assert sizes[0] == pytest.approx(sizes[1], abs=0.15)
     excess = []
-    with training.holding(settled):
+    with training.temporarily_set(settled):
         for n in range(120):
-            random = training.random(10_000 + n)
-            _, start, frames = training.advance(10_000 + n, training.window_steps, random)
-            excess.append(training.excess(training.generated(frames, start, random)).item())
+            random = training.random(Purpose.TRAINING, 10_000 + n)
+            _, start, frames = training.simulate_chains(10_000 + n, training.window_steps, random)
+            excess.append(
+                training.reference_motion.excess(
+                    training.generated_windows(frames, start, random)
+                ).item()
+            )
     assert np.mean(excess) == pytest.approx(0.0, abs=0.05)
 
 
-@pytest.mark.parametrize("dynamics, discriminator, said", [
-    ({"friction_cutoff_nm": 0.3}, {}, "reaches 0.3 nm, where a bead has 3.* neighbours"),
-    ({"self_friction_per_ps": 1e4}, {}, r"self_friction_per_ps is 10000/ps, more than the .*/ps that the forces and the diffusion"),
-    ({"equation": "generalized_langevin"}, {"kind": "graph"}, "friction on single beads can't bring about"),
-    ({}, {"kind": "graph"}, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "dynamics, discriminator, said",
+    [
+        ({"friction_cutoff_nm": 0.3}, {}, "is 0.3 nm, within which a bead has 3.* neighbours"),
+        (
+            {"self_friction_per_ps": 1e4},
+            {},
+            r"self_friction_per_ps is 10000/ps, more than the .*/ps that the forces and the diffusion",
+        ),
+        (
+            {"equation": "generalized_langevin"},
+            {"kind": "graph"},
+            "single-particle friction cannot reproduce",
+        ),
+        ({}, {"kind": "graph"}, None),
+    ],
+)
 def test_what_will_end_badly_is_said_at_the_start(reference, dynamics, discriminator, said):
     settings = experiment(31.0).model_dump()
     settings["dynamics"] |= dynamics
     settings["discriminator"] |= discriminator
-    limits = AdversarialTraining(reference, FREE, config.Experiment.model_validate(settings)).scales.limits
+    limits = AdversarialTraining(
+        reference, FREE, config.Experiment.model_validate(settings)
+    ).scales.warnings
     found = [limit for limit in limits if re.search(r"neighbours|self_friction", limit)]
     assert not found if said is None else len(found) == 1 and re.search(said, found[0]), limits
 
 
-def test_trained_parameters_are_kept_and_make_a_model(reference, tmp_path):
+def test_trained_parameters_make_a_model_that_a_file_holds(reference, tmp_path):
     parameters = AdversarialTraining(reference, FREE, experiment(20.0)).averaged()
-    np.savez(tmp_path / "p.npz", **parameters.arrays())
-    with np.load(tmp_path / "p.npz") as file:
-        loaded = from_arrays(file)
-    assert torch.equal(numbers(loaded), numbers(parameters))
-    assert loaded.model()["equation"] == "pair" and loaded.model()["drift"] is None
-    assert loaded.model()["pair_friction"].to_dict() == parameters.pair_friction.to_dict()
+    model = build_model(reference, FREE, experiment(20.0), parameters.model())
+    save_parameters(tmp_path / "p.npz", model)
+    loaded = load_parameters(tmp_path / "p.npz")
+    assert np.array_equal(loaded["theta"], parameters.theta)
+    assert loaded["friction"].name == "pair"
+    assert loaded["friction"].to_dict() == parameters.friction.to_dict()
 
 
 def test_range_of_friction_holds_eleven_neighbours(reference):
@@ -368,7 +423,9 @@ def test_range_of_friction_holds_eleven_neighbours(reference):
     # Beads without forces are spread evenly: 4/3 π r³ ρ = 11.
     assert r_cut == pytest.approx((11 / 33.0 / (4 / 3 * np.pi)) ** (1 / 3), abs=0.02)
     assert 0 < r_min[0] < 0.1
-    with pytest.raises(ValueError, match="dynamics.friction_cutoff_nm: found 0.9, expected at most 0.7"):
+    with pytest.raises(
+        ValueError, match="dynamics.friction_cutoff_nm: found 0.9, expected at most 0.7"
+    ):
         friction_range(reference, 0.9)
     with pytest.raises(ValueError, match="dynamics.friction_cutoff_nm: found . pairs"):
         friction_range(reference, 0.01)
@@ -377,10 +434,14 @@ def test_range_of_friction_holds_eleven_neighbours(reference):
 def test_a_range_of_friction_is_for_pairs_alone():
     with pytest.raises(ValueError, match="friction_cutoff_nm beside equation `langevin`"):
         config.Dynamics(equation="langevin", friction_cutoff_nm=0.44)
-    with pytest.raises(ValueError, match="self_friction_per_ps beside equation `generalized_langevin`"):
+    with pytest.raises(
+        ValueError, match="self_friction_per_ps beside equation `generalized_langevin`"
+    ):
         config.Dynamics(self_friction_per_ps=2.0)
     reference = {"temperature_K": 298.0, "water": "spce", "molecules": 100}
-    with pytest.raises(ValueError, match="dynamics.friction_cutoff_nm: found 0.8, expected at most 0.7"):
+    with pytest.raises(
+        ValueError, match="dynamics.friction_cutoff_nm: found 0.8, expected at most 0.7"
+    ):
         config.Experiment.model_validate(
             {"reference": reference, "dynamics": {"equation": "pair", "friction_cutoff_nm": 0.8}}
         )
@@ -390,7 +451,11 @@ def test_friction_up_to_a_time_grows_from_the_instant_to_all_of_it(reference):
     motion = AdversarialTraining(reference, FREE, experiment(20.0)).motion
     with torch.no_grad():
         motion.rotations += 0.3
-        found = motion.running_friction(torch.tensor([0.0, 0.05, 0.3, 100.0], dtype=torch.float64))[0]
+        found = motion.running_friction(torch.tensor([0.0, 0.05, 0.3, 100.0], dtype=torch.float64))[
+            0
+        ]
         instant = motion.neighborhood.mean(motion.functions(motion.neighborhood.r)[:, 0] ** 2)
-        assert found[0] == pytest.approx(instant.item()) and found[-1] == pytest.approx(motion.bead_friction().item())
+        assert found[0] == pytest.approx(instant.item()) and found[-1] == pytest.approx(
+            motion.bead_friction().item()
+        )
         assert instant.item() < found[1].item() < found[2].item() < found[3].item()

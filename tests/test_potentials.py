@@ -10,7 +10,7 @@ from systems import jittered_lattice, liquid_box, random_spec, random_theta
 from openmm_cgadv.potentials import PairSpec, Potential, PotentialSpec
 from openmm_cgadv.potentials.neighbors import _candidate_pairs, neighbor_pairs
 from openmm_cgadv.potentials.splines import spline_weights
-from openmm_cgadv.potentials.threebody import spherical_harmonics
+from openmm_cgadv.potentials.terms.threebody import spherical_harmonics
 
 KINDS = pytest.mark.parametrize("n_types", [1, 2])
 
@@ -23,14 +23,16 @@ def system(n_types, n=80, seed=0, triclinic=False):
     return Potential(spec, random_theta(spec, seed), types), positions, box
 
 
-def test_splines_match_scipy_and_go_on_linearly():
+def test_splines_match_scipy_and_extrapolate_linearly():
     n, r_min, r_max = 9, 0.24, 0.7
     h = (r_max - r_min) / n
     knots = r_min + h * np.arange(-3, n + 4)
     for k in range(n):
         reference = scipy.interpolate.BSpline.basis_element(knots[k : k + 5], extrapolate=False)
         r = np.linspace(r_min, r_max - 1e-9, 301)
-        first, weights = spline_weights(torch.from_numpy(r), torch.full([301], r_min, dtype=torch.float64), r_max, n)
+        first, weights = spline_weights(
+            torch.from_numpy(r), torch.full([301], r_min, dtype=torch.float64), r_max, n
+        )
         ours = torch.where(first[:, None] + torch.arange(4) == k, weights, 0.0).sum(1).numpy()
         np.testing.assert_allclose(ours, np.nan_to_num(reference(r)), atol=1e-12)
     r = torch.tensor([0.10, 0.17, 0.24], dtype=torch.float64)
@@ -69,25 +71,51 @@ def test_energy_is_the_explicit_sum_over_pairs_and_triplets(n_types, triclinic):
             d = x[j] - x[i] + shifts
             for vector in d[(d.norm(dim=1) < spec.r_cut) & (d.norm(dim=1) > 0)]:
                 r, p = vector.norm(), spec.type_pair(int(types[i]), int(types[j]))
-                c = theta[p * spec.pair.n_basis : (p + 1) * spec.pair.n_basis]
-                energy += 0.5 * (splines(r, spec.pair.r_min[p], spec.pair.r_cut, spec.pair.n_basis) @ c)
-                energy += 0.5 * spec.pair.core[p] / 6 * max(spec.pair.r_min[p] - r, 0) ** 3
-                if r < spec.three_body.r_cut:
-                    g = splines(r, spec.three_body.r_min, spec.three_body.r_cut, spec.three_body.n_basis)
+                c = theta[p * spec.term("pair").n_basis : (p + 1) * spec.term("pair").n_basis]
+                energy += 0.5 * (
+                    splines(
+                        r,
+                        spec.term("pair").r_min[p],
+                        spec.term("pair").r_cut,
+                        spec.term("pair").n_basis,
+                    )
+                    @ c
+                )
+                energy += (
+                    0.5
+                    * spec.term("pair").core[p]
+                    / 6
+                    * max(spec.term("pair").r_min[p] - r, 0) ** 3
+                )
+                if r < spec.term("three_body").r_cut:
+                    g = splines(
+                        r,
+                        spec.term("three_body").r_min,
+                        spec.term("three_body").r_cut,
+                        spec.term("three_body").n_basis,
+                    )
                     near[i].append((int(types[j]), g, vector / r))
-    channels = n_types * spec.three_body.n_radial
-    c3 = theta[spec.n_pair_parameters :].reshape(n_types, -1, spec.three_body.l_max + 1)
+    channels = n_types * spec.term("three_body").n_radial
+    c3 = theta[spec.slices["three_body"]].reshape(n_types, -1, spec.term("three_body").l_max + 1)
     for i, neighbors in enumerate(near):
         for j, (type_j, g_j, unit_j) in enumerate(neighbors):
             for k, (type_k, g_k, unit_k) in enumerate(neighbors):
                 if j == k:
                     continue
-                legendre = scipy.special.eval_legendre(np.arange(spec.three_body.l_max + 1), float(unit_j @ unit_k))
+                legendre = scipy.special.eval_legendre(
+                    np.arange(spec.term("three_body").l_max + 1), float(unit_j @ unit_k)
+                )
                 index = 0
                 for q in range(channels):
                     for q2 in range(q, channels):
-                        if q // spec.three_body.n_radial == type_j and q2 // spec.three_body.n_radial == type_k:
-                            g = g_j[q % spec.three_body.n_radial] * g_k[q2 % spec.three_body.n_radial]
+                        if (
+                            q // spec.term("three_body").n_radial == type_j
+                            and q2 // spec.term("three_body").n_radial == type_k
+                        ):
+                            g = (
+                                g_j[q % spec.term("three_body").n_radial]
+                                * g_k[q2 % spec.term("three_body").n_radial]
+                            )
                             energy += g * (c3[types[i], index] * torch.from_numpy(legendre)).sum()
                         index += 1
     assert potential(x, box).item() == pytest.approx(float(energy), rel=1e-11)
@@ -103,7 +131,9 @@ def test_forces_and_parameter_gradients_match_finite_differences(n_types):
         for _ in range(5):
             direction = torch.from_numpy(rng.normal(size=x.shape))
             h = 1e-6
-            difference = (potential(x + h * direction, box) - potential(x - h * direction, box)) / (2 * h)
+            difference = (potential(x + h * direction, box) - potential(x - h * direction, box)) / (
+                2 * h
+            )
             expected = (gradient * direction).sum().item()
             assert difference.item() == pytest.approx(expected, abs=1e-6 * gradient.norm().item())
         for k in rng.integers(0, len(potential.theta), 10):
@@ -121,7 +151,9 @@ def test_energy_does_not_depend_on_image_origin_or_order(n_types):
     rng = np.random.default_rng(1)
     images = torch.from_numpy(rng.integers(-4, 5, x.shape).astype(float)) @ box
     assert potential(x + images, box).item() == pytest.approx(energy, rel=1e-10)
-    assert potential(x + torch.tensor([0.3, -0.7, 1.9]), box).item() == pytest.approx(energy, rel=1e-10)
+    assert potential(x + torch.tensor([0.3, -0.7, 1.9]), box).item() == pytest.approx(
+        energy, rel=1e-10
+    )
     order = torch.from_numpy(rng.permutation(len(x)))
     permuted = Potential(random_spec(n_types), potential.theta, potential.types[order])
     assert permuted(x[order], box).item() == pytest.approx(energy, rel=1e-10)
@@ -132,7 +164,9 @@ def test_cell_list_finds_the_pairs_that_all_pairs_find():
         box = liquid_box(1500, 30.0, triclinic)
         x = torch.from_numpy(np.random.default_rng(seed).uniform(-2, 3, [1500, 3])) @ box
         i, j, _, _ = neighbor_pairs(x, box, 0.5)
-        assert _candidate_pairs(x, box, 0.5).shape[1] < 1500 * 1499 // 4, "the cell list was not used"
+        assert _candidate_pairs(x, box, 0.5).shape[1] < 1500 * 1499 // 4, (
+            "the cell list was not used"
+        )
         candidates = torch.triu_indices(1500, 1500, 1)
         d = x[candidates[1]] - x[candidates[0]]
         shifts = torch.cartesian_prod(*[torch.arange(-1.0, 2.0, dtype=torch.float64)] * 3) @ box
@@ -145,8 +179,10 @@ def test_cell_list_finds_the_pairs_that_all_pairs_find():
 
 
 def test_forces_are_smooth_at_the_cutoff():
-    spec = PotentialSpec(("W",), PairSpec((0.25,), 0.6, 8, (1e5,)))
-    potential = Potential(spec, torch.ones(8, dtype=torch.float64), torch.zeros(2, dtype=torch.int64))
+    spec = PotentialSpec(("W",), (PairSpec((0.25,), 0.6, 8, (1e5,)),))
+    potential = Potential(
+        spec, torch.ones(8, dtype=torch.float64), torch.zeros(2, dtype=torch.int64)
+    )
     box = torch.eye(3, dtype=torch.float64) * 2
 
     def derivatives(r):
@@ -183,6 +219,6 @@ def test_scripted_potential_is_the_eager_one():
     assert scripted(x, box).item() == pytest.approx(potential(x, box).item(), rel=1e-13)
 
 
-def test_wrong_number_of_parameters_is_refused():
+def test_wrong_number_of_parameters_is_rejected():
     with pytest.raises(ValueError, match=r"theta: found shape \(3,\), expected"):
         Potential(random_spec(1), torch.zeros(3), torch.zeros(5, dtype=torch.int64))

@@ -2,18 +2,25 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import mdtraj
 import numpy as np
+import openmm
 import pytest
-from test_export import make_model, quiet
+import torch
+from models import make_model, quiet
+from production_runs import SHORT, interrupt
 
-from openmm_cgadv import BeadTrajectory, production, run_production
-from openmm_cgadv.production import ProductionExploded
+from openmm_cgadv import BeadTrajectory, run_production
+from openmm_cgadv.analysis.measurement import measure
+from openmm_cgadv.errors import ExplosionError, InputError
+from openmm_cgadv.simulation import run as production
+from openmm_cgadv.simulation.record import read_record
+from openmm_cgadv.threads import thread_count
 from openmm_cgadv.units import KB
-
-SHORT = dict(length=4.0, equilibration=0.5, frame_interval=0.02)
+from openmm_cgadv.workflow.report_stage import elsewhere
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +45,58 @@ def test_frames_are_continuous_and_at_the_right_temperature(finished):
     mass = model.masses[model.types]
     temperature = (mass[:, None] * v**2).sum(axis=(1, 2)) / (3 * len(mass) * KB)
     assert temperature.mean() == pytest.approx(model.temperature, rel=0.05)
+
+
+def test_the_record_holds_the_dynamics_of_the_model(finished, tmp_path):
+    """So a report of the run need not infer from its motion whether momentum was conserved."""
+    model, directory, _, _ = finished
+    record = read_record(directory)
+    assert record["equation"] == model.friction.name
+    assert record["conserves_momentum"] is False
+    assert record["friction_per_ps"] == pytest.approx(float(model.bead_friction.mean()))
+    with BeadTrajectory.open(directory / "beads.h5") as beads:
+        reference = measure(beads)
+    found = elsewhere(directory, reference)
+    assert found["conserves_momentum"] is False
+    assert found["friction_per_ps"] == pytest.approx(record["friction_per_ps"], rel=1e-6)
+    # A directory of an older version has no such record.
+    shutil.copytree(directory, tmp_path / "old")
+    for name in ("equation", "conserves_momentum", "friction_per_ps"):
+        del record[name]
+    (tmp_path / "old" / "production.json").write_text(json.dumps(record))
+    found = elsewhere(tmp_path / "old", reference)
+    assert found["conserves_momentum"] is None and found["friction_per_ps"] is None
+    assert run_production(model, tmp_path / "old", **SHORT).seconds == record["seconds"]
+
+
+def test_threads_of_openmm_do_not_follow_torch(tmp_path):
+    model = quiet(make_model(n=64))
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        for asked, expected in ((None, thread_count()), (2, 2)):
+            simulation = production.create_simulation(model, platform="CPU", threads=asked)
+            platform = simulation.context.getPlatform()
+            assert platform.getPropertyValue(simulation.context, "Threads") == str(expected)
+        run = run_production(model, tmp_path, length=0.2, platform="CPU", threads=2)
+        assert run.threads == 2 and read_record(tmp_path)["threads"] == 2
+    finally:
+        torch.set_num_threads(before)
+    with pytest.raises(InputError, match="threads: found 0, expected 1 or more"):
+        production.create_simulation(model, platform="CPU", threads=0)
+
+
+def test_a_failure_that_is_no_explosion_keeps_its_own_error(tmp_path, monkeypatch):
+    """Whatever its message says: the state of the beads decides."""
+    model = quiet(make_model(n=64))
+    simulation = production.create_simulation(model)
+
+    def fail(steps):
+        raise openmm.OpenMMException("the simulation failed at step 1: bead 3 moved 7 nm")
+
+    monkeypatch.setattr(simulation.integrator, "step", fail, raising=False)
+    with pytest.raises(openmm.OpenMMException, match="bead 3 moved"):
+        run_production(model, tmp_path, **SHORT, simulation=simulation)
 
 
 def test_log_and_speed_are_written(finished):
@@ -82,17 +141,6 @@ def test_other_arguments_are_refused(finished):
         run_production(other, directory, **SHORT)
 
 
-def interrupt(model, directory):
-    """Stop a run before its end."""
-
-    def stop(done, total):
-        if done > 2.99:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run_production(model, directory, **SHORT, progress=stop)
-
-
 def test_interrupted_run_goes_on(tmp_path, monkeypatch):
     model = quiet(make_model(n=64))
     monkeypatch.setattr(production, "CHECKPOINT_SECONDS", -1.0)
@@ -122,7 +170,7 @@ def test_a_run_whose_record_could_not_be_written_is_not_lost(tmp_path, monkeypat
         raise OSError("No space left on device")
 
     with monkeypatch.context() as disk, pytest.raises(OSError, match="No space"):
-        disk.setattr(production, "_write_whole", full)
+        disk.setattr(production, "write_record", full)
         run_production(model, tmp_path / "a", **SHORT)
     seen = []
     run = run_production(model, tmp_path / "a", **SHORT, progress=lambda done, _: seen.append(done))
@@ -138,7 +186,14 @@ def test_equilibration_is_as_long_as_it_is_asked_to_be(tmp_path, equilibration):
     """Also where only a few frames are kept, for viewers."""
     model = quiet(make_model(n=64))
     simulation = production.create_simulation(model)
-    run_production(model, tmp_path, length=0.2, report_interval=0.1, equilibration=equilibration, simulation=simulation)
+    run_production(
+        model,
+        tmp_path,
+        length=0.2,
+        report_interval=0.1,
+        equilibration=equilibration,
+        simulation=simulation,
+    )
     assert simulation.context.getStepCount() == round((equilibration + 0.2) / model.timestep)
 
 
@@ -208,7 +263,7 @@ def test_minimization_takes_overlaps_away(tmp_path):
 def test_explosion_is_named_with_its_time_and_likely_cause(tmp_path):
     model = make_model(n=64)
     with pytest.raises(
-        ProductionExploded, match="exploded, .* ps after its start: .* time step of 50 fs"
+        ExplosionError, match="exploded, .* ps after its start: .* time step of 50 fs"
     ):
         run_production(model, tmp_path, length=20.0, timestep=0.05, frame_interval=0.05)
 
@@ -237,5 +292,5 @@ def test_wrong_arguments_are_refused_in_one_sentence(tmp_path, arguments, messag
 def test_cut_checkpoint_is_named(tmp_path, monkeypatch):
     model = quiet(make_model(n=64))
     (tmp_path / "checkpoint.npz").write_bytes(b"PK\x03\x04 half a file")
-    with pytest.raises(ValueError, match="checkpoint.npz is damaged: delete"):
+    with pytest.raises(ValueError, match="checkpoint.npz is corrupt: delete"):
         run_production(model, tmp_path, **SHORT)

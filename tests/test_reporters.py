@@ -9,11 +9,13 @@ import h5py
 import numpy as np
 import openmm
 import pytest
-from openmm import app, unit
-from test_export import make_model, quiet
+from models import make_model, quiet
+from openmm import app
 
 from openmm_cgadv import AnalysisReporter, BeadTrajectory, H5MDReporter
-from openmm_cgadv.analysis import dynamics, structure
+from openmm_cgadv.analysis import sampling
+from openmm_cgadv.analysis.msd import msd
+from openmm_cgadv.analysis.rdf import rdf
 
 
 def simulation_of(model, seed=3, timestep=None):
@@ -69,24 +71,30 @@ class TestH5MD:
             assert np.abs(np.diff(beads.positions(), axis=0)).max() < 0.2
             assert np.abs(beads.positions() - model.positions).max() > 0.5 * model.box[0, 0]
 
-    def test_frames_that_nobody_wrote_are_written_when_the_program_ends(self, tmp_path):
+    def test_buffered_frames_are_written_when_the_program_ends(self, tmp_path):
         script = (
             "import sys; sys.path.append(sys.argv[1])\n"
-            "from test_reporters import *\n"
+            "from models import make_model, quiet\n"
+            "from openmm_cgadv import H5MDReporter\n"
+            "from openmm_cgadv.simulation.run import create_simulation\n"
             "model = quiet(make_model(n=64))\n"
-            "simulation = simulation_of(model)\n"
+            "simulation = create_simulation(model, backend='pythonforce', platform='Reference')\n"
             "simulation.reporters.append(H5MDReporter(sys.argv[2], 2, model))\n"
             "def kept():\n    return simulation\n"
             "sys.kept = [simulation, kept]\n"
             "simulation.step(100)\n"
         )
         path = tmp_path / "beads.h5"
-        run = subprocess.run([sys.executable, "-c", script, Path(__file__).parent, path], capture_output=True, text=True)
+        run = subprocess.run(
+            [sys.executable, "-c", script, Path(__file__).parent, path],
+            capture_output=True,
+            text=True,
+        )
         assert run.returncode == 0 and "Exception" not in run.stderr, run.stderr
         with BeadTrajectory.open(path) as beads:
             assert beads.n_frames == 50
 
-    def test_goes_on_from_a_checkpoint_without_the_frames_after_it(self, model, tmp_path):
+    def test_resuming_from_a_checkpoint_drops_the_frames_after_it(self, model, tmp_path):
         whole = simulation_of(model)
         whole.reporters.append(H5MDReporter(tmp_path / "whole.h5", 5, model))
         whole.step(100)
@@ -112,8 +120,10 @@ class TestH5MD:
             third = simulation_of(model)
             third.context.setStepCount(step)
             third.reporters.append(H5MDReporter(path, 5, model, append=True))
-            with pytest.raises(ValueError, match=f"20 frames from step 5 on, so it can't be contin"
-                                                 f"ued with step {step + 5}: load a checkpoint"):
+            with pytest.raises(
+                ValueError,
+                match=f"20 frames from step 5 on, expected a file that step {step + 5} continues",
+            ):
                 third.step(5)
         # Without `append` it is written anew.
         fourth = simulation_of(model)
@@ -124,7 +134,7 @@ class TestH5MD:
             assert beads.n_frames == 1
 
     @pytest.mark.parametrize("before", [0, 10])
-    def test_frame_lost_after_its_checkpoint_is_taken_from_it(self, model, tmp_path, before):
+    def test_frame_lost_after_its_checkpoint_is_restored_from_it(self, model, tmp_path, before):
         """A checkpoint written by an earlier reporter is ahead of the file by its own frame."""
         path = tmp_path / "beads.h5"
         kept = Keep(5)
@@ -146,7 +156,9 @@ class TestH5MD:
         second = simulation_of(model)
         second.reporters.append(H5MDReporter(path, 5, model, velocities=True, append=True))
         second.loadCheckpoint(str(tmp_path / "further"))
-        with pytest.raises(ValueError, match="can't be continued with step .*from before its end"):
+        with pytest.raises(
+            ValueError, match="expected a file that step .* continues: .*from before its end"
+        ):
             second.step(5)
         second.loadCheckpoint(str(tmp_path / "ahead"))
         second.reporters.append(kept)
@@ -157,7 +169,7 @@ class TestH5MD:
             np.testing.assert_allclose(beads.positions(), kept.positions, atol=1e-6)
             np.testing.assert_allclose(beads.velocities(), kept.velocities, atol=1e-5)
 
-    def test_checkpoint_from_before_the_first_frame_begins_the_file_anew(self, model, tmp_path):
+    def test_checkpoint_from_before_the_first_frame_restarts_the_file(self, model, tmp_path):
         simulation = simulation_of(model)
         simulation.step(3)
         simulation.saveCheckpoint(str(tmp_path / "checkpoint"))
@@ -171,21 +183,21 @@ class TestH5MD:
         with BeadTrajectory.open(tmp_path / "beads.h5") as beads:
             assert beads.n_frames == 2
 
-    def test_file_is_whole_while_the_simulation_runs(self, model, tmp_path, monkeypatch):
-        monkeypatch.setattr("openmm_cgadv.reporters.FLUSH_SECONDS", 0.0)
+    def test_file_is_whole_while_the_simulation_runs(self, model, tmp_path):
         simulation = simulation_of(model)
-        simulation.reporters.append(H5MDReporter(tmp_path / "beads.h5", 5, model))
+        simulation.reporters.append(
+            H5MDReporter(tmp_path / "beads.h5", 5, model, flush_seconds=0.0)
+        )
         for frames in (1, 2, 3):
             simulation.step(5)
             with h5py.File(tmp_path / "beads.h5") as file:
                 assert len(file["particles/beads/position/value"]) == frames
 
     @pytest.mark.parametrize("every", [1, 5, 16, 20])
-    def test_file_reaches_every_checkpoint(self, model, tmp_path, monkeypatch, every):
-        monkeypatch.setattr("openmm_cgadv.reporters.FLUSH_SECONDS", np.inf)
+    def test_file_reaches_every_checkpoint(self, model, tmp_path, every):
         simulation = simulation_of(model)
         simulation.reporters += [
-            H5MDReporter(tmp_path / "beads.h5", 8, model),
+            H5MDReporter(tmp_path / "beads.h5", 8, model, flush_seconds=np.inf),
             app.CheckpointReporter(str(tmp_path / "checkpoint"), every),
         ]
         for steps in range(every, 60, every):
@@ -194,14 +206,14 @@ class TestH5MD:
                 with BeadTrajectory.open(tmp_path / "beads.h5") as beads:
                     assert beads.n_frames == steps // 8
 
-    def test_other_beads_are_refused(self, model, tmp_path):
+    def test_other_beads_are_rejected(self, model, tmp_path):
         other = quiet(make_model(n_types=3, n=64))
         simulation = simulation_of(other)
         simulation.reporters.append(H5MDReporter(tmp_path / "beads.h5", 5, model))
         with pytest.raises(ValueError, match="topology: found residue T2 3, expected one of the"):
             simulation.step(5)
 
-    def test_wrong_arguments_are_refused_in_one_sentence(self, model, tmp_path):
+    def test_wrong_arguments_are_rejected_in_one_sentence(self, model, tmp_path):
         with pytest.raises(ValueError, match="interval: found 0, expected a whole number of steps"):
             H5MDReporter(tmp_path / "beads.h5", 0, model)
         with pytest.raises(ValueError, match="found no such file, expected one to append to"):
@@ -209,7 +221,7 @@ class TestH5MD:
 
 
 class TestAnalysis:
-    def test_figures_are_those_of_the_written_trajectory(self, model, tmp_path):
+    def test_observables_are_those_of_the_written_trajectory(self, model, tmp_path):
         """Windows as long as a trajectory measure what `analysis` finds in that trajectory."""
         simulation = simulation_of(model, timestep=0.01)
         simulation.step(50)
@@ -224,12 +236,11 @@ class TestAnalysis:
         with BeadTrajectory.open(tmp_path / "beads.h5") as beads:
             assert beads.n_frames == 400
             lags = reporter.msd.lags
-            parts = [dynamics.msd(beads, lags, start=s, stop=s + 200) for s in (0, 200)]
+            parts = [msd(beads, lags, start=s, stop=s + 200) for s in (0, 200)]
             expected = np.mean([part.blocks.mean(0) for part in parts], axis=0)
             r_max = reporter.rdf.edges[-1]
             counts = [
-                structure.rdf(beads, r_max=r_max, start=k, stop=k + 1).observed[0]
-                for k in range(0, 400, 10)
+                rdf(beads, r_max=r_max, start=k, stop=k + 1).observed[0] for k in range(0, 400, 10)
             ]
         np.testing.assert_allclose(reporter.msd.blocks.mean(0), expected, rtol=1e-4)
         # The file is in single precision, so that a distance at the edge of a bin may change sides.
@@ -238,8 +249,9 @@ class TestAnalysis:
         np.testing.assert_allclose(found.sum(-1), expected.sum(-1), rtol=1e-3)
         assert r_max == pytest.approx(0.9 * model.box[0, 0] / 2, abs=0.005)
         assert reporter.diffusion.fit_range == (2.0, 4.0)
-        slope = np.polyfit(*[a[reporter.msd.lags > 1.99] for a in
-                             (reporter.msd.lags, reporter.msd.values())], 1)[0]
+        slope = np.polyfit(
+            *[a[reporter.msd.lags > 1.99] for a in (reporter.msd.lags, reporter.msd.values())], 1
+        )[0]
         assert reporter.diffusion.value == pytest.approx(slope * 1e-2 / 6, rel=1e-6)
         assert reporter.diffusion.stderr > 0 and reporter.reasons == {}
 
@@ -252,7 +264,7 @@ class TestAnalysis:
             [0.1, reporter.msd.values()[0], reporter.msd.stderr[0]], rel=1e-6
         )
 
-    def test_short_windows_say_what_they_cannot_measure(self, model, tmp_path):
+    def test_short_windows_report_what_they_cannot_measure(self, model, tmp_path):
         simulation = simulation_of(model)
         simulation.reporters.append(AnalysisReporter(tmp_path / "a.json", 4, model, window=10))
         simulation.step(40)
@@ -261,7 +273,7 @@ class TestAnalysis:
         assert "needs 16 ps of trajectory; this one has 0.2 ps" in written["reasons"]["diffusion"]
         assert written["msd_nm2"][0][2] is None and written["msd_nm2"][0][1] > 0
 
-    def test_displacements_begin_anew_after_a_jump(self, model):
+    def test_displacements_restart_after_a_jump(self, model):
         simulation = simulation_of(model)
         reporter = AnalysisReporter(None, 4, model, window=20)
         simulation.reporters.append(reporter)
@@ -273,8 +285,8 @@ class TestAnalysis:
         simulation.step(1)
         assert reporter.msd.values().max() < 1.0
 
-    def test_memory_holds_one_window(self, model, monkeypatch):
-        monkeypatch.setattr(dynamics, "MAX_BEADS", 10)
+    def test_one_window_is_kept_in_ram(self, model, monkeypatch):
+        monkeypatch.setattr(sampling, "MAX_BEADS", 10)
         simulation = simulation_of(model)
         reporter = AnalysisReporter(None, 2, model, window=10)
         simulation.reporters.append(reporter)
@@ -283,7 +295,7 @@ class TestAnalysis:
         assert reporter._frames[0].dtype == np.float32
         assert reporter.msd.n_beads.sum() == 10 and reporter.msd.n_blocks == 3
 
-    def test_wrong_arguments_are_refused_in_one_sentence(self, model):
+    def test_wrong_arguments_are_rejected_in_one_sentence(self, model):
         with pytest.raises(ValueError, match="window: found 5, expected a whole number, 10 or"):
             AnalysisReporter(None, 5, model, window=5)
         with pytest.raises(ValueError, match="interval: found 0.5, expected a whole number"):

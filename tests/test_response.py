@@ -5,7 +5,11 @@ import pytest
 import torch
 
 from openmm_cgadv.dynamics import GeneralizedLangevin, running_friction_on_grid
-from openmm_cgadv.training.response import Seen, fit_memory, response
+from openmm_cgadv.methods.adversarial.linear_response import (
+    MsdMeasurement,
+    fit_kernel,
+    msd_response,
+)
 
 KT_M, STEP, LENGTH, FLOOR = 0.1377, 0.01, 192, 1.0
 TIMES = STEP * np.arange(1, LENGTH + 1)
@@ -20,7 +24,9 @@ def shaken(one, seed, spread):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in one.parameters():
-            parameter += spread * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter += spread * torch.randn(
+                parameter.shape, generator=generator, dtype=torch.float64
+            )
     return one
 
 
@@ -59,7 +65,10 @@ def moved(one, held=0.0):
     generator = torch.zeros([size + 2, size + 2], dtype=torch.float64)
     generator[:size, :size] = -drift
     generator[0, -1], generator[size, 0] = KT_M, 2.0
-    return 3 * torch.matrix_exp(generator * torch.from_numpy(TIMES)[:, None, None])[:, size, -1].numpy()
+    return (
+        3
+        * torch.matrix_exp(generator * torch.from_numpy(TIMES)[:, None, None])[:, size, -1].numpy()
+    )
 
 
 @pytest.mark.parametrize("held", [0.0, 20.0])
@@ -68,7 +77,7 @@ def test_a_small_change_of_memory_changes_displacements_as_the_response_says(see
     one, other = memory(0, 0.0), memory(seed, 0.01)
     before = moved(one, held)
     change = moved(other, held) / before - 1
-    told = response(before, running(values(other)) - running(values(one)), STEP, KT_M) / before
+    told = msd_response(before, running(values(other)) - running(values(one)), STEP, KT_M) / before
     largest = np.abs(change).max()
     assert largest > 1e-3
     np.testing.assert_allclose(told[2:], change[2:], atol=0.03 * largest)
@@ -88,8 +97,8 @@ def test_memory_is_found_from_displacements_alone(seed, held):
         found = moved(model, held)
         ratio = np.log(wanted / found[AT])
         off.append(np.abs(ratio).max())
-        seen.append(Seen(found, running(given), ratio, covariance))
-        given = fit_memory(start, running, seen, AT, STEP, KT_M)
+        seen.append(MsdMeasurement(found, running(given), ratio, covariance))
+        given = fit_kernel(start, running, seen, AT, STEP, KT_M)
     assert off[0] > 0.01 and off[-1] < 1e-3, off
     right = running(values(truth))[-1]
     assert abs(running(start)[-1] / right - 1) > 0.02
@@ -104,8 +113,12 @@ def test_variables_too_fast_to_matter_are_found_other_rates(seed):
     wanted, given = moved(truth, 20.0)[AT], values(model)
     for _ in range(3):
         found = moved(model, 20.0)
-        seen.append(Seen(found, running(given), np.log(wanted / found[AT]), 1e-6 * np.eye(len(AT))))
-        given = fit_memory(given, running, seen, AT, STEP, KT_M)
+        seen.append(
+            MsdMeasurement(
+                found, running(given), np.log(wanted / found[AT]), 1e-6 * np.eye(len(AT))
+            )
+        )
+        given = fit_kernel(given, running, seen, AT, STEP, KT_M)
         torch.nn.utils.vector_to_parameters(torch.from_numpy(given), model.parameters())
     np.testing.assert_allclose(moved(model, 20.0)[AT], wanted, rtol=0.01)
     assert running(given)[-1] == pytest.approx(running(values(truth))[-1], rel=0.02)
@@ -123,8 +136,10 @@ def test_a_fit_of_several_beginnings_leaves_a_place_that_is_only_the_best_nearby
         return 20 * hump(parameters[..., :1]) * growth
 
     start = np.array([-0.05])
-    wanted = response(free, 20 * 1.12 * growth - friction(start), STEP, KT_M) / free
-    seen = [Seen(free, friction(start), wanted[AT], 1e-8 * np.eye(len(AT)))]
-    near, far = (fit_memory(start, friction, seen, AT, STEP, KT_M, beginnings)[0] for beginnings in (1, 6))
+    wanted = msd_response(free, 20 * 1.12 * growth - friction(start), STEP, KT_M) / free
+    seen = [MsdMeasurement(free, friction(start), wanted[AT], 1e-8 * np.eye(len(AT)))]
+    near, far = (
+        fit_kernel(start, friction, seen, AT, STEP, KT_M, beginnings)[0] for beginnings in (1, 6)
+    )
     assert abs(near) < 0.1 and hump(near) < 1.07
     assert hump(far) == pytest.approx(1.12, abs=1e-3)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import openmm_cgadv as cg
-from openmm_cgadv import openmm_plugin
+from openmm_cgadv.export import openmm_plugin
 
 BUNDLE = Path(__file__).parent / "data" / "schema1.cg"
 PAIR_BUNDLE = BUNDLE.with_name("schema2.cg")
@@ -32,7 +32,7 @@ def read(name, bundle=BUNDLE):
 
 def test_model_has_the_energy_it_had():
     model = cg.load(BUNDLE)
-    assert model.friction == pytest.approx([FRICTION], rel=1e-9)
+    assert model.bead_friction == pytest.approx([FRICTION], rel=1e-9)
     positions, box = torch.as_tensor(model.positions), torch.as_tensor(model.box)
     assert model.potential()(positions, box).item() == pytest.approx(ENERGY, rel=1e-10)
     script = torch.jit.load(str(BUNDLE / "potential.pt"))
@@ -47,13 +47,17 @@ def test_plugins_xml_has_the_energy_it_had():
     assert energy_of(read("system_plugin.xml"), model.positions) == pytest.approx(ENERGY, rel=1e-10)
     integrator = read("integrator_plugin.xml")
     assert openmm_plugin.is_integrator(integrator)
-    np.testing.assert_array_equal(openmm_plugin.read_integrator(integrator)["drift"], model.drift)
+    np.testing.assert_array_equal(
+        openmm_plugin.read_integrator(integrator)["drift"], model.friction.drift
+    )
 
 
 def test_pair_friction_is_what_it_was():
     model = cg.load(PAIR_BUNDLE)
-    assert model.pair_friction.friction([0.3]).ravel() == pytest.approx(PAIR_FRICTION, rel=1e-12)
-    assert energy_of(read("system.xml", PAIR_BUNDLE), model.positions) == pytest.approx(ENERGY, rel=1e-10)
+    assert model.friction.friction([0.3]).ravel() == pytest.approx(PAIR_FRICTION, rel=1e-12)
+    assert energy_of(read("system.xml", PAIR_BUNDLE), model.positions) == pytest.approx(
+        ENERGY, rel=1e-10
+    )
 
 
 @pytest.mark.skipif(openmm_plugin.why_not() is not None, reason=str(openmm_plugin.why_not()))
@@ -61,7 +65,9 @@ def test_plugins_xml_has_the_pair_friction_it_had():
     model = cg.load(PAIR_BUNDLE)
     integrator = read("integrator_plugin.xml", PAIR_BUNDLE)
     found = openmm_plugin.read_pair_integrator(integrator)["friction"]
-    assert found.to_dict() == model.pair_friction.to_dict()
-    context = openmm.Context(read("system_plugin.xml", PAIR_BUNDLE), integrator, openmm.Platform.getPlatform("Reference"))
+    assert found.to_dict() == model.friction.to_dict()
+    context = openmm.Context(
+        read("system_plugin.xml", PAIR_BUNDLE), integrator, openmm.Platform.getPlatform("Reference")
+    )
     context.setPositions(model.positions)
     integrator.step(2)

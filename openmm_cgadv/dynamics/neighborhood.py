@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..potentials.neighbors import neighbor_pairs
-from ..potentials.pair import type_pairs
+from ..potentials.terms.pair import type_pairs
 
 BINS = 200
 
@@ -31,7 +31,13 @@ class Neighborhood:
 
     @classmethod
     def measure(
-        cls, positions: Tensor, boxes: Tensor, types: Tensor, masses: Tensor, r_cut: float, n_types: int
+        cls,
+        positions: Tensor,
+        boxes: Tensor,
+        types: Tensor,
+        masses: Tensor,
+        r_cut: float,
+        n_types: int,
     ) -> Neighborhood:
         """Count the neighbours in frames [F, N, 3] (nm) of beads of given types and masses [N]; a type without beads has none."""
         width = r_cut / BINS
@@ -44,7 +50,10 @@ class Neighborhood:
                 weight = 2.0 * masses[b] / (masses[a] + masses[b])
                 counts.index_put_((types[a], kind, place), weight, accumulate=True)
         beads = torch.bincount(types, minlength=n_types)[:, None, None].clamp(min=1)
-        return cls(width * (torch.arange(BINS, dtype=torch.float64) + 0.5), counts / (len(positions) * beads))
+        return cls(
+            width * (torch.arange(BINS, dtype=torch.float64) + 0.5),
+            counts / (len(positions) * beads),
+        )
 
     def mean(self, pair: Tensor) -> Tensor:
         """What one component of a bead's velocity feels [n_types, ...] of what acts along and across pairs.

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from .. import kernels
+from ..errors import ExplosionError
 from ..potentials import Potential, PotentialSpec
 
 LARGEST_STEP = 0.2
@@ -87,20 +88,22 @@ def rollout(
 
     Raises
     ------
-    RuntimeError
+    ExplosionError
         If the trajectory explodes; the message names the step.
     """
     if (seed is None) == (noise is None):
         raise ValueError("rollout: expected either a seed or a noise tensor")
     steps = frames[-1]
-    if noise is None and kernels.available():
+    if seed is not None and kernels.available(spec):
         return kernels.rollout(
             positions, state, boxes, types, masses, kT, dt, frames, theta, spec, e, s, seed, forget
         )
-    if noise is None:
+    if seed is not None:
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn([steps, *state.shape], dtype=state.dtype, generator=generator)
-    return _Rollout.apply(positions, state, theta, e, s, boxes, types, masses, spec, kT, dt, frames, forget, noise)
+    return _Rollout.apply(
+        positions, state, theta, e, s, boxes, types, masses, spec, kT, dt, frames, forget, noise
+    )
 
 
 def langevin_step(
@@ -131,7 +134,9 @@ def langevin_step(
     return x + 0.5 * dt * (middle[:, 0] + s[:, 0]), middle, s
 
 
-def energy_and_forces(potential: Potential, x: Tensor, box: Tensor, create_graph: bool = False) -> tuple[Tensor, Tensor]:
+def energy_and_forces(
+    potential: Potential, x: Tensor, box: Tensor, create_graph: bool = False
+) -> tuple[Tensor, Tensor]:
     """Energy and its negative gradient; with ``create_graph`` the graph of ``x`` goes on through both."""
     with torch.enable_grad():
         x = x if create_graph else x.detach().requires_grad_()
@@ -141,11 +146,11 @@ def energy_and_forces(potential: Potential, x: Tensor, box: Tensor, create_graph
 
 
 def check_step(displacement: Tensor, force: Tensor, step: int, steps: int, replica: int) -> None:
-    """Raise RuntimeError if a bead of displacements [N, 3] (nm) has exploded under forces [N, 3] in a step."""
+    """Raise ExplosionError if a bead of displacements [N, 3] (nm) has exploded under forces [N, 3] in a step."""
     moved = displacement.norm(dim=1).nan_to_num(math.inf)
     if bool((moved > LARGEST_STEP).any()):
         bead = int(moved.argmax())
-        raise RuntimeError(
+        raise ExplosionError(
             f"rollout exploded at step {step + 1} of {steps} in replica {replica}: bead {bead} moved "
             f"{float(moved[bead]):.3g} nm under a force of {float(force[bead].norm()):.3g} kJ/mol/nm"
         )
@@ -155,7 +160,23 @@ class _Rollout(torch.autograd.Function):
     """The rollout in plain torch; the compiled one is tested against it."""
 
     @staticmethod
-    def forward(ctx, positions, state, theta, e, s, boxes, types, masses, spec, kT, dt, frames, forget, noise):
+    def forward(
+        ctx,
+        positions,
+        state,
+        theta,
+        e,
+        s,
+        boxes,
+        types,
+        masses,
+        spec,
+        kT,
+        dt,
+        frames,
+        forget,
+        noise,
+    ):
         potential = Potential(spec, theta, types)
         thermal = (kT / masses).sqrt()[:, None, None]
         all_x = positions.new_empty([frames[-1] + 1, *positions.shape])
@@ -183,11 +204,19 @@ class _Rollout(torch.autograd.Function):
         potential = Potential(spec, theta, types)
         thermal = (kT / masses).sqrt()[:, None, None]
         keep = math.exp(-dt / forget)
-        grad_theta, grad_e, grad_noise = torch.zeros_like(theta), torch.zeros_like(e), torch.zeros_like(s)
+        grad_theta, grad_e, grad_noise = (
+            torch.zeros_like(theta),
+            torch.zeros_like(e),
+            torch.zeros_like(s),
+        )
         grad_x0, grad_s0 = torch.empty_like(grad_x), torch.empty_like(grad_s)
         at = {step: f for f, step in enumerate(frames)}
         for b in range(grad_x.shape[0]):
-            direct, feedback, adjoint = grad_x[b].clone(), torch.zeros_like(grad_x[b]), grad_s[b].clone()
+            direct, feedback, adjoint = (
+                grad_x[b].clone(),
+                torch.zeros_like(grad_x[b]),
+                grad_s[b].clone(),
+            )
             if frames[-1] in at:
                 direct += grad_frames[b, at[frames[-1]]]
             for step in reversed(range(frames[-1])):
@@ -200,7 +229,9 @@ class _Rollout(torch.autograd.Function):
                 with torch.enable_grad():
                     x = all_x[step, b].detach().requires_grad_()
                     _, force = energy_and_forces(potential, x, boxes[b], create_graph=True)
-                    through_x, through_theta = torch.autograd.grad((force * pull).sum(), [x, potential.theta])
+                    through_x, through_theta = torch.autograd.grad(
+                        (force * pull).sum(), [x, potential.theta]
+                    )
                 grad_theta += through_theta
                 feedback = keep * (feedback + through_x)
                 if step in at:

@@ -1,5 +1,1 @@
-"""From a trained model to OpenMM: the bundle, and Systems and integrators made from it."""
-
-from .bundle import BundleError, Model, load, save_bundle
-
-__all__ = ["BundleError", "Model", "load", "save_bundle"]
+"""OpenMM Systems, forces and integrators made from a model."""

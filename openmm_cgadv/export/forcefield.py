@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 import numpy as np
+import openmm
 from openmm import app
 
 from ..potentials import PotentialSpec
-from .system import BACKENDS, checked_box, choose_backend, known_names
+from .beads import known_names
+from .system import BACKENDS, checked_box, choose_backend
 
 if TYPE_CHECKING:
-    from .bundle import Model
+    from ..model import Model
 
 TAG = "CGAdvForce"
 
@@ -53,7 +55,7 @@ def force_field_xml(model: Model) -> str:
 def register(force_field: app.ForceField, root: ElementTree.Element) -> None:
     """Give a ForceField the energies that a ForceField file holds."""
     for element in root.findall(TAG):
-        generator = Generator(json.loads(element.text))
+        generator = Generator(json.loads(element.text or "null"))
         force_field.registerGenerator(generator)
         force_field.registerTemplateMatcher(generator.match)
 
@@ -61,12 +63,18 @@ def register(force_field: app.ForceField, root: ElementTree.Element) -> None:
 class Generator:
     """What `ForceField.createSystem` calls to add the learned energy to a System."""
 
-    def __init__(self, data: dict):
+    def __init__(self, data: dict) -> None:
         self.spec = PotentialSpec.from_dict(data["potential"])
         self.theta = np.array(data["theta"])
         self.known = known_names(self.spec.type_names)
 
-    def match(self, force_field, residue, bonded_to_atom, *ignored):
+    def match(
+        self,
+        force_field: app.ForceField,
+        residue: app.topology.Residue,
+        bonded_to_atom: list[set[int]],
+        *ignored: object,
+    ) -> Any:
         """The template of a bead, with the element, if any, that its file's reader took it for."""
         kind = self.known.get(residue.name)
         if kind is None or len(residue) != 1:
@@ -75,7 +83,14 @@ class Generator:
         template.atoms[0].element = next(residue.atoms()).element
         return template
 
-    def createForce(self, system, data, nonbondedMethod, nonbondedCutoff, args) -> None:
+    def createForce(
+        self,
+        system: openmm.System,
+        data: Any,
+        nonbondedMethod: Any,
+        nonbondedCutoff: Any,
+        args: Any,
+    ) -> None:
         """Add the force; `createSystem` takes `backend` and `plain` as keywords.
 
         The learned energy has its own range, whatever `nonbondedMethod` and `nonbondedCutoff` say
@@ -92,7 +107,7 @@ class Generator:
                 )
         types = np.array([numbers[data.atomType[atom]] for atom in data.atoms])
         checked_box(data.atoms[0].residue.chain.topology, self.spec.r_cut)
-        plain = bool(args.get("plain", False))
+        plain = bool(args.get("plain", False)) or not self.spec.compiled
         backend = BACKENDS[choose_backend(args.get("backend", None), plain)]
         system.addForce(backend.create_force(self.spec, self.theta, types, plain))
 

@@ -2,80 +2,30 @@
 
 from __future__ import annotations
 
-import io
 import logging
-from collections.abc import Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
-import numpy as np
 import openmm
 from openmm import app, unit
+from openmm.unit import Quantity
 
-from ..mapping import bead_topology
-from . import plugin, pythonforce, torchforce
-from .backend import Backend
+from ..model import Model
+from ..platforms import has_opencl_gpu, platform_names
+from .backends import plugin, pythonforce, torchforce
+from .backends.base import Backend
+from .beads import bead_types
 from .integrators import integrator_update
-
-if TYPE_CHECKING:
-    from .bundle import Model
 
 log = logging.getLogger(__name__)
 
 BACKENDS: dict[str, Backend] = {
-    "torchforce": torchforce,
     "plugin": plugin,
+    "torchforce": torchforce,
     "pythonforce": pythonforce,
 }
-"""In the order of preference."""
-
-
-def bead_types(
-    topology: app.Topology, type_names: tuple[str, ...], chosen: Iterable[int] | None = None
-) -> np.ndarray:
-    """Bead types of a topology, or of the chosen particles of it, found by residue name.
-
-    Raises
-    ------
-    ValueError
-        A residue holds another number of atoms than one, or its name is none of the types.
-    """
-    known = known_names(type_names)
-    atoms = list(topology.atoms())
-    types = []
-    for atom in atoms if chosen is None else (atoms[k] for k in chosen):
-        residue = atom.residue
-        if len(residue) != 1:
-            raise ValueError(
-                f"topology: found residue {residue.name} {residue.id} with {len(residue)} atoms, "
-                "expected one bead a residue (Mapping.per_residue(topology).topology() makes it)"
-            )
-        kind = known.get(residue.name)
-        if kind is None:
-            raise ValueError(
-                f"topology: found residue {residue.name} {residue.id}, expected one of the bead "
-                f"types of this model: {', '.join(type_names)}"
-            )
-        types.append(kind)
-    if not types:
-        raise ValueError("topology: found no residue, expected one for each bead")
-    return np.array(types, dtype=np.int64)
-
-
-@lru_cache
-def known_names(type_names: tuple[str, ...]) -> dict[str, int]:
-    """The bead type of each residue name.
-
-    OpenMM's PDB reader changes names (three letters, `SOL` to `HOH`). What it makes of a name is
-    known as well, where that tells it from the others.
-    """
-    file = io.StringIO()
-    topology = bead_topology(range(len(type_names)), type_names)
-    app.PDBFile.writeFile(topology, np.zeros([len(type_names), 3]) * unit.nanometer, file)
-    file.seek(0)
-    changed = [residue.name for residue in app.PDBFile(file).topology.residues()]
-    known = {name: k for k, name in enumerate(changed) if changed.count(name) == 1}
-    return {**known, **{name: k for k, name in enumerate(type_names)}}
+"""In the order of preference, which is that of their speed (``benchmarks/README.md``)."""
+SMALL = 2000
+"""Up to so many beads the Reference platform is faster than the CPU platform, where a backend computes the energy by itself."""
 
 
 def bare_system(model: Model, topology: app.Topology) -> openmm.System:
@@ -95,8 +45,8 @@ def bare_system(model: Model, topology: app.Topology) -> openmm.System:
     return system
 
 
-def checked_box(topology: app.Topology, r_cut: float):
-    """The box vectors of a topology.
+def checked_box(topology: app.Topology, r_cut: float) -> Quantity:
+    """Return the box vectors of a topology.
 
     Raises
     ------
@@ -116,14 +66,21 @@ def checked_box(topology: app.Topology, r_cut: float):
 
 
 def create_system(
-    model: Model, topology: app.Topology, backend: str | None = None, plain: bool = False
+    model: Model,
+    topology: app.Topology,
+    backend: str | None = None,
+    plain: bool = False,
+    platform: str | None = None,
 ) -> openmm.System:
     """See :meth:`openmm_cgadv.Model.create_system`."""
-    backend = choose_backend(backend, plain)
+    plain = plain or not model.spec.compiled
+    backend = choose_backend(backend, plain, platform=platform)
+    if platform is None and backend != "plugin":
+        _warn_of_opencl(backend)
     system = bare_system(model, topology)
     types = bead_types(topology, model.type_names)
     system.addForce(BACKENDS[backend].create_force(model.spec, model.theta, types, plain))
-    if model.conserves_momentum:
+    if model.friction.conserves_momentum:
         # Nothing else stops a momentum that velocities begin with.
         system.addForce(openmm.CMMotionRemover())
     return system
@@ -160,37 +117,67 @@ def update_context(model: Model, context: openmm.Context) -> None:
 
 
 def choose_backend(
-    backend: str | None = None, plain: bool = False, part: bool = False
+    backend: str | None = None,
+    plain: bool = False,
+    part: bool = False,
+    platform: str | None = None,
+    beads: int | None = None,
 ) -> str:
-    """The backend asked for, or the first that loads.
+    """Return the backend that is asked for, or the fastest one that works.
 
-    Of those that have plain torch operators or can act on a part of a System, where that is asked.
+    Parameters
+    ----------
+    backend : str, optional
+    plain : bool
+        Whether it has to run plain torch operators.
+    part : bool
+        Whether it has to act on a part of a System.
+    platform : str, optional
+        The OpenMM platform that it has to work on.
+    beads : int, optional
+        Number of beads of a simulation that runs on :func:`default_platform` where `platform` is None. Without
+        both, OpenMM chooses the platform later.
 
     Raises
     ------
     ValueError
         There is no backend of that name.
     ImportError
-        It can't load; the message names what is missing and what to install.
+        It can't be used; the message names what is missing and what to install.
     """
     if backend is None:
-        backend, reason = _first_that_loads(plain, part)
-        _say_once(backend, reason)
-        return backend
+        chosen, reasons = _first_that_works(plain, part, platform, beads)
+        _say_once(chosen, reasons)
+        return chosen
     if backend not in BACKENDS:
         raise ValueError(f"backend: found {backend!r}, expected one of {', '.join(BACKENDS)}")
-    reason = BACKENDS[backend].why_not()
+    reason = BACKENDS[backend].why_not(_platform_of(backend, platform, beads))
     if reason is not None:
         raise ImportError(f"backend {backend} can't be used: {reason}")
     return backend
 
 
-def _first_that_loads(plain: bool, part: bool) -> tuple[str, str]:
-    reasons = []
+def default_platform(backend: str, beads: int) -> str:
+    """Return the platform on which a backend is fastest, by its name and the number of beads.
+
+    The plugin computes on the CPU platform, where it keeps its neighbour list from step to step.
+    The other backends compute the energy on the processor wherever OpenMM keeps the positions.
+    """
+    return "Reference" if beads <= SMALL and backend != "plugin" else "CPU"
+
+
+def _platform_of(backend: str, platform: str | None, beads: int | None) -> str | None:
+    return platform if platform or beads is None else default_platform(backend, beads)
+
+
+def _first_that_works(
+    plain: bool, part: bool, platform: str | None, beads: int | None
+) -> tuple[str, str]:
+    reasons: list[str] = []
     for name, module in BACKENDS.items():
         if (plain and module is plugin) or (part and module is torchforce):
             continue
-        reason = module.why_not()
+        reason = module.why_not(_platform_of(name, platform, beads))
         if reason is None:
             return name, "; ".join(reasons)
         reasons.append(f"{name} can't be used: {reason}")
@@ -203,3 +190,15 @@ def _say_once(backend: str, reason: str) -> None:
         log.warning("energy through %s: %s", backend, reason)
     else:
         log.info("energy through %s", backend)
+
+
+@lru_cache
+def _warn_of_opencl(backend: str) -> None:
+    """Log a warning if OpenMM's own choice of a platform would be OpenCL on the processor."""
+    fastest = max(map(openmm.Platform.getPlatform, platform_names()), key=openmm.Platform.getSpeed)
+    if fastest.getName() == "OpenCL" and not has_opencl_gpu():
+        log.warning(
+            "energy through %s: OpenMM runs a Context without a platform on OpenCL, whose only device here is the "
+            "processor; name the platform CPU or Reference",
+            backend,
+        )

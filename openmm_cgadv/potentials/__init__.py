@@ -1,7 +1,14 @@
-"""The learned energy of coarse-grained beads, one file a term."""
+"""The learned energy of coarse-grained beads: a list of terms, one file each in :mod:`.terms`."""
 
-from .linear import basis, basis_forces
 from .potential import Potential
-from .spec import PairSpec, PotentialSpec, ThreeBodySpec
+from .spec import PotentialSpec
+from .terms import PairCurve, PairSpec, Term, ThreeBodySpec
 
-__all__ = ["PairSpec", "Potential", "PotentialSpec", "ThreeBodySpec", "basis", "basis_forces"]
+__all__ = [
+    "PairCurve",
+    "PairSpec",
+    "Potential",
+    "PotentialSpec",
+    "Term",
+    "ThreeBodySpec",
+]

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def minimum_image(d: Tensor, box: Tensor) -> Tensor:
-    """The nearest periodic image of each displacement.
+    """Return the nearest periodic image of each displacement.
 
     Parameters
     ----------
@@ -20,10 +20,12 @@ def minimum_image(d: Tensor, box: Tensor) -> Tensor:
     return d
 
 
-def _candidate_pairs(positions: Tensor, box: Tensor, cutoff: float, all_pairs_below: int = 1000) -> Tensor:
-    """Pairs [2, M] with i < j among which all pairs inside the cutoff are found.
+def _candidate_pairs(
+    positions: Tensor, box: Tensor, cutoff: float, all_pairs_below: int = 1000
+) -> Tensor:
+    """Return pairs [2, M] with i < j that include all pairs inside the cutoff.
 
-    Up to ``all_pairs_below`` beads, trying all pairs is faster than sorting them into cells.
+    Up to ``all_pairs_below`` beads, all pairs are faster than a cell list.
     """
     n = positions.shape[0]
     device = positions.device
@@ -56,8 +58,10 @@ def _candidate_pairs(positions: Tensor, box: Tensor, cutoff: float, all_pairs_be
     return torch.stack([i[keep], candidates[keep]])
 
 
-def neighbor_pairs(positions: Tensor, box: Tensor, cutoff: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Every pair of beads closer than the cutoff, once.
+def neighbor_pairs(
+    positions: Tensor, box: Tensor, cutoff: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return every pair of beads closer than the cutoff, once.
 
     Parameters
     ----------
@@ -74,7 +78,7 @@ def neighbor_pairs(positions: Tensor, box: Tensor, cutoff: float) -> tuple[Tenso
     displacement : Tensor [M, 3]
         Minimum image of ``positions[j] − positions[i]``, differentiable.
     distance : Tensor [M]
-        Its length; at coinciding beads 0, with a zero gradient.
+        Length of the displacement (nm); 0 with a zero gradient for coinciding beads.
     """
     pairs = _candidate_pairs(positions.detach(), box.detach(), cutoff)
     d = minimum_image(positions.detach()[pairs[1]] - positions.detach()[pairs[0]], box.detach())
@@ -83,5 +87,7 @@ def neighbor_pairs(positions: Tensor, box: Tensor, cutoff: float) -> tuple[Tenso
     d = minimum_image(positions[j] - positions[i], box)
     square = (d * d).sum(-1)
     apart = square > 0.0
-    r = torch.where(apart, torch.where(apart, square, torch.ones_like(square)).sqrt(), torch.zeros_like(square))
+    r = torch.where(
+        apart, torch.where(apart, square, torch.ones_like(square)).sqrt(), torch.zeros_like(square)
+    )
     return i, j, d, r

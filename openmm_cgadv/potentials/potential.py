@@ -1,49 +1,53 @@
-"""The learned potential energy U_θ(R) of a set of beads: pair splines and three-body densities."""
+"""The learned potential energy U_θ(R) of a set of beads, the sum of its terms."""
 
 import json
 
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from .neighbors import neighbor_pairs
-from .pair import PairSplines
 from .spec import PotentialSpec
-from .threebody import ThreeBodyDensity
 
 
 class Potential(torch.nn.Module):
-    """U_θ(R) in plain torch operators, so that TorchScript compiles it and any machine runs it.
+    """Compute U_θ(R) in plain torch operators, which TorchScript compiles and which need no compiled kernels.
 
-    It is the reference implementation of :mod:`openmm_cgadv.kernels`, which is faster.
+    It is the reference implementation of the faster :mod:`openmm_cgadv.kernels`.
 
     Parameters
     ----------
     spec : PotentialSpec
-        Types, ranges and basis sizes.
+        Types, cutoffs and basis sizes.
     theta : Tensor [P]
         Parameters (kJ/mol), in the order given by :class:`PotentialSpec`.
     types : Tensor [N] of int64
         Bead types.
+
+    Raises
+    ------
+    InputError
+        The number of parameters is not that of the potential.
     """
 
-    def __init__(self, spec: PotentialSpec, theta: Tensor, types: Tensor):
+    types: Tensor
+    sizes: list[int]
+
+    def __init__(self, spec: PotentialSpec, theta: Tensor, types: Tensor) -> None:
         super().__init__()
         if theta.shape != (spec.n_parameters,):
-            raise ValueError(f"theta: found shape {tuple(theta.shape)}, expected ({spec.n_parameters},)")
+            raise InputError(
+                f"theta: found shape {tuple(theta.shape)}, expected ({spec.n_parameters},)"
+            )
         self.theta = torch.nn.Parameter(theta.detach().clone().to(torch.float64))
         self.register_buffer("types", types.to(torch.int64))
         self.description: str = json.dumps(spec.to_dict())
         self.r_cut: float = float(spec.r_cut)
-        self.pair_cut: float = float(spec.pair.r_cut)
-        self.n_pair: int = spec.n_pair_parameters
-        self.n_type_pairs: int = spec.n_type_pairs
-        self.n_types: int = spec.n_types
-        self.n_channel_pairs: int = spec.n_channel_pairs
-        self.pair = PairSplines(spec)
-        self.three_body = ThreeBodyDensity(spec) if spec.three_body is not None else None
+        self.sizes = [term.n_parameters(spec.n_types) for term in spec.terms]
+        self.terms = torch.nn.ModuleList(term.module(spec.n_types) for term in spec.terms)
 
     def forward(self, positions: Tensor, box: Tensor) -> Tensor:
-        """Potential energy.
+        """Return the potential energy.
 
         Parameters
         ----------
@@ -55,20 +59,13 @@ class Potential(torch.nn.Module):
         Returns
         -------
         Tensor []
-            (kJ/mol), in double precision whatever the precision of the positions.
+            (kJ/mol), in double precision for positions of any precision.
         """
         positions = positions.to(self.theta.dtype)
         box = box.to(self.theta.dtype)
-        i, j, d, r = neighbor_pairs(positions, box, self.r_cut)
-        near = r < self.pair_cut
-        coefficients = self.theta[: self.n_pair].reshape(self.n_type_pairs, -1)
-        energy = self.pair(coefficients, self.types[i[near]], self.types[j[near]], r[near]).sum()
-        three_body = self.three_body
-        if three_body is not None:
-            near = r < three_body.r_cut
-            i, j, d, r = i[near], j[near], d[near], r[near]
-            coefficients = self.theta[self.n_pair :].reshape(self.n_types, self.n_channel_pairs, -1)
-            energy = energy + three_body(
-                coefficients, self.types, torch.cat([i, j]), torch.cat([j, i]), torch.cat([d, -d]), torch.cat([r, r])
-            ).sum()
+        i, j, displacement, distance = neighbor_pairs(positions, box, self.r_cut)
+        parameters = torch.split(self.theta, self.sizes)
+        energy = torch.zeros([], dtype=self.theta.dtype, device=positions.device)
+        for k, term in enumerate(self.terms):
+            energy = energy + term(parameters[k], self.types, i, j, displacement, distance)
         return energy

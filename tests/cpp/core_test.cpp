@@ -37,13 +37,15 @@ struct System {
     std::uniform_real_distribution<> uniform;
     std::normal_distribution<> normal;
     const int pairs = n_types * (n_types + 1) / 2, radial = 2, basis3 = 3;
-    ints = {n_types, 9, 1, basis3, radial, l_max};
+    ints = {PACKED_FORMAT, n_types, 2,
+            PAIR, 1, 1 + 2 * pairs, 9,
+            THREE_BODY, 3, 2 + radial * basis3, basis3, radial, l_max};
     floats = {0.5};
     for (int p = 0; p < pairs; ++p) floats.push_back(0.2 + 0.02 * p);
     for (int p = 0; p < pairs; ++p) floats.push_back(1e4);
     floats.insert(floats.end(), {0.15, 0.4});
     for (int k = 0; k < radial * basis3; ++k) floats.push_back(normal(random));
-    theta.resize(spec().n_parameters());
+    theta.resize(potential<double>().n_parameters());
     for (auto& t : theta) t = normal(random);
     box = {length, 0, 0, 0.3 * length, length, 0, -0.2 * length, 0.1 * length, length};
     for (int i = 0; i < n; ++i) {
@@ -54,7 +56,16 @@ struct System {
       }
     }
   }
-  Spec spec() const { return Spec(ints.data(), ints.size(), floats.data(), floats.size()); }
+  template <class T>
+  Potential<T> potential() const {
+    return {ints.data(), int64_t(ints.size()), floats.data(), int64_t(floats.size())};
+  }
+  template <class T>
+  Potential<T> potential(const std::vector<double>& parameters) const {
+    Potential<T> made = potential<T>();
+    made.set_parameters(parameters.data());
+    return made;
+  }
 };
 
 template <class T>
@@ -66,16 +77,16 @@ struct Result {
 template <class T, bool DUAL>
 Result<T> run(const System& s, const std::vector<double>& x, const std::vector<double>& theta,
               int threads = 1) {
-  const Spec spec = s.spec();
-  Evaluator<T> e(spec, 0.05);
+  const Potential<T> potential = s.potential<T>(theta);
+  Evaluator<T> e(potential, 0.05);
   e.threads = threads;
   e.set_positions(s.n, {x.data(), 3, 1}, s.types.data(), Box(s.box.data()));
   if (DUAL) e.set_direction({s.direction.data(), 3, 1});
-  e.template run<DUAL, true>(Tables<T>(spec, theta.data()));
+  e.run(DUAL ? Mode::hessian_and_moments : Mode::energy_and_moments);
   Result<T> r{e.energy, std::vector<double>(3 * s.n), std::vector<double>(theta.size(), 0.0)};
   for (int p = 0; p < s.n; ++p)
     for (int c = 0; c < 3; ++c) r.gradient[3 * e.list.order[p] + c] = double(e.gradient(p, c));
-  e.moments.to_parameters(spec, 1, r.theta.data());
+  e.add_parameter_gradient(1, r.theta.data());
   return r;
 }
 
@@ -181,12 +192,11 @@ void rollouts() {
   RolloutShape shape;
   shape.n = n, shape.extra = K, shape.frames = frames.data(), shape.n_frames = 3;
   shape.kT = 2.5, shape.dt = 0.004, shape.forget = INFINITY, shape.seed = -3;
-  const Spec spec = s.spec();
   std::vector<double> kept_x(6 * 3 * n), kept_s(6 * C * n), out(3 * 3 * n), x1(3 * n), s1(C * n);
   auto loss = [&](const std::vector<double>& x, const std::vector<double>& theta,
                   const std::vector<double>& e) {
-    const Tables<double> tables(spec, theta.data());
-    Rollout<double> r(spec, tables, shape, s.types.data(), masses.data(), s.box.data(), e.data(),
+    const Potential<double> potential = s.potential<double>(theta);
+    Rollout<double> r(potential, shape, s.types.data(), masses.data(), s.box.data(), e.data(),
                       S.data(), 1, 1);
     r.forward(x.data(), state.data(), out.data(), x1.data(), s1.data(), kept_x.data(),
               kept_s.data());
@@ -195,8 +205,8 @@ void rollouts() {
   loss(s.x, s.theta, E);
   std::vector<double> gx(3 * n), gs(C * n), gt(s.theta.size(), 0.0), gE(8, 0.0), gS(8, 0.0);
   {
-    const Tables<double> tables(spec, s.theta.data());
-    Rollout<double> r(spec, tables, shape, s.types.data(), masses.data(), s.box.data(), E.data(),
+    const Potential<double> potential = s.potential<double>(s.theta);
+    Rollout<double> r(potential, shape, s.types.data(), masses.data(), s.box.data(), E.data(),
                       S.data(), 1, 1);
     r.backward(kept_x.data(), kept_s.data(), weights.data(), no_x.data(), no_s.data(), gx.data(),
                gs.data(), gt.data(), gE.data(), gS.data());
@@ -275,10 +285,9 @@ void langevin_steps() {
   RolloutShape shape;
   shape.n = n, shape.extra = K, shape.frames = &last, shape.n_frames = 1;
   shape.kT = 2.5, shape.dt = 0.02, shape.forget = INFINITY, shape.seed = 8;
-  const Spec spec = s.spec();
-  const Tables<double> tables(spec, s.theta.data());
+  const Potential<double> potential = s.potential<double>(s.theta);
   std::vector<double> frame(3 * n);
-  Rollout<double>(spec, tables, shape, s.types.data(), masses.data(), s.box.data(), E.data(),
+  Rollout<double>(potential, shape, s.types.data(), masses.data(), s.box.data(), E.data(),
                   S.data(), 0, 1)
       .forward(s.x.data(), state.data(), frame.data(), x1.data(), s1.data(), nullptr, nullptr);
 
@@ -333,8 +342,7 @@ void pair_rollouts(int K, double own) {
   PairRolloutShape shape;
   shape.n = n, shape.frames = frames.data(), shape.n_frames = 3, shape.forget = INFINITY;
   shape.seed = -3;
-  const Spec spec = s.spec();
-  const Tables<double> tables(spec, s.theta.data());
+  const Potential<double> potential = s.potential<double>(s.theta);
   auto friction = [&](const std::vector<double>& splines, const std::vector<double>& memory) {
     return PairFrictionShape{2, K, basis, 0.55, r_min.data(), splines.data(), memory.data(),
                              self.data(), 2.5, 0.004, 1e-12};
@@ -343,7 +351,7 @@ void pair_rollouts(int K, double own) {
   auto loss = [&](const std::vector<double>& x, const std::vector<double>& splines,
                   const std::vector<double>& memory) {
     const PairTables pairs(friction(splines, memory));
-    PairRollout<double> r(spec, tables, pairs, shape, s.types.data(), masses.data(), s.box.data(),
+    PairRollout<double> r(potential, pairs, shape, s.types.data(), masses.data(), s.box.data(),
                           1, 1);
     r.forward(x.data(), v.data(), out.data(), x1.data(), v1.data(), kept.data());
     return dot(out, weights);
@@ -361,7 +369,7 @@ void pair_rollouts(int K, double own) {
     gx[k].resize(3 * n), gt[k].assign(s.theta.size(), 0.0);
     gs[k].assign(splines.size(), 0.0), gm[k].assign(memory.size(), 0.0);
     if (k == 1) shape.replay_bytes = 1;
-    PairRollout<double> r(spec, tables, pairs, shape, s.types.data(), masses.data(), s.box.data(),
+    PairRollout<double> r(potential, pairs, shape, s.types.data(), masses.data(), s.box.data(),
                           1, 1);
     r.backward(path.data(), weights.data(), none.data(), none.data(), gx[k].data(), gv.data(),
                gt[k].data(), gs[k].data(), gm[k].data());

@@ -3,8 +3,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <stdexcept>
+#include <string>
 
+#include "errors.hpp"
 #include "simd.hpp"
 
 namespace cgadv {
@@ -16,6 +17,9 @@ inline namespace CGADV_ISA {
 // smallest diagonal element; no lattice vector is shorter than that element, so such an image is
 // unique.
 struct Box {
+  // In longer boxes (nm) a float does not tell neighbours apart.
+  static constexpr double LONGEST = 1e6;
+
   double ax, bx, by, cx, cy, cz;
 
   explicit Box(const double* rows = nullptr) {
@@ -26,11 +30,14 @@ struct Box {
     }
     ax = rows[0], bx = rows[3], by = rows[4], cx = rows[6], cy = rows[7], cz = rows[8];
     if (!std::isfinite(ax + by + cz))
-      throw std::runtime_error("box vectors are not finite");
+      throw InvalidInput("box vectors are not finite");
+    if (ax > LONGEST || by > LONGEST || cz > LONGEST)
+      throw InvalidInput("the box is " + std::to_string(std::max(ax, std::max(by, cz))) +
+                         " nm long, expected at most 1e6 nm");
     if (rows[1] != 0 || rows[2] != 0 || rows[5] != 0 || !(ax > 0) || !(by > 0) || !(cz > 0) ||
         !(std::abs(bx) <= 0.5000001 * ax) || !(std::abs(cx) <= 0.5000001 * ax) ||
         !(std::abs(cy) <= 0.5000001 * by))
-      throw std::runtime_error(
+      throw InvalidInput(
           "box vectors are not in OpenMM's reduced form, which is a=(ax,0,0), b=(bx,by,0), "
           "c=(cx,cy,cz) with positive diagonal, |bx| and |cx| <= ax/2 and |cy| <= by/2");
   }

@@ -4,9 +4,9 @@
 #include <cmath>
 #include <cstdint>
 #include <sstream>
-#include <stdexcept>
 #include <string>
 
+#include "errors.hpp"
 #include "simd.hpp"
 
 namespace cgadv {
@@ -20,11 +20,16 @@ CGADV_INLINE void raise_to(double& largest, double value) {
   if (value > largest || value != value) largest = value;
 }
 
-// What is told of a step in which beads moved by h (before + after). Velocities and forces are
-// [3,n]; `beads` are the names of their places, or null for the places themselves.
-inline std::string describe_explosion(int64_t n, double h, const double* before,
-                                      const double* after, const double* force,
-                                      const int32_t* beads) {
+// What is said of a step in which beads moved by h (before + after), and the bead that moved farthest.
+// Velocities and forces are [3,n]; `beads` are the names of their places, or null for the places
+// themselves.
+struct Farthest {
+  int64_t bead;
+  std::string text;
+};
+
+inline Farthest farthest_moved(int64_t n, double h, const double* before, const double* after,
+                               const double* force, const int32_t* beads) {
   double worst = -1, largest = 0;
   int64_t bead = 0;
   for (int64_t i = 0; i < n; ++i) {
@@ -37,19 +42,22 @@ inline std::string describe_explosion(int64_t n, double h, const double* before,
     raise_to(largest, f2);
     if (!(d2 <= worst) && !std::isnan(worst)) worst = d2, bead = i;
   }
+  if (beads) bead = beads[bead];
   std::ostringstream text;
-  text << "bead " << (beads ? beads[bead] : bead) << " moved " << std::sqrt(worst)
-       << " nm, largest force " << std::sqrt(largest) << " kJ/mol/nm";
-  return text.str();
+  text << "bead " << bead << " moved " << std::sqrt(worst) << " nm, largest force "
+       << std::sqrt(largest) << " kJ/mol/nm";
+  return {bead, text.str()};
 }
 
 // Throws it for step t of `steps` of a rollout.
-[[noreturn]] inline void explain_explosion(int64_t t, int64_t steps, int64_t replica, int64_t n,
-                                           double h, const double* before, const double* after,
-                                           const double* force, const int32_t* beads) {
-  throw std::runtime_error("rollout exploded at step " + std::to_string(t + 1) + " of " +
-                           std::to_string(steps) + " in replica " + std::to_string(replica) + ": " +
-                           describe_explosion(n, h, before, after, force, beads));
+[[noreturn]] inline void throw_explosion(int64_t t, int64_t steps, int64_t replica, int64_t n,
+                                         double h, const double* before, const double* after,
+                                         const double* force, const int32_t* beads) {
+  const Farthest farthest = farthest_moved(n, h, before, after, force, beads);
+  throw Explosion("rollout exploded at step " + std::to_string(t + 1) + " of " +
+                      std::to_string(steps) + " in replica " + std::to_string(replica) + ": " +
+                      farthest.text,
+                  farthest.bead, t, replica);
 }
 
 }  // namespace CGADV_ISA

@@ -7,15 +7,17 @@
 
 #include <algorithm>
 #include <cmath>
+#include <sstream>
 #include <vector>
 
 #include "../kernels/kernels.hpp"
+#include "explosion.hpp"
 #include "random.hpp"
 
 namespace cgadv {
 inline namespace CGADV_ISA {
 
-// x, v and f [.,3], z [3 K,n] in the order of a.beads.
+// x, v and f [.,3], z [3 K,n] in the order of a.beads. Throws Explosion if a bead moved too far.
 inline void langevin_step(const LangevinArgs& a, double* x, double* v, const double* f,
                           double* z) {
   constexpr int L = 64;
@@ -30,9 +32,12 @@ inline void langevin_step(const LangevinArgs& a, double* x, double* v, const dou
     for (int64_t from = a.first[t]; from < a.first[t + 1]; from += L)
       chunks.push_back({t, from, std::min(from + L, a.first[t + 1])});
   const int used = int(std::max<int64_t>(1, std::min<int64_t>(a.threads, n / 1024)));
+  int64_t exploded = -1;  // the first bead that moved too far
+  double distance = 0;
 #pragma omp parallel num_threads(used) if (used > 1)
   {
     Array<double> xi(C * L), s(C * L), thermal(L);
+    double moved[3 * L];
 #pragma omp for schedule(static)
     for (std::size_t k = 0; k < chunks.size(); ++k) {
       const Chunk chunk = chunks[k];
@@ -72,10 +77,31 @@ inline void langevin_step(const LangevinArgs& a, double* x, double* v, const dou
               const int64_t at = 3 * a.beads[from + i] + c;
               v[at] = sum[i] + thermal[i] * random[i];
               x[at] += h * v[at];
+              moved[c * L + i] = h * (s[c * L + i] + v[at]);
             }
           }
         }
+      for (int64_t i = 0; i < m; ++i) {
+        const double d = std::max({std::abs(moved[i]), std::abs(moved[L + i]), std::abs(moved[2 * L + i])});
+        const double sum = moved[i] + moved[L + i] + moved[2 * L + i];
+        if (d <= EXPLODED && std::isfinite(sum)) continue;
+#pragma omp critical
+        {
+          const int64_t bead = a.beads[from + i];
+          if (exploded < 0 || bead < exploded)
+            exploded = bead,
+            distance = std::sqrt(moved[i] * moved[i] + moved[L + i] * moved[L + i] +
+                                 moved[2 * L + i] * moved[2 * L + i]);
+        }
+      }
     }
+  }
+  if (exploded >= 0) {
+    const double* const g = f + 3 * exploded;
+    std::ostringstream text;
+    text << "bead " << exploded << " moved " << distance << " nm, the force on it is "
+         << std::sqrt(g[0] * g[0] + g[1] * g[1] + g[2] * g[2]) << " kJ/mol/nm";
+    throw Explosion(text.str(), exploded, a.step);
   }
 }
 

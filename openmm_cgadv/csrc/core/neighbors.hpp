@@ -134,10 +134,10 @@ class Neighbors {
     for (int64_t i = 0; i < n; ++i)
       for (int c = 0; c < 3; ++c)
         if (!std::isfinite(pos(i, c)))
-          throw std::runtime_error("position of bead " + std::to_string(i) + " is not finite");
+          throw Explosion("position of bead " + std::to_string(i) + " is not finite", i);
     const double longest = std::max(r_cut_, r_short_), half_width = box.half_width();
     if (longest > half_width * 1.0000001)
-      throw std::runtime_error("cutoff " + std::to_string(longest) +
+      throw InvalidInput("cutoff " + std::to_string(longest) +
                                " nm is longer than half the box, " + std::to_string(half_width) +
                                " nm");
     ++builds;
@@ -153,8 +153,10 @@ class Neighbors {
     // Distances below are in single precision: this much wider, the list misses nothing.
     const double slack = 1e-6 * (box.ax + box.by + box.cz + longest);
     const double huge = 1e15;  // its square is a finite float
-    fill(n, all_pairs_ ? huge : r_cut_ + skin_ + slack,
-         r_short_ <= 0 ? -1 : all_pairs_ ? huge : r_short_ + skin_ + slack);
+    auto radius = [&](double cut) {
+      return cut <= 0 ? -1 : all_pairs_ ? huge : cut + skin_ + slack;
+    };
+    fill(n, radius(r_cut_), radius(r_short_));
     valid_ = true;
   }
 
@@ -191,7 +193,7 @@ class Neighbors {
       double x = pos(i, 0), y = pos(i, 1), z = pos(i, 2);
       b.wrap(x, y, z);
       if (!std::isfinite(x + y + z))
-        throw std::runtime_error("bead " + std::to_string(i) + " is too far from the box");
+        throw Explosion("bead " + std::to_string(i) + " is too far from the box", i);
       w[3 * i] = x, w[3 * i + 1] = y, w[3 * i + 2] = z;
       double s[3];
       s[2] = z / b.cz;
@@ -257,7 +259,7 @@ class Neighbors {
 
   void fill_part(Part& part, int from, int to, double r_half, double r_near) {
     const int n = int(order.size());
-    const float half2 = float(r_half * r_half), near2 = float(r_near * std::abs(r_near));
+    const float half2 = float(r_half * std::abs(r_half)), near2 = float(r_near * std::abs(r_near));
     const PackBox<float> box(box_);
     constexpr int W = Simd<float>::W;
     part.half.clear(), part.pairs.clear();

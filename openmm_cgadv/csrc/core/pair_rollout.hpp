@@ -10,6 +10,7 @@
 // for no fewer than the square root of their number.
 #pragma once
 
+#include "friction/adjoint.hpp"
 #include "pair_step.hpp"
 #include "potential.hpp"
 
@@ -29,11 +30,11 @@ struct PairRolloutShape {
 template <class T>
 class PairRollout {
  public:
-  PairRollout(const Spec& spec, const Tables<T>& tables, const PairTables& friction,
+  PairRollout(const Potential<T>& potential, const PairTables& friction,
               const PairRolloutShape& shape, const int64_t* types, const double* masses,
               const double* box, int64_t replica, int threads)
-      : spec_(spec), tables_(tables), friction_(friction), shape_(shape), types_(types),
-        masses_(masses), evaluator_(spec, SKIN), box_(box), noise_(shape.seed, replica),
+      : friction_(friction), shape_(shape), types_(types),
+        masses_(masses), evaluator_(potential, SKIN), box_(box), noise_(shape.seed, replica),
         replica_(replica) {
     evaluator_.threads = threads;
     force_.resize(3 * shape.n);
@@ -47,25 +48,25 @@ class PairRollout {
     std::vector<double> x(3 * n), v(3 * n), before(3 * n);
     PairFriction friction(friction_, n, types_, masses_, SKIN);
     friction.threads = evaluator_.threads;
-    take(positions, x.data());
-    take(velocities, v.data());
+    load(positions, x.data());
+    load(velocities, v.data());
     int64_t frame = 0;
     for (int64_t t = 0;; ++t) {
       if (frame < shape_.n_frames && shape_.frames[frame] == t)
-        give(x.data(), frames + frame++ * 3 * n);
+        store(x.data(), frames + frame++ * 3 * n);
       if (kept) kept = std::copy(x.begin(), x.end(), kept);
       if (t == steps) break;
       evaluator_.set_positions(n, {x.data(), 1, n}, types_, box_);
-      evaluator_.template run<false, false>(tables_);
+      evaluator_.run(Mode::energy);
       evaluator_.forces(force_.data());
       if (!pair_step(friction, t, noise_, box_, dt, n, masses_, force_.data(), x.data(), v.data(),
                      before.data(), kept))
-        explain_explosion(t, steps, replica_, n, 0.5 * dt, before.data(), v.data(), force_.data(),
+        throw_explosion(t, steps, replica_, n, 0.5 * dt, before.data(), v.data(), force_.data(),
                           nullptr);
       if (kept) kept += 3 * n;
     }
-    give(x.data(), final_positions);
-    give(v.data(), final_velocities);
+    store(x.data(), final_positions);
+    store(v.data(), final_velocities);
   }
 
   // Gradients with respect to the initial positions and velocities, theta, the splines and the
@@ -76,12 +77,12 @@ class PairRollout {
     const int64_t n = shape_.n, steps = shape_.steps();
     const double dt = friction_.shape.dt, h = 0.5 * dt, memory = std::exp(-h / shape_.forget);
     std::vector<double> direct(3 * n), mu(3 * n, 0.0), l(3 * n), handed(3 * n), mean(3 * n);
-    take(d_final_positions, direct.data());
-    take(d_final_velocities, l.data());
+    load(d_final_positions, direct.data());
+    load(d_final_velocities, l.data());
     int64_t frame = shape_.n_frames - 1;
     auto add_frame = [&](int64_t t) {
       if (frame < 0 || shape_.frames[frame] != t) return;
-      take(d_frames + frame-- * 3 * n, handed.data());
+      load(d_frames + frame-- * 3 * n, handed.data());
       for (int64_t i = 0; i < 3 * n; ++i) direct[i] += handed[i];
     };
     auto middle = [&](int64_t t) { return Positions{kept + (2 * t + 1) * 3 * n, 1, n}; };
@@ -131,22 +132,20 @@ class PairRollout {
         }
       evaluator_.set_positions(n, {kept + 2 * t * 3 * n, 1, n}, types_, box_);
       evaluator_.set_direction({handed.data(), 1, n});
-      evaluator_.template run<true, true>(tables_);
+      evaluator_.run(Mode::hessian_and_moments);
       evaluator_.forces(force_.data());
       for (int64_t i = 0; i < 3 * n; ++i) mu[i] = memory * (mu[i] + force_[i]);
       add_frame(t);
     }
     for (int64_t i = 0; i < 3 * n; ++i) direct[i] += mu[i];
-    give(direct.data(), d_positions);
-    give(l.data(), d_velocities);
-    evaluator_.moments.to_parameters(spec_, -1, d_theta);
-    adjoint.give(d_splines, d_memory);
+    store(direct.data(), d_positions);
+    store(l.data(), d_velocities);
+    evaluator_.add_parameter_gradient(-1, d_theta);
+    adjoint.add_gradients(d_splines, d_memory);
   }
 
  private:
   static constexpr double SKIN = 0.08;
-  const Spec& spec_;
-  const Tables<T>& tables_;
   const PairTables& friction_;
   PairRolloutShape shape_;
   const int64_t* types_;
@@ -157,11 +156,11 @@ class PairRollout {
   int64_t replica_;
   std::vector<double> force_;
 
-  void take(const double* from, double* to) const {
+  void load(const double* from, double* to) const {
     for (int64_t i = 0; i < shape_.n; ++i)
       for (int c = 0; c < 3; ++c) to[c * shape_.n + i] = from[3 * i + c];
   }
-  void give(const double* from, double* to) const {
+  void store(const double* from, double* to) const {
     for (int64_t i = 0; i < shape_.n; ++i)
       for (int c = 0; c < 3; ++c) to[3 * i + c] = from[c * shape_.n + i];
   }

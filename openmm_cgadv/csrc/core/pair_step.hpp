@@ -7,7 +7,7 @@
 #include <cmath>
 
 #include "explosion.hpp"
-#include "pair_friction.hpp"
+#include "friction/step.hpp"
 
 namespace cgadv {
 inline namespace CGADV_ISA {

@@ -30,10 +30,10 @@ struct RolloutShape {
 template <class T>
 class Rollout {
  public:
-  Rollout(const Spec& spec, const Tables<T>& tables, const RolloutShape& shape,
+  Rollout(const Potential<T>& potential, const RolloutShape& shape,
           const int64_t* types, const double* masses, const double* box, const double* E,
           const double* S, int64_t replica, int threads)
-      : spec_(spec), tables_(tables), shape_(shape), evaluator_(spec, SKIN), box_(box), E_(E),
+      : n_types_(potential.n_types), shape_(shape), evaluator_(potential, SKIN), box_(box), E_(E),
         S_(S), noise_(shape.seed, replica), replica_(replica) {
     // Beads sorted by type, so that each type's matrices act on a contiguous range.
     const int64_t n = shape.n;
@@ -41,7 +41,7 @@ class Rollout {
     std::iota(beads_.begin(), beads_.end(), 0);
     std::stable_sort(beads_.begin(), beads_.end(),
                      [&](int32_t a, int32_t b) { return types[a] < types[b]; });
-    first_.assign(spec.n_types + 1, 0);
+    first_.assign(potential.n_types + 1, 0);
     for (int64_t i = 0; i < n; ++i) ++first_[types[i] + 1];
     std::partial_sum(first_.begin(), first_.end(), first_.begin());
     for (int64_t i = 0; i < n; ++i) {
@@ -62,16 +62,16 @@ class Rollout {
     const int64_t n = shape_.n, C = shape_.components(), T_ = shape_.steps();
     const double h = 0.5 * shape_.dt;
     std::vector<double> x(3 * n), s(C * n), next(C * n);
-    take(positions, 3, x.data());
-    take(state, C, s.data());
+    load(positions, 3, x.data());
+    load(state, C, s.data());
     int64_t frame = 0;
     for (int64_t t = 0;; ++t) {
       if (frame < shape_.n_frames && shape_.frames[frame] == t)
-        give(x.data(), 3, frames + frame++ * 3 * n);
+        store(x.data(), 3, frames + frame++ * 3 * n);
       if (t == T_) break;
       if (kept_positions) std::copy(x.begin(), x.end(), kept_positions + t * 3 * n);
       evaluator_.set_positions(n, {x.data(), 1, n}, types_.data(), box_);
-      evaluator_.template run<false, false>(tables_);
+      evaluator_.run(Mode::energy);
       evaluator_.forces(force_.data());
       for (int c = 0; c < 3; ++c)
         for (int64_t i = 0; i < n; ++i) {
@@ -89,12 +89,12 @@ class Rollout {
         raise_to(largest, moved);
       }
       if (!(largest <= EXPLODED))
-        explain_explosion(t, T_, replica_, n, h, s.data(), next.data(), force_.data(),
+        throw_explosion(t, T_, replica_, n, h, s.data(), next.data(), force_.data(),
                           beads_.data());
       s.swap(next);
     }
-    give(x.data(), 3, final_positions);
-    give(s.data(), C, final_state);
+    store(x.data(), 3, final_positions);
+    store(s.data(), C, final_state);
   }
 
   // Gradients with respect to the initial positions and states, theta (added), E and S (added).
@@ -104,12 +104,12 @@ class Rollout {
     const int64_t n = shape_.n, C = shape_.components(), T_ = shape_.steps();
     const double h = 0.5 * shape_.dt, memory = std::exp(-shape_.dt / shape_.forget);
     std::vector<double> direct(3 * n), mu(3 * n, 0.0), l(C * n), next(C * n), handed(3 * n);
-    take(d_final_positions, 3, direct.data());
-    take(d_final_state, C, l.data());
+    load(d_final_positions, 3, direct.data());
+    load(d_final_state, C, l.data());
     int64_t frame = shape_.n_frames - 1;
     auto add_frame = [&](int64_t t) {
       if (frame < 0 || shape_.frames[frame] != t) return;
-      take(d_frames + frame-- * 3 * n, 3, handed.data());
+      load(d_frames + frame-- * 3 * n, 3, handed.data());
       for (int64_t i = 0; i < 3 * n; ++i) direct[i] += handed[i];
     };
     add_frame(T_);
@@ -125,21 +125,20 @@ class Rollout {
         }
       evaluator_.set_positions(n, {kept_positions + t * 3 * n, 1, n}, types_.data(), box_);
       evaluator_.set_direction({handed.data(), 1, n});
-      evaluator_.template run<true, true>(tables_);
+      evaluator_.run(Mode::hessian_and_moments);
       evaluator_.forces(force_.data());
       for (int64_t i = 0; i < 3 * n; ++i) mu[i] = memory * (mu[i] + force_[i]);
       add_frame(t);
     }
     for (int64_t i = 0; i < 3 * n; ++i) direct[i] += mu[i];
-    give(direct.data(), 3, d_positions);
-    give(l.data(), C, d_state);
-    evaluator_.moments.to_parameters(spec_, -1, d_theta);
+    store(direct.data(), 3, d_positions);
+    store(l.data(), C, d_state);
+    evaluator_.add_parameter_gradient(-1, d_theta);
   }
 
  private:
   static constexpr double SKIN = 0.08;
-  const Spec& spec_;
-  const Tables<T>& tables_;
+  int n_types_;
   RolloutShape shape_;
   Evaluator<T> evaluator_;
   Box box_;
@@ -150,12 +149,12 @@ class Rollout {
   std::vector<int64_t> types_, first_;
   std::vector<double> masses_, thermal_, xi_, force_;
 
-  void take(const double* from, int64_t components, double* to) const {
+  void load(const double* from, int64_t components, double* to) const {
     for (int64_t i = 0; i < shape_.n; ++i)
       for (int64_t c = 0; c < components; ++c)
         to[c * shape_.n + i] = from[beads_[i] * components + c];
   }
-  void give(const double* from, int64_t components, double* to) const {
+  void store(const double* from, int64_t components, double* to) const {
     for (int64_t i = 0; i < shape_.n; ++i)
       for (int64_t c = 0; c < components; ++c)
         to[beads_[i] * components + c] = from[c * shape_.n + i];
@@ -164,7 +163,7 @@ class Rollout {
   void friction(const double* s, double* next) {
     const int64_t n = shape_.n, R = shape_.extra + 1;
     scale_noise();
-    for (int64_t a = 0; a < spec_.n_types; ++a)
+    for (int64_t a = 0; a < n_types_; ++a)
       for (int64_t i = 0; i < R; ++i)
         for (int c = 0; c < 3; ++c) {
           double* to = next + (3 * i + c) * n;
@@ -189,7 +188,7 @@ class Rollout {
     const int64_t n = shape_.n, R = shape_.extra + 1;
     scale_noise();
     std::fill(next, next + 3 * R * n, 0.0);
-    for (int64_t a = 0; a < spec_.n_types; ++a)
+    for (int64_t a = 0; a < n_types_; ++a)
       for (int64_t i = 0; i < R; ++i)
         for (int64_t j = 0; j < R; ++j) {
           const double e = E_[(a * R + i) * R + j];

@@ -115,6 +115,12 @@ CGADV_INLINE Mask<T> lanes() {
   return m;
 }
 
+template <class T>
+CGADV_INLINE Mask<T> broadcast_mask(int v) {
+  using E = decltype(lanes<T>()[0] + 0);
+  return E(v) - Mask<T>{};
+}
+
 // Lane by lane: compilers make a single instruction of each.
 template <class V>
 CGADV_INLINE V sqrt(V x) {

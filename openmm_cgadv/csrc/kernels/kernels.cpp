@@ -11,9 +11,9 @@
 
 namespace cgadv {
 
-class Follower {
+class SystemEvaluator {
  public:
-  virtual ~Follower() = default;
+  virtual ~SystemEvaluator() = default;
   virtual double evaluate(const double* theta, const double* positions, const double* box,
                           int threads, double factor, double* forces) = 0;
   virtual void forget() = 0;
@@ -24,14 +24,25 @@ namespace {
 
 constexpr double SKIN = 0.1;
 
-Spec unpack(const PotentialArgs& a) { return Spec(a.ints, a.n_ints, a.floats, a.n_floats); }
+template <class T>
+Potential<T> unpack(const PotentialArgs& a) {
+  return {a.ints, a.n_ints, a.floats, a.n_floats};
+}
 
-void check_types(const Spec& spec, int64_t n, const int64_t* types) {
+// With the parameters of replica b.
+template <class T>
+Potential<T> potential_of(const PotentialArgs& a, int64_t b = 0) {
+  Potential<T> potential = unpack<T>(a);
+  potential.set_parameters(a.theta + b * a.theta_stride);
+  return potential;
+}
+
+void check_types(int n_types, int64_t n, const int64_t* types) {
   for (int64_t i = 0; i < n; ++i)
-    if (types[i] < 0 || types[i] >= spec.n_types)
-      throw std::runtime_error("bead " + std::to_string(i) + " has type " +
+    if (types[i] < 0 || types[i] >= n_types)
+      throw InvalidInput("bead " + std::to_string(i) + " has type " +
                                std::to_string(types[i]) + ", the potential knows types 0 to " +
-                               std::to_string(spec.n_types - 1));
+                               std::to_string(n_types - 1));
 }
 
 // Runs f(b, threads) for every replica: replicas over threads when there are several, otherwise
@@ -62,44 +73,42 @@ void scatter(const Evaluator<T>& e, double factor, double* out) {
 template <class T>
 void value_in(const PotentialArgs& a, const SystemArgs& s, double* energy, double* gradient,
               double* d_theta) {
-  const Spec spec = unpack(a);
-  check_types(spec, s.n, s.types);
-  const int64_t P = spec.n_parameters();
+  const PackedPotential packed(a.ints, a.n_ints, a.floats, a.n_floats);
+  check_types(packed.n_types, s.n, s.types);
   each_replica(s, [&](int64_t b, int threads) {
-    const Tables<T> tables(spec, a.theta + b * a.theta_stride);
-    Evaluator<T> e(spec, 0);
+    const Potential<T> potential = potential_of<T>(a, b);
+    const int64_t P = potential.n_parameters();
+    Evaluator<T> e(potential, 0);
     e.threads = threads;
     e.set_positions(s.n, {s.positions + b * 3 * s.n, 3, 1}, s.types, Box(s.boxes + 9 * b));
-    if (d_theta)
-      e.template run<false, true>(tables);
-    else
-      e.template run<false, false>(tables);
+    e.run(d_theta ? Mode::energy_and_moments : Mode::energy);
     if (energy) energy[b] = e.energy;
     if (gradient) scatter(e, 1, gradient + b * 3 * s.n);
     if (d_theta) {
       std::fill(d_theta + b * P, d_theta + (b + 1) * P, 0.0);
-      e.moments.to_parameters(spec, 1, d_theta + b * P);
+      e.add_parameter_gradient(1, d_theta + b * P);
     }
   });
 }
 
 template <class T>
-class FollowerIn final : public Follower {
+class SystemEvaluatorIn final : public SystemEvaluator {
  public:
-  FollowerIn(const Spec& spec, int64_t n, const int64_t* types, const int64_t* exclusions,
+  SystemEvaluatorIn(const PotentialArgs& a, int64_t n, const int64_t* types, const int64_t* exclusions,
              int64_t n_exclusions)
-      : spec_(spec), types_(types, types + n), evaluator_(spec, SKIN) {
+      : potential_(unpack<T>(a)), types_(types, types + n), evaluator_(potential_, SKIN) {
+    check_types(potential_.n_types, n, types);
     evaluator_.list.exclude(n, exclusions, n_exclusions);
   }
   double evaluate(const double* theta, const double* positions, const double* box, int threads,
                   double factor, double* forces) override {
-    if (!tables_ || !std::equal(theta_.begin(), theta_.end(), theta)) {
-      theta_.assign(theta, theta + spec_.n_parameters());
-      tables_ = std::make_unique<Tables<T>>(spec_, theta);
+    if (theta_.empty() || !std::equal(theta_.begin(), theta_.end(), theta)) {
+      theta_.assign(theta, theta + potential_.n_parameters());
+      potential_.set_parameters(theta);
     }
     evaluator_.threads = threads;
     evaluator_.set_positions(int64_t(types_.size()), {positions, 3, 1}, types_.data(), Box(box));
-    evaluator_.template run<false, false>(*tables_);
+    evaluator_.run(Mode::energy);
     for (int p = 0; p < evaluator_.list.size(); ++p)
       for (int c = 0; c < 3; ++c)
         forces[3 * evaluator_.list.order[p] + c] -= factor * double(evaluator_.gradient(p, c));
@@ -108,72 +117,69 @@ class FollowerIn final : public Follower {
   void forget() override { evaluator_.list.forget(); }
 
  private:
-  Spec spec_;
+  Potential<T> potential_;
   std::vector<int64_t> types_;
   std::vector<double> theta_;
-  std::unique_ptr<Tables<T>> tables_;
   Evaluator<T> evaluator_;
 };
 
-Follower* follow(const PotentialArgs& a, int64_t n, const int64_t* types,
+SystemEvaluator* make_evaluator(const PotentialArgs& a, int64_t n, const int64_t* types,
                  const int64_t* exclusions, int64_t n_exclusions) {
-  const Spec spec = unpack(a);
-  check_types(spec, n, types);
   for (int64_t k = 0; k < 2 * n_exclusions; ++k)
     if (exclusions[k] < 0 || exclusions[k] >= n)
-      throw std::runtime_error("exclusion " + std::to_string(k / 2) + " names bead " +
+      throw InvalidInput("exclusion " + std::to_string(k / 2) + " names bead " +
                                std::to_string(exclusions[k]) + ", there are beads 0 to " +
                                std::to_string(n - 1));
-  if (a.single_precision) return new FollowerIn<float>(spec, n, types, exclusions, n_exclusions);
-  return new FollowerIn<double>(spec, n, types, exclusions, n_exclusions);
+  if (a.single_precision) return new SystemEvaluatorIn<float>(a, n, types, exclusions, n_exclusions);
+  return new SystemEvaluatorIn<double>(a, n, types, exclusions, n_exclusions);
 }
 
 template <class T>
 void hvp_in(const PotentialArgs& a, const SystemArgs& s, const double* direction, double* product,
             double* d_theta) {
-  const Spec spec = unpack(a);
-  check_types(spec, s.n, s.types);
-  const int64_t P = spec.n_parameters();
+  const PackedPotential packed(a.ints, a.n_ints, a.floats, a.n_floats);
+  check_types(packed.n_types, s.n, s.types);
   each_replica(s, [&](int64_t b, int threads) {
-    const Tables<T> tables(spec, a.theta + b * a.theta_stride);
-    Evaluator<T> e(spec, 0);
+    const Potential<T> potential = potential_of<T>(a, b);
+    const int64_t P = potential.n_parameters();
+    Evaluator<T> e(potential, 0);
     e.threads = threads;
     e.set_positions(s.n, {s.positions + b * 3 * s.n, 3, 1}, s.types, Box(s.boxes + 9 * b));
     e.set_direction({direction + b * 3 * s.n, 3, 1});
-    e.template run<true, true>(tables);
+    e.run(Mode::hessian_and_moments);
     scatter(e, 1, product + b * 3 * s.n);
     std::fill(d_theta + b * P, d_theta + (b + 1) * P, 0.0);
-    e.moments.to_parameters(spec, 1, d_theta + b * P);
+    e.add_parameter_gradient(1, d_theta + b * P);
   });
 }
 
 template <class T>
 void virial_in(const PotentialArgs& a, const SystemArgs& s, double* virial) {
-  const Spec spec = unpack(a);
-  check_types(spec, s.n, s.types);
-  const Tables<T> tables(spec, a.theta);
-  Evaluator<T> e(spec, SKIN);
+  const Potential<T> potential = potential_of<T>(a);
+  check_types(potential.n_types, s.n, s.types);
+  Evaluator<T> e(potential, SKIN);
   e.threads = std::max(1, s.threads);
   e.with_virial = true;
   for (int64_t b = 0; b < s.replicas; ++b) {
     e.set_positions(s.n, {s.positions + b * 3 * s.n, 3, 1}, s.types, Box(s.boxes + 9 * b));
-    e.template run<false, false>(tables);
+    e.run(Mode::energy);
     virial = std::copy(e.virial, e.virial + 9, virial);
   }
 }
 
 void basis_forces(const PotentialArgs& a, const SystemArgs& s, double* forces) {
-  Spec spec = unpack(a);
-  check_types(spec, s.n, s.types);
-  std::fill(spec.core.begin(), spec.core.end(), 0.0);
-  const int64_t P = spec.n_parameters();
+  Potential<double> potential = unpack<double>(a);
+  check_types(potential.n_types, s.n, s.types);
+  potential.drop_fixed();
+  const int64_t P = potential.n_parameters();
   std::vector<double> unit(P, 0.0);
-  Evaluator<double> e(spec, 0);
+  Evaluator<double> e(potential, 0);
   e.threads = s.threads;
   e.set_positions(s.n, {s.positions, 3, 1}, s.types, Box(s.boxes));
   for (int64_t k = 0; k < P; ++k) {
     unit[k] = 1;
-    e.run<false, false>(Tables<double>(spec, unit.data()));
+    potential.set_parameters(unit.data());
+    e.run(Mode::energy);
     scatter(e, -1, forces + k * 3 * s.n);
     unit[k] = 0;
   }
@@ -190,13 +196,12 @@ template <class T>
 void rollout_in(const PotentialArgs& a, const SystemArgs& s, const RolloutArgs& r,
                 const double* state, double* frames, double* final_positions, double* final_state,
                 double* kept_positions, double* kept_states) {
-  const Spec spec = unpack(a);
-  check_types(spec, s.n, s.types);
-  const Tables<T> tables(spec, a.theta);
+  const Potential<T> potential = potential_of<T>(a);
+  check_types(potential.n_types, s.n, s.types);
   const RolloutShape shape = shape_of(s, r);
   const int64_t n3 = 3 * s.n, C = shape.components() * s.n, steps = shape.steps();
   each_replica(s, [&](int64_t b, int threads) {
-    Rollout<T> rollout(spec, tables, shape, s.types, r.masses, s.boxes + 9 * b, r.E, r.S, b,
+    Rollout<T> rollout(potential, shape, s.types, r.masses, s.boxes + 9 * b, r.E, r.S, b,
                        threads);
     rollout.forward(s.positions + b * n3, state + b * C, frames + b * r.n_frames * n3,
                     final_positions + b * n3, final_state + b * C,
@@ -211,17 +216,16 @@ void rollout_backward_in(const PotentialArgs& a, const SystemArgs& s, const Roll
                          const double* d_frames, const double* d_final_positions,
                          const double* d_final_state, double* d_positions, double* d_state,
                          double* d_theta, double* dE, double* dS) {
-  const Spec spec = unpack(a);
-  check_types(spec, s.n, s.types);
-  const Tables<T> tables(spec, a.theta);
+  const Potential<T> potential = potential_of<T>(a);
+  check_types(potential.n_types, s.n, s.types);
   const RolloutShape shape = shape_of(s, r);
   const int64_t n3 = 3 * s.n, C = shape.components() * s.n, steps = shape.steps();
-  const int64_t P = spec.n_parameters(), R2 = (r.extra + 1) * (r.extra + 1) * spec.n_types;
+  const int64_t P = potential.n_parameters(), R2 = (r.extra + 1) * (r.extra + 1) * potential.n_types;
   // Each replica's share apart, added up in order: the threads leave no trace.
   std::vector<double> shares(s.replicas * (P + 2 * R2), 0.0);
   each_replica(s, [&](int64_t b, int threads) {
     double* share = &shares[b * (P + 2 * R2)];
-    Rollout<T> rollout(spec, tables, shape, s.types, r.masses, s.boxes + 9 * b, r.E, r.S, b,
+    Rollout<T> rollout(potential, shape, s.types, r.masses, s.boxes + 9 * b, r.E, r.S, b,
                        threads);
     rollout.backward(kept_positions + b * steps * n3, kept_states + b * steps * C,
                      d_frames + b * r.n_frames * n3, d_final_positions + b * n3,
@@ -257,14 +261,13 @@ template <class T>
 void pair_rollout_in(const PotentialArgs& a, const SystemArgs& s, const PairRolloutArgs& r,
                      const double* velocities, double* frames, double* final_positions,
                      double* final_velocities, double* kept) {
-  const Spec spec = unpack(a);
-  check_types(spec, s.n, s.types);
-  const Tables<T> tables(spec, a.theta);
-  const PairTables friction(friction_of(spec.n_types, r));
+  const Potential<T> potential = potential_of<T>(a);
+  check_types(potential.n_types, s.n, s.types);
+  const PairTables friction(friction_of(potential.n_types, r));
   const PairRolloutShape shape = pair_shape_of(s, r);
   const int64_t n3 = 3 * s.n, steps = shape.steps();
   each_replica(s, [&](int64_t b, int threads) {
-    PairRollout<T> rollout(spec, tables, friction, shape, s.types, r.masses, s.boxes + 9 * b, b,
+    PairRollout<T> rollout(potential, friction, shape, s.types, r.masses, s.boxes + 9 * b, b,
                            threads);
     rollout.forward(s.positions + b * n3, velocities + b * n3, frames + b * r.n_frames * n3,
                     final_positions + b * n3, final_velocities + b * n3,
@@ -278,20 +281,19 @@ void pair_rollout_backward_in(const PotentialArgs& a, const SystemArgs& s,
                               const double* d_final_positions, const double* d_final_velocities,
                               double* d_positions, double* d_velocities, double* d_theta,
                               double* d_splines, double* d_memory) {
-  const Spec spec = unpack(a);
-  check_types(spec, s.n, s.types);
-  const Tables<T> tables(spec, a.theta);
-  const PairFrictionShape f = friction_of(spec.n_types, r);
+  const Potential<T> potential = potential_of<T>(a);
+  check_types(potential.n_types, s.n, s.types);
+  const PairFrictionShape f = friction_of(potential.n_types, r);
   const PairTables friction(f);
   const PairRolloutShape shape = pair_shape_of(s, r);
-  const int64_t n3 = 3 * s.n, steps = shape.steps(), P = spec.n_parameters(),
+  const int64_t n3 = 3 * s.n, steps = shape.steps(), P = potential.n_parameters(),
                 F = int64_t(f.kinds()) * f.functions() * f.n_basis,
                 M = int64_t(f.kinds()) * f.extra * f.extra;
   // Each replica's share apart, added up in order: the threads leave no trace.
   std::vector<double> shares(s.replicas * (P + F + M), 0.0);
   each_replica(s, [&](int64_t b, int threads) {
     double* share = &shares[b * (P + F + M)];
-    PairRollout<T> rollout(spec, tables, friction, shape, s.types, r.masses, s.boxes + 9 * b, b,
+    PairRollout<T> rollout(potential, friction, shape, s.types, r.masses, s.boxes + 9 * b, b,
                            threads);
     rollout.backward(kept + b * (2 * steps + 1) * n3, d_frames + b * r.n_frames * n3,
                      d_final_positions + b * n3, d_final_velocities + b * n3, d_positions + b * n3,
@@ -339,7 +341,7 @@ void pair_noise(int64_t seed, int64_t replica, int64_t step, int64_t pairs, cons
                 bool fresh, int64_t components, double* out) {
   const PairNoise source(seed, replica);
   if (components > 3 * (MAX_PAIR_EXTRA + 1))
-    throw std::runtime_error("noise of pairs has at most " + std::to_string(MAX_PAIR_EXTRA + 1) +
+    throw InvalidInput("noise of pairs has at most " + std::to_string(MAX_PAIR_EXTRA + 1) +
                              " vectors");
   float g[3 * MAX_PAIR_EXTRA + 7][NOISE_LANES];
   for (int64_t start = 0; start < pairs; start += NOISE_LANES) {
@@ -354,9 +356,9 @@ void pair_noise(int64_t seed, int64_t replica, int64_t step, int64_t pairs, cons
   }
 }
 
-class PairMoverIn final : public PairMover {
+class PairStepperIn final : public PairStepper {
  public:
-  PairMoverIn(int64_t n, const int32_t* places, int64_t n_types, const int64_t* types,
+  PairStepperIn(int64_t n, const int32_t* places, int64_t n_types, const int64_t* types,
               const double* masses, const PairFrictionArgs& args)
       : places_(places, places + n), n_types_(int(n_types)), types_(types, types + n),
         masses_(masses, masses + n), x_(3 * n), v_(3 * n), f_(3 * n), before_(3 * n) {
@@ -385,9 +387,11 @@ class PairMoverIn final : public PairMover {
     now_->friction.threads = threads;
     const double dt = now_->tables.shape.dt;
     if (!pair_step(now_->friction, step, PairNoise(seed, 0), Box(box), dt, n, masses_.data(),
-                   f_.data(), x_.data(), v_.data(), before_.data(), nullptr))
-      throw std::runtime_error(describe_explosion(n, 0.5 * dt, before_.data(), v_.data(),
-                                                  f_.data(), places_.data()));
+                   f_.data(), x_.data(), v_.data(), before_.data(), nullptr)) {
+      const Farthest farthest = farthest_moved(n, 0.5 * dt, before_.data(), v_.data(), f_.data(),
+                                               places_.data());
+      throw Explosion(farthest.text, farthest.bead);
+    }
     for (int64_t i = 0; i < n; ++i)
       for (int c = 0; c < 3; ++c) {
         const int64_t to = 3 * int64_t(places_[i]) + c, from = c * n + i;
@@ -397,7 +401,7 @@ class PairMoverIn final : public PairMover {
   void read(std::vector<int32_t>& beads, std::vector<double>& auxiliary) const override {
     now_->friction.read(beads, auxiliary);
   }
-  void take_moment(double* sums) override {
+  void collect_moment(double* sums) override {
     double* const moment = now_->friction.moment;
     std::copy(moment, moment + 9, sums);
     std::fill(moment, moment + 9, 0.0);
@@ -413,7 +417,7 @@ class PairMoverIn final : public PairMover {
     std::vector<double> r_min, splines, memory, self;
     PairTables tables;
     PairFriction friction;
-    Now(const PairMoverIn& of, PairFrictionArgs args)
+    Now(const PairStepperIn& of, PairFrictionArgs args)
         : r_min(args.r_min, args.r_min + kinds(of.n_types_)),
           splines(args.splines,
                   args.splines + kinds(of.n_types_) * 2 * (args.extra + 1) * args.n_basis),
@@ -436,9 +440,9 @@ class PairMoverIn final : public PairMover {
   std::unique_ptr<Now> now_;
 };
 
-PairMover* pair_mover(int64_t n, const int32_t* places, int64_t n_types, const int64_t* types,
+PairStepper* make_pair_stepper(int64_t n, const int32_t* places, int64_t n_types, const int64_t* types,
                       const double* masses, const PairFrictionArgs& args) {
-  return new PairMoverIn(n, places, n_types, types, masses, args);
+  return new PairStepperIn(n, places, n_types, types, masses, args);
 }
 
 #define CGADV_STRING(x) CGADV_STRING_(x)
@@ -446,17 +450,21 @@ PairMover* pair_mover(int64_t n, const int32_t* places, int64_t n_types, const i
 
 const KernelTable table = {
     CGADV_STRING(CGADV_ISA),
-    [](const PotentialArgs& a) -> int64_t { return unpack(a).n_parameters(); },
+    [](const PotentialArgs& a, int64_t* n_types) -> int64_t {
+      const Potential<double> potential = unpack<double>(a);
+      if (n_types) *n_types = potential.n_types;
+      return potential.n_parameters();
+    },
     [](const PotentialArgs& a, const SystemArgs& s, double* e, double* g, double* t) {
       value<const SystemArgs&>(a, s, e, g, t);
     },
-    follow,
-    [](Follower* f, const double* theta, const double* x, const double* box, int threads,
+    make_evaluator,
+    [](SystemEvaluator* f, const double* theta, const double* x, const double* box, int threads,
        double factor, double* forces) {
       return f->evaluate(theta, x, box, threads, factor, forces);
     },
-    [](Follower* f) { f->forget(); },
-    [](Follower* f) { delete f; },
+    [](SystemEvaluator* f) { f->forget(); },
+    [](SystemEvaluator* f) { delete f; },
     [](const PotentialArgs& a, const SystemArgs& s, const double* d, double* p, double* t) {
       hvp<const SystemArgs&>(a, s, d, p, t);
     },
@@ -489,7 +497,7 @@ const KernelTable table = {
                                                                        gx, gv, gt, gs, gm);
     },
     pair_noise,
-    pair_mover,
+    make_pair_stepper,
 };
 
 }  // namespace

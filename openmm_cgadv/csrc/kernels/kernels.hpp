@@ -7,6 +7,10 @@
 
 namespace cgadv {
 
+// First integer of a packed potential, see core/terms/packed.hpp; before, it was the number of bead
+// types.
+constexpr int64_t PACKED_FORMAT = -2;
+
 struct PotentialArgs {
   const int64_t* ints;
   int64_t n_ints;
@@ -68,13 +72,13 @@ struct LangevinArgs {
   int threads;
 };
 
-class Follower;
+class SystemEvaluator;
 
 // Beads that move with pairwise friction and that somebody else keeps, with the auxiliary variables
 // of their pairs. Beads are numbered as they were given.
-class PairMover {
+class PairStepper {
  public:
-  virtual ~PairMover() = default;
+  virtual ~PairStepper() = default;
   // The friction from now on; the auxiliary variables stay.
   virtual void configure(const PairFrictionArgs&) = 0;
   // A step, with the noise of replica 0; positions, velocities and forces [.,3]. After an error
@@ -85,28 +89,29 @@ class PairMover {
   virtual void read(std::vector<int32_t>& beads, std::vector<double>& auxiliary) const = 0;
   // Sum of r_a p_b over pairs and the steps since the last call, r = x_i - x_j and p the momentum
   // that friction and noise gave to i; [3,3]. The first call begins to count.
-  virtual void take_moment(double* sums) = 0;
+  virtual void collect_moment(double* sums) = 0;
   // What comes next depends on these alone, to the last bit.
   virtual void write(const std::vector<int32_t>& beads, const std::vector<double>& auxiliary) = 0;
 };
 
 struct KernelTable {
   const char* name;
-  int64_t (*n_parameters)(const PotentialArgs&);
+  // n_types may be null.
+  int64_t (*n_parameters)(const PotentialArgs&, int64_t* n_types);
   // Outputs may be null. energy [B], gradient [B,n,3], d_theta [B,P].
   void (*value)(const PotentialArgs&, const SystemArgs&, double* energy, double* gradient,
                 double* d_theta);
-  // A follower knows one system along its trajectory and keeps its neighbour list from call to
+  // An evaluator knows one system along its trajectory and keeps its neighbour list from call to
   // call; one thread at a time may use it. exclusions [n_exclusions,2]: pairs of beads that are no
   // neighbours, neither in the pair term nor of a three-body term's centre.
-  Follower* (*follow)(const PotentialArgs&, int64_t n, const int64_t* types,
+  SystemEvaluator* (*make_evaluator)(const PotentialArgs&, int64_t n, const int64_t* types,
                       const int64_t* exclusions, int64_t n_exclusions);
   // Returns the energy and adds factor times the forces to forces [n,3]. theta [P] may change.
-  double (*evaluate)(Follower*, const double* theta, const double* positions, const double* box,
+  double (*evaluate)(SystemEvaluator*, const double* theta, const double* positions, const double* box,
                      int threads, double factor, double* forces);
-  // After it an evaluation is that of a new follower, to the last bit.
-  void (*forget)(Follower*);
-  void (*release)(Follower*);
+  // After it an evaluation is that of a new evaluator, to the last bit.
+  void (*forget)(SystemEvaluator*);
+  void (*release)(SystemEvaluator*);
   // direction [B,n,3] -> Hessian times direction [B,n,3], d(gradient . direction)/dtheta [B,P].
   void (*hvp)(const PotentialArgs&, const SystemArgs&, const double* direction, double* product,
               double* d_theta);
@@ -141,7 +146,7 @@ struct KernelTable {
   void (*pair_noise)(int64_t seed, int64_t replica, int64_t step, int64_t pairs,
                      const int64_t* beads, bool fresh, int64_t components, double* out);
   // places [n] of the beads in arrays [.,3], types and masses [n].
-  PairMover* (*pair_mover)(int64_t n, const int32_t* places, int64_t n_types, const int64_t* types,
+  PairStepper* (*make_pair_stepper)(int64_t n, const int32_t* places, int64_t n_types, const int64_t* types,
                            const double* masses, const PairFrictionArgs&);
 };
 

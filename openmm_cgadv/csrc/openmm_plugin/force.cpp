@@ -28,7 +28,7 @@ CGPotentialForce::CGPotentialForce(Definition definition) : definition_(std::mov
   a.floats = d.floats.data(), a.n_floats = int64_t(d.floats.size());
   int64_t expected = 0;
   try {
-    expected = cgadv::kernels().n_parameters(a);
+    expected = cgadv::kernels().n_parameters(a, nullptr);
   } catch (const std::exception& error) {
     refuse(error.what());
   }

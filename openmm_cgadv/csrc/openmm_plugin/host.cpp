@@ -33,7 +33,7 @@ void HostCalcCGPotentialForceKernel::initialize(ContextImpl& context,
   a.floats = d.floats.data(), a.n_floats = int64_t(d.floats.size());
   a.single_precision = d.single_precision && !reference;
   try {
-    follower_.reset(cgadv::kernels().follow(a, int64_t(d.types.size()), d.types.data(),
+    evaluator_.reset(cgadv::kernels().make_evaluator(a, int64_t(d.types.size()), d.types.data(),
                                             d.exclusions.data(),
                                             int64_t(d.exclusions.size() / 2)));
   } catch (const std::exception& error) {
@@ -55,8 +55,8 @@ double HostCalcCGPotentialForceKernel::execute(ContextImpl& context, bool, bool)
   }
   double energy = 0;
   try {
-    if (!keeps_list_) cgadv::kernels().forget(follower_.get());
-    energy = cgadv::kernels().evaluate(follower_.get(), theta_.data(),
+    if (!keeps_list_) cgadv::kernels().forget(evaluator_.get());
+    energy = cgadv::kernels().evaluate(evaluator_.get(), theta_.data(),
                                        subset ? positions_.data() : positions,
                                        box_of(data).data(), threads_,
                                        scale, subset ? forces_.data() : forces);
@@ -75,7 +75,7 @@ void HostCalcCGPotentialForceKernel::copyParametersToContext(ContextImpl&,
   theta_ = force.definition().theta;
 }
 
-void HostCalcCGPotentialForceKernel::forget() { cgadv::kernels().forget(follower_.get()); }
+void HostCalcCGPotentialForceKernel::forget() { cgadv::kernels().forget(evaluator_.get()); }
 
 void HostIntegrateGeneralizedLangevinStepKernel::initialize(
     ContextImpl& context, const BeadIntegrator& base) {
@@ -129,8 +129,13 @@ void HostIntegrateGeneralizedLangevinStepKernel::execute(
   a.n_types = integrator.numTypes(), a.first = first_.data();
   a.masses = masses_.data(), a.extra = extra_, a.E = E_.data(), a.S = S_.data();
   a.kT = kT_, a.dt = dt_, a.seed = seed_, a.step = step_++, a.threads = threads_;
-  cgadv::kernels().langevin_step(a, numbers_of(*data.positions), numbers_of(*data.velocities),
-                                 numbers_of(*data.forces), z_.data());
+  try {
+    cgadv::kernels().langevin_step(a, numbers_of(*data.positions), numbers_of(*data.velocities),
+                                   numbers_of(*data.forces), z_.data());
+  } catch (const std::exception& error) {
+    throw OpenMMException("GeneralizedLangevinIntegrator: the simulation failed at step " +
+                          std::to_string(data.stepCount + 1) + ": " + error.what());
+  }
   data.time += dt_;
   ++data.stepCount;
 }

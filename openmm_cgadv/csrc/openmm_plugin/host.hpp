@@ -25,9 +25,9 @@ class HostCalcCGPotentialForceKernel : public CalcCGPotentialForceKernel {
 
  private:
   struct Release {
-    void operator()(Follower* f) const { cgadv::kernels().release(f); }
+    void operator()(SystemEvaluator* f) const { cgadv::kernels().release(f); }
   };
-  std::unique_ptr<Follower, Release> follower_;
+  std::unique_ptr<SystemEvaluator, Release> evaluator_;
   std::vector<double> theta_, positions_, forces_;  // of a subset the latter two
   std::vector<int64_t> particles_;
   bool keeps_list_ = true;

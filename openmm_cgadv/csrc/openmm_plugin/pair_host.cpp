@@ -48,10 +48,10 @@ void HostIntegratePairFrictionStepKernel::configure(const PairFrictionIntegrator
   a.r_min = f.r_min.data(), a.splines = f.splines.data(), a.memory = f.memory.data();
   a.self = f.self.data();
   a.kT = KB * integrator.getTemperature(), a.dt = dt_, a.tolerance = integrator.getTolerance();
-  if (mover_)
-    mover_->configure(a);
+  if (stepper_)
+    stepper_->configure(a);
   else
-    mover_.reset(kernels().pair_mover(int64_t(beads_.size()), beads_.data(), n_types_,
+    stepper_.reset(kernels().make_pair_stepper(int64_t(beads_.size()), beads_.data(), n_types_,
                                       types_.data(), masses_.data(), a));
 }
 
@@ -61,7 +61,7 @@ void HostIntegratePairFrictionStepKernel::execute(ContextImpl& context,
   if (revision_ != integrator.revision() || dt_ != integrator.getStepSize())
     configure(static_cast<const PairFrictionIntegrator&>(integrator));
   try {
-    mover_->step(seed_, step_, box_of(data).data(), threads_, numbers_of(*data.positions),
+    stepper_->step(seed_, step_, box_of(data).data(), threads_, numbers_of(*data.positions),
                  numbers_of(*data.velocities), numbers_of(*data.forces));
   } catch (const std::exception& error) {
     refuse("the simulation failed at step " + std::to_string(data.stepCount + 1) + ": " +
@@ -78,8 +78,8 @@ double HostIntegratePairFrictionStepKernel::computeKineticEnergy(ContextImpl& co
 
 HostIntegratePairFrictionStepKernel::Pairs HostIntegratePairFrictionStepKernel::settle() const {
   Pairs pairs;
-  mover_->read(pairs.beads, pairs.auxiliary);
-  mover_->write(pairs.beads, pairs.auxiliary);
+  stepper_->read(pairs.beads, pairs.auxiliary);
+  stepper_->write(pairs.beads, pairs.auxiliary);
   return pairs;
 }
 
@@ -129,7 +129,7 @@ void HostIntegratePairFrictionStepKernel::loadCheckpoint(std::istream& stream) {
                           "variables that no PairFrictionIntegrator has, expected a checkpoint "
                           "that nobody changed, of a simulation whose numbers are finite");
   seed_ = header[1], step_ = header[2];
-  mover_->write(pairs.beads, pairs.auxiliary);
+  stepper_->write(pairs.beads, pairs.auxiliary);
 }
 
 void HostIntegratePairFrictionStepKernel::serialize(SerializationNode& node) const {
@@ -153,7 +153,7 @@ void HostIntegratePairFrictionStepKernel::deserialize(const SerializationNode& n
            "the " + std::to_string(beads_.size()) + " beads of this System and " +
            std::to_string(extra_) + " auxiliary vectors a pair");
   step_ = step;
-  mover_->write(pairs.beads, pairs.auxiliary);
+  stepper_->write(pairs.beads, pairs.auxiliary);
 }
 
 }  // namespace cgadv

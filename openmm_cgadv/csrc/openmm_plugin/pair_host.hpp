@@ -21,7 +21,7 @@ class HostIntegratePairFrictionStepKernel : public IntegratePairFrictionStepKern
   double computeKineticEnergy(OpenMM::ContextImpl& context) override;
   void createCheckpoint(std::ostream& stream) const override;
   void loadCheckpoint(std::istream& stream) override;
-  void takeMoment(double* moment) override { mover_->take_moment(moment); }
+  void takeMoment(double* moment) override { stepper_->collect_moment(moment); }
   void serialize(OpenMM::SerializationNode& node) const override;
   void deserialize(const OpenMM::SerializationNode& node) override;
 
@@ -35,7 +35,7 @@ class HostIntegratePairFrictionStepKernel : public IntegratePairFrictionStepKern
   std::vector<int32_t> beads_;  // that have a mass
   std::vector<int64_t> types_;
   std::vector<double> masses_;
-  std::unique_ptr<PairMover> mover_;
+  std::unique_ptr<PairStepper> stepper_;
   int64_t n_types_ = 0, extra_ = 0, seed_ = 0, step_ = 0, revision_ = -1;
   double dt_ = -1;
   int threads_ = 1;

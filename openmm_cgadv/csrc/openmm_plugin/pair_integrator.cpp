@@ -9,7 +9,7 @@ namespace cgadv {
 
 namespace {
 
-constexpr int64_t MAX_EXTRA = 6;  // as in csrc/core/pair_friction.hpp
+constexpr int64_t MAX_EXTRA = 6;  // as in csrc/core/friction/tables.hpp
 
 }  // namespace
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "../kernels/kernels.hpp"
 #include "force.hpp"
 #include "integrator.hpp"
 #include "numbers.hpp"
@@ -25,6 +26,10 @@ void check_version(const SerializationNode& node, int newest = VERSION) {
                           (version > newest ? "; install a newer openmm_cgadv" : ""));
 }
 
+// Of a CGPotentialForce whose integers are in the tagged form of core/terms/packed.hpp; those read from
+// files of before keep theirs.
+constexpr int TAGGED = 2;
+
 class ForceProxy : public SerializationProxy {
  public:
   ForceProxy() : SerializationProxy("CGPotentialForce") {}
@@ -32,7 +37,7 @@ class ForceProxy : public SerializationProxy {
   void serialize(const void* object, SerializationNode& node) const override {
     const auto& force = *static_cast<const CGPotentialForce*>(object);
     const auto& d = force.definition();
-    node.setIntProperty("version", VERSION);
+    node.setIntProperty("version", d.ints[0] == PACKED_FORMAT ? TAGGED : VERSION);
     node.setStringProperty("name", force.getName());
     node.setIntProperty("forceGroup", force.getForceGroup());
     node.setStringProperty("precision", d.single_precision ? "single" : "double");
@@ -48,7 +53,7 @@ class ForceProxy : public SerializationProxy {
   }
 
   void* deserialize(const SerializationNode& node) const override {
-    check_version(node);
+    check_version(node, TAGGED);
     const auto& potential = node.getChildNode("Potential");
     const auto& beads = node.getChildNode("Beads");
     const std::string precision = node.getStringProperty("precision", "single");

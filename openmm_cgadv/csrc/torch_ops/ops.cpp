@@ -9,10 +9,12 @@
 #include <initializer_list>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "../core/errors.hpp"
 #include "../kernels/choose.hpp"
 #include "stable_abi.hpp"
 
@@ -31,10 +33,10 @@ class Tensor {
     std::vector<int64_t> size(sizes), stride(size.size());
     int64_t step = 1;
     for (std::size_t d = size.size(); d-- > 0; step *= size[d]) stride[d] = step;
-    check(aoti_torch_empty_strided(int64_t(size.size()), size.data(), stride.data(),
-                                   aoti_torch_dtype_float64(), aoti_torch_device_type_cpu(), 0,
-                                   &handle_),
-          "allocate a tensor");
+    if (aoti_torch_empty_strided(int64_t(size.size()), size.data(), stride.data(),
+                                 aoti_torch_dtype_float64(), aoti_torch_device_type_cpu(), 0,
+                                 &handle_) != 0)
+      throw std::bad_alloc();
   }
   Tensor(Tensor&& o) noexcept : handle_(o.handle_) { o.handle_ = nullptr; }
   Tensor(const Tensor&) = delete;
@@ -74,10 +76,10 @@ class Tensor {
     check(aoti_torch_get_device_type(handle_, &device), "tell a tensor's device");
     check(aoti_torch_is_contiguous(handle_, &contiguous), "tell a tensor's layout");
     if (type != dtype || device != aoti_torch_device_type_cpu() || !contiguous)
-      throw std::runtime_error(std::string(name) + " must be a contiguous CPU tensor of " +
+      throw cgadv::InvalidInput(std::string(name) + " must be a contiguous CPU tensor of " +
                                (dtype == aoti_torch_dtype_int64() ? "int64" : "float64"));
     if (elements >= 0 && numel() != elements)
-      throw std::runtime_error(std::string(name) + " has " + std::to_string(numel()) +
+      throw cgadv::InvalidInput(std::string(name) + " has " + std::to_string(numel()) +
                                " elements, expected " + std::to_string(elements));
     return *this;
   }
@@ -127,6 +129,8 @@ const cgadv::KernelTable& kernels() { return cgadv::kernels(); }
 
 struct Potential {
   Tensor theta, ints, floats;
+  // After args.
+  mutable int64_t n_parameters = 0, n_types = 0;
   explicit Potential(Arguments& a) : theta(a.tensor()), ints(a.tensor()), floats(a.tensor()) {}
 
   cgadv::PotentialArgs args(int64_t replicas, bool single) const {
@@ -134,13 +138,12 @@ struct Potential {
     p.ints = ints.read_ints("ispec", -1), p.n_ints = ints.numel();
     p.floats = floats.read("fspec", -1), p.n_floats = floats.numel();
     p.single_precision = single;
-    const int64_t P = kernels().n_parameters(p);
+    const int64_t P = n_parameters = kernels().n_parameters(p, &n_types);
     const bool each = theta.dim() == 2 && theta.size(0) == replicas;
     p.theta = theta.read("theta", each ? replicas * P : P);
     p.theta_stride = each ? P : 0;
     return p;
   }
-  int64_t size(const cgadv::PotentialArgs& p) const { return kernels().n_parameters(p); }
 };
 
 struct System {
@@ -150,7 +153,7 @@ struct System {
   cgadv::SystemArgs args(int64_t threads) const {
     cgadv::SystemArgs s;
     if (positions.dim() < 2 || positions.dim() > 3 || positions.size(positions.dim() - 1) != 3)
-      throw std::runtime_error("positions must have shape [N,3] or [B,N,3]");
+      throw cgadv::InvalidInput("positions must have shape [N,3] or [B,N,3]");
     s.replicas = positions.dim() == 3 ? positions.size(0) : 1;
     s.n = positions.size(positions.dim() - 2);
     s.positions = positions.read("positions", -1);
@@ -169,24 +172,24 @@ void value(Cell* stack, uint64_t, uint64_t) {
   const auto s = system.args(a.integer());
   const auto p = potential.args(s.replicas, single);
   Tensor energy{s.replicas}, gradient{s.replicas, s.n, 3},
-      d_theta{want_theta ? s.replicas : 0, potential.size(p)};
+      d_theta{want_theta ? s.replicas : 0, potential.n_parameters};
   kernels().value(p, s, energy.doubles(), gradient.doubles(),
                   want_theta ? d_theta.doubles() : nullptr);
   give(stack, energy, gradient, d_theta);
 }
 
-// Followers at rest between calls. One is taken out for the time of a call, so that two threads
+// SystemEvaluators at rest between calls. One is taken out for the time of a call, so that two threads
 // never share one; it checks its list against the positions it is given, so that whose positions
 // they are does not matter.
-class Followers {
+class SystemEvaluators {
  public:
   struct Release {
-    void operator()(cgadv::Follower* f) const { kernels().release(f); }
+    void operator()(cgadv::SystemEvaluator* f) const { kernels().release(f); }
   };
   struct Entry {
     std::vector<double> floats;
     std::vector<int64_t> ints;  // of the packed potential, whether single, types
-    std::unique_ptr<cgadv::Follower, Release> follower;
+    std::unique_ptr<cgadv::SystemEvaluator, Release> evaluator;
   };
 
   Entry take(const cgadv::PotentialArgs& p, const cgadv::SystemArgs& s) {
@@ -204,7 +207,7 @@ class Followers {
           return found;
         }
     }
-    wanted.follower.reset(kernels().follow(p, s.n, s.types, nullptr, 0));
+    wanted.evaluator.reset(kernels().make_evaluator(p, s.n, s.types, nullptr, 0));
     return wanted;
   }
   void rest(Entry entry) {
@@ -222,8 +225,8 @@ class Followers {
   std::vector<Entry> resting_;
 };
 
-Followers& followers() {
-  static Followers all;
+SystemEvaluators& evaluators() {
+  static SystemEvaluators all;
   return all;
 }
 
@@ -234,13 +237,13 @@ void energy_forces(Cell* stack, uint64_t, uint64_t) {
   const bool single = a.boolean();
   const auto s = system.args(a.integer());
   const auto p = potential.args(1, single);
-  if (s.replicas != 1) throw std::runtime_error("positions must have shape [N,3]");
+  if (s.replicas != 1) throw cgadv::InvalidInput("positions must have shape [N,3]");
   Tensor energy{}, forces{s.n, 3};
   std::fill_n(forces.doubles(), 3 * s.n, 0.0);
-  auto entry = followers().take(p, s);
-  *energy.doubles() = kernels().evaluate(entry.follower.get(), p.theta, s.positions, s.boxes,
+  auto entry = evaluators().take(p, s);
+  *energy.doubles() = kernels().evaluate(entry.evaluator.get(), p.theta, s.positions, s.boxes,
                                          s.threads, 1, forces.doubles());
-  followers().rest(std::move(entry));
+  evaluators().rest(std::move(entry));
   give(stack, energy, forces);
 }
 
@@ -253,7 +256,7 @@ void hvp(Cell* stack, uint64_t, uint64_t) {
   const auto s = system.args(a.integer());
   const auto p = potential.args(s.replicas, single);
   const double* d = direction.read("direction", 3 * s.replicas * s.n);
-  Tensor product{s.replicas, s.n, 3}, d_theta{s.replicas, potential.size(p)};
+  Tensor product{s.replicas, s.n, 3}, d_theta{s.replicas, potential.n_parameters};
   kernels().hvp(p, s, d, product.doubles(), d_theta.doubles());
   give(stack, product, d_theta);
 }
@@ -276,8 +279,8 @@ void basis_forces(Cell* stack, uint64_t, uint64_t) {
   const Potential potential(a);
   const auto s = system.args(a.integer());
   const auto p = potential.args(1, false);
-  if (s.replicas != 1) throw std::runtime_error("positions must have shape [N,3]");
-  Tensor forces{potential.size(p), s.n, 3};
+  if (s.replicas != 1) throw cgadv::InvalidInput("positions must have shape [N,3]");
+  Tensor forces{potential.n_parameters, s.n, 3};
   kernels().basis_forces(p, s, forces.doubles());
   give(stack, forces);
 }
@@ -293,7 +296,7 @@ struct Dynamics {
   cgadv::RolloutArgs args(const cgadv::SystemArgs& s) const {
     cgadv::RolloutArgs r;
     if (E.dim() != 3 || E.size(1) != E.size(2) || E.size(1) < 1)
-      throw std::runtime_error("E must have shape [n_types,K+1,K+1]");
+      throw cgadv::InvalidInput("E must have shape [n_types,K+1,K+1]");
     r.extra = E.size(1) - 1;
     r.masses = masses.read("masses", s.n);
     r.E = E.read("E", -1);
@@ -302,17 +305,17 @@ struct Dynamics {
     r.n_frames = frames.numel();
     for (int64_t f = 0; f < r.n_frames; ++f)
       if (r.frames[f] < 0 || (f > 0 && r.frames[f] <= r.frames[f - 1]))
-        throw std::runtime_error("frames must be increasing step numbers from 0 on");
+        throw cgadv::InvalidInput("frames must be increasing step numbers from 0 on");
     r.kT = kT, r.dt = dt, r.forget = forget, r.seed = seed;
     return r;
   }
   static int64_t steps(const cgadv::RolloutArgs& r) {
     return r.n_frames ? r.frames[r.n_frames - 1] : 0;
   }
-  static void check_types(const cgadv::PotentialArgs& p, const Tensor& E) {
-    if (E.size(0) != p.ints[0])
-      throw std::runtime_error("E has matrices for " + std::to_string(E.size(0)) +
-                               " types, the potential has " + std::to_string(p.ints[0]));
+  void check_types(int64_t n_types) const {
+    if (E.size(0) != n_types)
+      throw cgadv::InvalidInput("E has matrices for " + std::to_string(E.size(0)) +
+                               " types, the potential has " + std::to_string(n_types));
   }
 };
 
@@ -326,7 +329,7 @@ void rollout(Cell* stack, uint64_t, uint64_t) {
   const auto s = system.args(a.integer());
   const auto p = potential.args(1, single);
   const auto r = dynamics.args(s);
-  Dynamics::check_types(p, dynamics.E);
+  dynamics.check_types(potential.n_types);
   const int64_t B = s.replicas, R = r.extra + 1, kept = keep ? Dynamics::steps(r) : 0;
   const double* s0 = state.read("state", B * s.n * R * 3);
   Tensor frames{B, r.n_frames, s.n, 3}, final_positions{B, s.n, 3}, final_state{B, s.n, R, 3},
@@ -348,14 +351,14 @@ void rollout_backward(Cell* stack, uint64_t, uint64_t) {
   const auto s = system.args(a.integer());
   const auto p = potential.args(1, single);
   const auto r = dynamics.args(s);
-  Dynamics::check_types(p, dynamics.E);
+  dynamics.check_types(potential.n_types);
   const int64_t B = s.replicas, R = r.extra + 1, steps = Dynamics::steps(r), n3 = 3 * s.n;
   const double* kx = kept_positions.read("kept positions", B * steps * n3);
   const double* ks = kept_states.read("kept states", B * steps * R * n3);
   const double* df = d_frames.read("gradient of frames", B * r.n_frames * n3);
   const double* dx = d_final_positions.read("gradient of final positions", B * n3);
   const double* ds = d_final_state.read("gradient of final state", B * R * n3);
-  Tensor gx{B, s.n, 3}, gs{B, s.n, R, 3}, gt{potential.size(p)}, gE{dynamics.E.size(0), R, R},
+  Tensor gx{B, s.n, 3}, gs{B, s.n, R, 3}, gt{potential.n_parameters}, gE{dynamics.E.size(0), R, R},
       gS{dynamics.E.size(0), R, R};
   kernels().rollout_backward(p, s, r, kx, ks, df, dx, ds, gx.doubles(), gs.doubles(),
                              gt.doubles(), gE.doubles(), gS.doubles());
@@ -380,23 +383,23 @@ struct PairDynamics {
         self(a.tensor()), frames(a.tensor()), r_cut(a.real()), kT(a.real()), dt(a.real()), tolerance(a.real()),
         forget(a.real()), seed(a.integer()) {}
 
-  cgadv::PairRolloutArgs args(const cgadv::PotentialArgs& p, const cgadv::SystemArgs& s) const {
+  cgadv::PairRolloutArgs args(int64_t n_types, const cgadv::SystemArgs& s) const {
     cgadv::PairRolloutArgs r;
-    const int64_t kinds = p.ints[0] * (p.ints[0] + 1) / 2;
+    const int64_t kinds = n_types * (n_types + 1) / 2;
     if (splines.dim() != 4 || splines.size(0) != kinds || splines.size(1) < 1 ||
         splines.size(2) != 2)
-      throw std::runtime_error("splines must have shape [n_type_pairs,K+1,2,n_basis]");
+      throw cgadv::InvalidInput("splines must have shape [n_type_pairs,K+1,2,n_basis]");
     r.extra = splines.size(1) - 1, r.n_basis = splines.size(3);
     r.masses = masses.read("masses", s.n);
     r.r_min = r_min.read("r_min", kinds);
     r.splines = splines.read("splines", -1);
     r.memory = memory.read("memory", kinds * r.extra * r.extra);
-    r.self = self.read("self-friction", p.ints[0]);
+    r.self = self.read("self-friction", n_types);
     r.frames = frames.read_ints("frames", -1);
     r.n_frames = frames.numel();
     for (int64_t f = 0; f < r.n_frames; ++f)
       if (r.frames[f] < 0 || (f > 0 && r.frames[f] <= r.frames[f - 1]))
-        throw std::runtime_error("frames must be increasing step numbers from 0 on");
+        throw cgadv::InvalidInput("frames must be increasing step numbers from 0 on");
     r.r_cut = r_cut, r.kT = kT, r.dt = dt, r.tolerance = tolerance, r.forget = forget;
     r.seed = seed;
     return r;
@@ -415,7 +418,7 @@ void pair_rollout(Cell* stack, uint64_t, uint64_t) {
   const bool keep = a.boolean(), single = a.boolean();
   const auto s = system.args(a.integer());
   const auto p = potential.args(1, single);
-  const auto r = dynamics.args(p, s);
+  const auto r = dynamics.args(potential.n_types, s);
   const int64_t B = s.replicas;
   const double* v0 = velocities.read("velocities", B * s.n * 3);
   Tensor frames{B, r.n_frames, s.n, 3}, final_positions{B, s.n, 3}, final_velocities{B, s.n, 3},
@@ -435,13 +438,13 @@ void pair_rollout_backward(Cell* stack, uint64_t, uint64_t) {
   const bool single = a.boolean();
   const auto s = system.args(a.integer());
   const auto p = potential.args(1, single);
-  const auto r = dynamics.args(p, s);
+  const auto r = dynamics.args(potential.n_types, s);
   const int64_t B = s.replicas, n3 = 3 * s.n, K = r.extra, kinds = dynamics.splines.size(0);
   const double* k = kept.read("kept positions", B * PairDynamics::kept(r) * n3);
   const double* df = d_frames.read("gradient of frames", B * r.n_frames * n3);
   const double* dx = d_final_positions.read("gradient of final positions", B * n3);
   const double* dv = d_final_velocities.read("gradient of final velocities", B * n3);
-  Tensor gx{B, s.n, 3}, gv{B, s.n, 3}, gt{potential.size(p)}, gs{kinds, K + 1, 2, r.n_basis},
+  Tensor gx{B, s.n, 3}, gv{B, s.n, 3}, gt{potential.n_parameters}, gs{kinds, K + 1, 2, r.n_basis},
       gm{kinds, K, K};
   kernels().pair_rollout_backward(p, s, r, k, df, dx, dv, gx.doubles(), gv.doubles(), gt.doubles(),
                                   gs.doubles(), gm.doubles());
@@ -459,6 +462,23 @@ void pair_noise(Cell* stack, uint64_t, uint64_t) {
   Tensor out{pairs, count, 3};
   kernels().pair_noise(seed, replica, step, pairs, ids, fresh, 3 * count, out.doubles());
   give(stack, out);
+}
+
+// Of an operator: torch hands on the text of an exception alone, so the text begins with what
+// openmm_cgadv/kernels/library.py makes an error of this package from.
+template <Kernel* F>
+void named(Cell* stack, uint64_t n_inputs, uint64_t n_outputs) {
+  try {
+    F(stack, n_inputs, n_outputs);
+  } catch (const cgadv::Explosion& e) {
+    throw std::runtime_error("ExplosionError[step=" + std::to_string(e.step) + " replica=" +
+                             std::to_string(e.replica) + " bead=" + std::to_string(e.bead) +
+                             "]: " + e.what());
+  } catch (const cgadv::InvalidInput& e) {
+    throw std::runtime_error(std::string("InputError[]: ") + e.what());
+  } catch (const std::bad_alloc&) {
+    throw std::runtime_error("OutOfMemoryError[]: no memory was left for a rollout or an energy");
+  }
 }
 
 #define SYSTEM "Tensor positions, Tensor boxes, Tensor types, "
@@ -482,33 +502,33 @@ struct Registration {
           "open a library");
     add("value(" SYSTEM POTENTIAL
         "bool want_theta, bool single, int threads) -> (Tensor, Tensor, Tensor)",
-        "value", value);
+        "value", named<value>);
     add("energy_forces(" SYSTEM POTENTIAL "bool single, int threads) -> (Tensor, Tensor)",
-        "energy_forces", energy_forces);
+        "energy_forces", named<energy_forces>);
     add("hvp(" SYSTEM POTENTIAL "Tensor direction, bool single, int threads) -> (Tensor, Tensor)",
-        "hvp", hvp);
-    add("virial(" SYSTEM POTENTIAL "bool single, int threads) -> Tensor", "virial", virial);
-    add("basis_forces(" SYSTEM POTENTIAL "int threads) -> Tensor", "basis_forces", basis_forces);
+        "hvp", named<hvp>);
+    add("virial(" SYSTEM POTENTIAL "bool single, int threads) -> Tensor", "virial", named<virial>);
+    add("basis_forces(" SYSTEM POTENTIAL "int threads) -> Tensor", "basis_forces", named<basis_forces>);
     add("rollout(" SYSTEM POTENTIAL "Tensor state, " DYNAMICS
         "bool keep, bool single, int threads) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-        "rollout", rollout);
+        "rollout", named<rollout>);
     add("rollout_backward(" SYSTEM POTENTIAL DYNAMICS
         "Tensor kept_positions, Tensor kept_states, Tensor d_frames, Tensor d_final_positions, "
         "Tensor d_final_state, bool single, int threads) "
         "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-        "rollout_backward", rollout_backward);
+        "rollout_backward", named<rollout_backward>);
     add("pair_rollout(" SYSTEM POTENTIAL "Tensor velocities, " PAIR_DYNAMICS
         "bool keep, bool single, int threads) -> (Tensor, Tensor, Tensor, Tensor)",
-        "pair_rollout", pair_rollout);
+        "pair_rollout", named<pair_rollout>);
     add("pair_rollout_backward(" SYSTEM POTENTIAL PAIR_DYNAMICS
         "Tensor kept, Tensor d_frames, Tensor d_final_positions, Tensor d_final_velocities, "
         "bool single, int threads) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-        "pair_rollout_backward", pair_rollout_backward);
+        "pair_rollout_backward", named<pair_rollout_backward>);
     add("pair_noise(int seed, int replica, int step, Tensor beads, int count, bool fresh) "
         "-> Tensor",
-        "pair_noise", pair_noise);
+        "pair_noise", named<pair_noise>);
     define("noise(int seed, int replica, int first_step, int steps, int n, int extra) -> Tensor");
-    check(aoti_torch_library_impl(anywhere, "noise", noise), "register an operator");
+    check(aoti_torch_library_impl(anywhere, "noise", named<noise>), "register an operator");
   }
   ~Registration() {
     aoti_torch_delete_library_object(anywhere);
@@ -544,5 +564,5 @@ extern "C" __attribute__((visibility("default"))) const char* cgadv_compiler() {
 }
 
 extern "C" __attribute__((visibility("default"))) void cgadv_forget_lists() {
-  followers().clear();
+  evaluators().clear();
 }

@@ -1,0 +1,1 @@
+"""CG trajectories: mapping of atoms to beads, H5MD files, and the all-atom reference."""

@@ -1,0 +1,459 @@
+r"""The reparameterized rollout with pairwise friction and memory.
+
+One step, with h = Δt/2:
+
+    v ← v + Δt F(x)/m;   x ← x + h v;   s ← O s;   x ← x + h v,
+
+where s are the velocities and the auxiliary vectors σ of all pairs inside the friction's range at the middle
+position. O is the implicit midpoint of ``ds = −M s dt + B dW`` (:class:`~openmm_cgadv.dynamics.PairFriction`),
+
+    s̄ = (1 + h M)⁻¹ (s + N/2),   s ← 2 s̄ − s,   ⟨N Nᵀ⟩ = Δt B Bᵀ,
+
+a Cayley transform, which keeps the equilibrium covariance exactly for every M and Δt. Each pair's σ are
+eliminated through C = (1 + h A)⁻¹; what is left for the velocities is
+
+    m v̄ + Σ_pairs ± μ [h T_0² + h² Σ_kl T_k C_kl T_l] (v̄_i − v̄_j) = right side.
+
+All T_k of a pair share their axes, so its matrix is a number along and another across the pair: quadratic forms of C,
+of which only the symmetric part counts. With an antisymmetric part in A the system is as symmetric and positive
+definite as without, and conjugate gradients, started from v, solve it. They stop at ``tolerance``, and conserve
+momentum wherever they stop. Since s̄ contains v̄, x moves by Δt v̄ in a step.
+
+Friction γ of a bead of its own is part of M: it adds h m γ v̄ to the left side, as if the bead were heavier.
+
+A pair that comes into range draws its σ from equilibrium, and so do all pairs at the start of a rollout: in
+equilibrium σ is independent of x and v, so that a rollout which goes on from the end of another keeps equilibrium.
+
+The adjoint solves the same system with the couplings between v and σ reversed. As in
+:func:`openmm_cgadv.dynamics.rollout`, the adjoint of the positions is a direct part, which the loss hands to the
+frames, and a feedback part μ, which comes back through the forces. Friction and noise are forces that depend on
+positions too. So half of a step's forgetting follows O, half of it the potential's force:
+
+    μ ← exp(−Δt/2τ) (μ + (∂O/∂x)ᵀ λ_s);   …   μ ← exp(−Δt/2τ) (μ − (Δt/m) H λ_v).
+
+τ = ∞ is the exact adjoint.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .. import kernels
+from ..errors import DivergedError
+from ..potentials import Potential, PotentialSpec
+from ..potentials.neighbors import minimum_image, neighbor_pairs
+from ..potentials.terms.pair import type_pairs
+from .pairwise_noise import pair_noise
+from .radial_functions import radial_functions
+from .rollout import check_step, energy_and_forces
+
+if TYPE_CHECKING:
+    from .pairwise import PairFriction, PairFrictionParameters
+
+MOST_ITERATIONS = 1000
+"""Of conjugate gradients, far more than they need: the system's condition is about 1 + friction · Δt."""
+PairNoise = Callable[[int, int, Tensor, Tensor, int, bool], Tensor]
+"""Standard normal numbers of (replica, step, i, j, count, fresh), as :func:`pair_noise` gives them."""
+
+
+def pair_rollout(
+    positions: Tensor,
+    velocities: Tensor,
+    boxes: Tensor,
+    *,
+    types: Tensor,
+    masses: Tensor,
+    spec: PotentialSpec,
+    theta: Tensor,
+    friction: PairFriction | PairFrictionParameters,
+    kT: float,
+    dt: float,
+    frames: list[int],
+    forget: float = math.inf,
+    tolerance: float = 1e-4,
+    seed: int | None = None,
+    noise: PairNoise | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Integrate replicas of a system of beads and return the chosen frames.
+
+    Gradients flow to positions, velocities, ``theta`` and the parameters of the friction.
+
+    Parameters
+    ----------
+    positions : Tensor [B, N, 3]
+        Initial positions of B replicas (nm), unwrapped; so are the frames.
+    velocities : Tensor [B, N, 3]
+        (nm/ps)
+    boxes : Tensor [B, 3, 3]
+        Box vectors in rows (nm).
+    types, masses : Tensor [N]
+        Bead types and masses (dalton).
+    spec, theta
+        The potential.
+    friction : PairFriction or PairFrictionParameters
+    kT : float
+        (kJ/mol)
+    dt : float
+        Time step (ps).
+    frames : list of int
+        Increasing step numbers of the frames to return; 0 is the initial state. The last one ends the run.
+    forget : float
+        τ (ps), the memory of the adjoint's feedback part.
+    tolerance : float
+        Where conjugate gradients stop: root mean square of the residual over that of the velocities and what
+        they would change by at first.
+    seed : int, optional
+        Of the noise, a function of the pair of beads and the step.
+    noise : callable, optional
+        Noise to replay instead.
+
+    Returns
+    -------
+    frames : Tensor [B, len(frames), N, 3]
+        (nm)
+    positions : Tensor [B, N, 3]
+        Final positions (nm).
+    velocities : Tensor [B, N, 3]
+        Final velocities (nm/ps).
+
+    Raises
+    ------
+    DivergedError
+        If the trajectory explodes; the message names the step.
+    """
+    if (seed is None) == (noise is None):
+        raise ValueError("pair_rollout: expected either a seed or a noise function")
+    if friction.n_types != spec.n_types:
+        raise ValueError(
+            f"friction: found {friction.n_types} bead types, expected the potential's {spec.n_types}"
+        )
+    splines, memory, r_min, own = friction.tensors()
+    if (
+        seed is not None
+        and kernels.available(spec)
+        and friction.n_auxiliary <= kernels.MAX_PAIR_EXTRA
+    ):
+        return kernels.pair_rollout(
+            positions,
+            velocities,
+            boxes,
+            types,
+            masses,
+            kT,
+            dt,
+            frames,
+            theta,
+            spec,
+            splines,
+            memory,
+            r_min,
+            friction.r_cut,
+            seed,
+            forget,
+            tolerance,
+            self_friction=own,
+        )
+    if seed is not None:
+
+        def noise(replica, *address):
+            return pair_noise(seed, replica, *address)
+
+    return _PairRollout.apply(
+        positions,
+        velocities,
+        theta,
+        splines,
+        memory,
+        boxes,
+        types,
+        masses,
+        spec,
+        r_min,
+        own[types],
+        friction.r_cut,
+        kT,
+        dt,
+        frames,
+        forget,
+        tolerance,
+        noise,
+    )
+
+
+@dataclass
+class _Pairs:
+    """Pairs of beads inside the friction's range, sorted, and what acts between them."""
+
+    i: Tensor
+    """Beads, i < j."""
+    j: Tensor
+    unit: Tensor
+    """[M, 3]"""
+    kind: Tensor
+    """Pair of types of each."""
+    mass: Tensor
+    """μ [M, 1, 1] (dalton)"""
+    f: Tensor
+    """[M, K + 1, 2]"""
+
+    @classmethod
+    def find(cls, x, box, types, masses, splines, r_min, r_cut):
+        i, j, _, distance = neighbor_pairs(x.detach(), box, r_cut)
+        # Beads at the same place have no direction between them and no friction.
+        i, j = i[distance > 0], j[distance > 0]
+        order = torch.argsort(i * len(x) + j)
+        i, j = i[order], j[order]
+        d = minimum_image(x[j] - x[i], box)
+        r = d.norm(dim=-1)
+        kind = type_pairs(types[i], types[j], int((2 * len(r_min)) ** 0.5))
+        mass = (2.0 * masses[i] * masses[j] / (masses[i] + masses[j]))[:, None, None]
+        return cls(
+            i, j, d / r[:, None], kind, mass, radial_functions(splines, kind, r_min, r_cut, r)
+        )
+
+    def difference(self, v: Tensor) -> Tensor:
+        """v_i − v_j [M, 1, 3]"""
+        return (v[self.i] - v[self.j])[:, None]
+
+    def force(self, g: Tensor, like: Tensor) -> Tensor:
+        """Forces [N, 3] of what acts on i as g [M, 3] and on j as −g."""
+        return torch.zeros_like(like).index_add_(0, self.i, g).index_add_(0, self.j, -g)
+
+    def act(self, f: Tensor, x: Tensor) -> Tensor:
+        """``(f∥ r̂ r̂ᵀ + f⊥ (1 − r̂ r̂ᵀ)) x`` of f [M, k, 2] and x [M, k, 3]."""
+        unit = self.unit[:, None]
+        along = (x * unit).sum(-1, keepdim=True) * unit
+        return f[..., :1] * along + f[..., 1:] * (x - along)
+
+    def step_noise(self, xi: Tensor, memory: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        """N of the relative velocity's force [M, 3] and of σ [M, K, 3]; ``scale`` is √(kT Δt)."""
+        instant = (2.0 * self.mass).sqrt() * scale * self.act(self.f[:, :1], xi[:, :1])
+        rates = torch.diagonal(memory, dim1=-2, dim2=-1)[self.kind][..., None]
+        return instant[:, 0], (2.0 * rates / self.mass).sqrt() * scale * xi[:, 1:]
+
+
+def _solve(pairs, masses, own, h, inverse, v, sigma, direction, start, tolerance):
+    """Velocities and σ with ``(1 + h M) (v̄, σ̄) = (v, σ)``, or with its adjoint for direction −1.
+
+    ``own`` is the friction of each bead alone [N], ``inverse`` is ``C = (1 + h A)⁻¹`` of each pair [M, K, K].
+    """
+    slowed = (1.0 + h * own)[:, None]
+    heavy = masses[:, None] * slowed
+    f0, f = pairs.f[:, :1], pairs.f[:, 1:]
+    bare = inverse @ sigma
+    drag = h * f0**2 + h * h * torch.einsum("mkd,mkl,mld->md", f, inverse, f)[:, None]
+    right = (
+        v / slowed
+        - pairs.force(direction * h * (pairs.mass * pairs.act(f, bare)).sum(1), v) / heavy
+    )
+
+    def apply(v):
+        return v + pairs.force((pairs.mass * pairs.act(drag, pairs.difference(v)))[:, 0], v) / heavy
+
+    def dot(a, b):
+        return (heavy * a * b).sum()
+
+    mean = start.clone()
+    residual = right - apply(mean)
+    search, square = residual.clone(), dot(residual, residual)
+    goal = tolerance**2 * (dot(start, start) + square)
+    for _ in range(MOST_ITERATIONS):
+        if not bool(square > goal):
+            break
+        image = apply(search)
+        length = square / dot(search, image)
+        mean = mean + length * search
+        residual = residual - length * image
+        before, square = square, dot(residual, residual)
+        search = residual + square / before * search
+    else:
+        raise DivergedError(
+            f"friction: conjugate gradients did not reach a tolerance of {tolerance:g} in {MOST_ITERATIONS} iterations"
+        )
+    return mean, bare + direction * h * inverse @ pairs.act(
+        f, pairs.difference(mean).expand_as(bare)
+    )
+
+
+class _PairRollout(torch.autograd.Function):
+    """The rollout in plain torch; the compiled one is tested against it."""
+
+    @staticmethod
+    def forward(
+        ctx,
+        positions,
+        velocities,
+        theta,
+        splines,
+        memory,
+        boxes,
+        types,
+        masses,
+        spec,
+        r_min,
+        own,
+        r_cut,
+        kT,
+        dt,
+        frames,
+        forget,
+        tolerance,
+        noise,
+    ):
+        potential = Potential(spec, theta, types)
+        n, k, h, steps = positions.shape[1], memory.shape[-1], 0.5 * dt, frames[-1]
+        inverse = torch.linalg.inv(torch.eye(k, dtype=memory.dtype) + h * memory)
+        halves = positions.new_empty([2 * steps + 1, *positions.shape])
+        beads = torch.arange(n)[own > 0]
+        jostle = (0.5 * kT * dt * own / masses).sqrt()[beads, None]
+        kept = {}
+        final = torch.empty_like(velocities)
+        for b in range(positions.shape[0]):
+            x, v = positions[b], velocities[b]
+            halves[0, b] = x
+            # The pairs of the last step by number, and their σ; one after all others is never met.
+            numbers, sigma = torch.tensor([n * n]), positions.new_zeros([1, k, 3])
+            for step in range(steps):
+                _, force = energy_and_forces(potential, x, boxes[b])
+                v = v + dt * force / masses[:, None]
+                pairs = _Pairs.find(x + h * v, boxes[b], types, masses, splines, r_min, r_cut)
+                number = pairs.i * n + pairs.j
+                before = torch.searchsorted(numbers, number)
+                known = numbers[before] == number
+                fresh = (kT / pairs.mass).sqrt() * noise(b, step, pairs.i, pairs.j, k, True)
+                sigma = torch.where(known[:, None, None], sigma[before], fresh)
+                xi = noise(b, step, pairs.i, pairs.j, k + 1, False)
+                push, kick = pairs.step_noise(xi, memory, math.sqrt(kT * dt))
+                right = v + 0.5 * pairs.force(push, v) / masses[:, None]
+                if len(beads):
+                    # That of a pair of a bead with itself.
+                    right = right.index_add(
+                        0, beads, jostle * noise(b, step, beads, beads, 1, False)[:, 0]
+                    )
+                mean, sigma_mean = _solve(
+                    pairs,
+                    masses,
+                    own,
+                    h,
+                    inverse[pairs.kind],
+                    right,
+                    sigma + 0.5 * kick,
+                    1.0,
+                    v,
+                    tolerance,
+                )
+                kept[b, step] = sigma_mean, torch.where(known, before, -1)
+                halves[2 * step + 1, b] = x + h * v
+                halves[2 * step + 2, b] = x + dt * mean
+                v, sigma = (
+                    2.0 * mean - v,
+                    torch.cat([2.0 * sigma_mean - sigma, sigma.new_zeros([1, k, 3])]),
+                )
+                numbers = torch.cat([number, torch.tensor([n * n])])
+                check_step(dt * mean, force, step, steps, b)
+                x = halves[2 * step + 2, b]
+            final[b] = v
+        ctx.save_for_backward(theta, splines, memory, boxes, types, masses, halves)
+        ctx.settings = (spec, r_min, own, r_cut, kT, dt, frames, forget, tolerance, noise, kept)
+        return (
+            halves[[2 * f for f in frames]].transpose(0, 1).contiguous(),
+            halves[-1].clone(),
+            final,
+        )
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_frames, grad_x, grad_v):
+        theta, splines, memory, boxes, types, masses, halves = ctx.saved_tensors
+        spec, r_min, own, r_cut, kT, dt, frames, forget, tolerance, noise, kept = ctx.settings
+        potential = Potential(spec, theta, types)
+        k, h, mass = memory.shape[-1], 0.5 * dt, masses[:, None]
+        keep = math.exp(-h / forget)
+        inverse = torch.linalg.inv(torch.eye(k, dtype=memory.dtype) + h * memory).mT
+        grad_theta, grad_splines, grad_memory = (
+            torch.zeros_like(t) for t in (theta, splines, memory)
+        )
+        grad_x0, grad_v0 = torch.empty_like(grad_x), torch.empty_like(grad_v)
+        at = {step: f for f, step in enumerate(frames)}
+        for b in range(grad_x.shape[0]):
+            direct, feedback, adjoint = (
+                grad_x[b].clone(),
+                torch.zeros_like(grad_x[b]),
+                grad_v[b].clone(),
+            )
+            if frames[-1] in at:
+                direct += grad_frames[b, at[frames[-1]]]
+            sigma_adjoint: Tensor | None = None
+            after: Tensor | None = None
+            for step in reversed(range(frames[-1])):
+                adjoint += h * (direct + feedback)
+                sigma_mean, before = kept[b, step]
+                mean = (halves[2 * step + 2, b] - halves[2 * step, b]) / dt
+                with torch.enable_grad():
+                    inputs = [
+                        t.detach().requires_grad_()
+                        for t in (halves[2 * step + 1, b], splines, memory)
+                    ]
+                    pairs = _Pairs.find(inputs[0], boxes[b], types, masses, inputs[1], r_min, r_cut)
+                # Adjoints over masses transform like velocities and σ.
+                end, sigma_end = adjoint / mass, torch.zeros_like(sigma_mean)
+                if after is not None and sigma_adjoint is not None:
+                    sigma_end[after[after >= 0]] = sigma_adjoint[after >= 0]
+                with torch.no_grad():
+                    eta, sigma_eta = _solve(
+                        pairs,
+                        masses,
+                        own,
+                        h,
+                        inverse[pairs.kind],
+                        2.0 * end,
+                        2.0 * sigma_end,
+                        -1.0,
+                        2.0 * end,
+                        tolerance,
+                    )
+                adjoint, sigma_adjoint, after = mass * (eta - end), sigma_eta - sigma_end, before
+                xi = noise(b, step, pairs.i, pairs.j, k + 1, False)
+                with torch.enable_grad():
+                    f0, f = pairs.f[:, :1], pairs.f[:, 1:]
+                    u, across = pairs.difference(mean), pairs.difference(eta)
+                    push, kick = pairs.step_noise(xi, inputs[2], math.sqrt(kT * dt))
+                    drift = across * (
+                        pairs.act(f0**2, u) + pairs.act(f, sigma_mean).sum(1, keepdim=True)
+                    )
+                    growth = (
+                        pairs.act(f, u.expand_as(sigma_mean)) - inputs[2][pairs.kind] @ sigma_mean
+                    )
+                    work = (
+                        h * (pairs.mass * (sigma_eta * growth)).sum()
+                        - h * (pairs.mass * drift).sum()
+                    )
+                    work = (
+                        work
+                        + 0.5 * (across[:, 0] * push).sum()
+                        + 0.5 * (pairs.mass * sigma_eta * kick).sum()
+                    )
+                    through_friction, to_splines, to_memory = torch.autograd.grad(work, inputs)
+                    x = halves[2 * step, b].detach().requires_grad_()
+                grad_splines += to_splines
+                grad_memory += to_memory
+                feedback = keep * (feedback + through_friction)
+                adjoint += h * (direct + feedback)
+                with torch.enable_grad():
+                    _, force = energy_and_forces(potential, x, boxes[b], create_graph=True)
+                    pull = dt / mass * adjoint
+                    through_x, through_theta = torch.autograd.grad(
+                        (force * pull).sum(), [x, potential.theta]
+                    )
+                grad_theta += through_theta
+                feedback = keep * (feedback + through_x)
+                if step in at:
+                    direct += grad_frames[b, at[step]]
+            grad_x0[b], grad_v0[b] = direct + feedback, adjoint
+        return grad_x0, grad_v0, grad_theta, grad_splines, grad_memory, *[None] * 13

@@ -1,0 +1,1 @@
+"""The backends that compute the learned energy inside OpenMM, one file each."""

@@ -1,0 +1,1 @@
+"""The report: assessment against tolerances, plots, the page and metrics.json."""

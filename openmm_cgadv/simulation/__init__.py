@@ -1,0 +1,1 @@
+"""Simulations of a model in OpenMM: production runs, reporters, thermostat, larger systems."""

@@ -1,0 +1,68 @@
+"""The checkpoint of an unfinished production run."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from ..files import replacing
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a run, from which it resumes.
+
+    Attributes
+    ----------
+    state : bytes
+        Checkpoint of the OpenMM Context.
+    frames : int
+        Frames of the run up to the state.
+    viewer_size : int
+        Bytes of the trajectory for viewers up to the state.
+    arguments : dict
+        Arguments of the run.
+    seconds : dict
+        Wall time by part of the run, ``equilibration`` and ``production`` (s).
+    """
+
+    state: bytes
+    frames: int
+    viewer_size: int
+    arguments: dict
+    seconds: dict[str, float]
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint to an NPZ file, as a whole or not at all."""
+        with replacing(path) as partial, open(partial, "wb") as file:
+            np.savez(
+                file,
+                state=np.frombuffer(self.state, np.uint8),
+                frames=self.frames,
+                kept=self.viewer_size,
+                about=json.dumps([self.arguments, self.seconds]),
+            )
+
+    @classmethod
+    def load(cls, path: Path) -> Checkpoint:
+        """Read a checkpoint.
+
+        Raises
+        ------
+        InputError
+            The file is corrupt.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arguments, seconds = json.loads(str(file["about"]))
+                frames, size = int(file["frames"]), int(file["kept"])
+                return cls(file["state"].tobytes(), frames, size, arguments, seconds)
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise InputError(
+                f"{path} is corrupt: delete {path.parent}, and the run starts again"
+            ) from error

@@ -1,0 +1,130 @@
+"""The record of a finished production run, `production.json`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..files import write_atomic
+
+FILE = "production.json"
+
+
+@dataclass(frozen=True)
+class ProductionRun:
+    """A finished run.
+
+    Attributes
+    ----------
+    trajectory : Path
+        Wrapped positions for viewers, beside ``topology.pdb``.
+    beads : Path or None
+        Unwrapped positions and velocities, an H5MD file.
+    ns_per_day : float
+        Speed after the equilibration, including the writing of frames.
+    seconds : float
+        Wall time, including the equilibration.
+    platform, backend : str
+    threads : int
+    """
+
+    trajectory: Path
+    beads: Path | None
+    ns_per_day: float
+    seconds: float
+    platform: str
+    backend: str
+    threads: int
+
+
+def write_record(directory: Path, arguments: dict, run: ProductionRun, about: dict) -> None:
+    """Write the record of a finished run.
+
+    Parameters
+    ----------
+    directory : Path
+    arguments : dict
+        Arguments of the run, against which later calls are compared.
+    run : ProductionRun
+    about : dict
+        Further plain values: the dynamics of the model, versions.
+    """
+    content = {"arguments": arguments, **asdict(run), **about}
+    for name in ("trajectory", "beads"):
+        content[name] = content[name] and content[name].name
+    write_atomic(directory / FILE, json.dumps(content, indent=2))
+
+
+def read_record(directory: Path) -> dict[str, Any] | None:
+    """Return the record of a finished run as plain values, None where there is none.
+
+    ``equation``, ``conserves_momentum`` and ``friction_per_ps`` describe the dynamics of the model;
+    records of older versions lack them.
+
+    Raises
+    ------
+    InputError
+        The record is corrupt.
+    """
+    path = directory / FILE
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise _corrupt(path) from error
+    if not isinstance(content, dict) or not isinstance(content.get("arguments"), dict):
+        raise _corrupt(path)
+    return content
+
+
+def finished_run(directory: Path, arguments: dict) -> ProductionRun | None:
+    """Return the run of these arguments that the directory holds, None where it is not finished.
+
+    Raises
+    ------
+    InputError
+        The directory holds a run of other arguments, or its record is corrupt.
+    """
+    content = read_record(directory)
+    if content is None:
+        return None
+    names = ("ns_per_day", "seconds", "platform", "backend", "threads")
+    try:
+        run = ProductionRun(
+            directory / content["trajectory"],
+            content["beads"] and directory / content["beads"],
+            *(content[name] for name in names),
+        )
+    except KeyError as error:
+        raise _corrupt(directory / FILE) from error
+    check_same(directory, content["arguments"], arguments)
+    return run if (run.beads or run.trajectory).exists() else None
+
+
+def check_same(directory: Path, found: dict, expected: dict) -> None:
+    """Compare the arguments of the run in a directory with those of this call.
+
+    Raises
+    ------
+    InputError
+        An argument differs; the message names the first that does.
+    """
+    for name, now in expected.items():
+        before = found.get(name)
+        if before == now:
+            continue
+        if name == "length":
+            step = expected["timestep"]
+            before, now = (f"{x:g} ps ({x / step:.0f} steps)" for x in (before, now))
+        raise InputError(
+            f"{directory} holds a run with {name} = {before}, but {now} is asked for now: delete "
+            "it to run again, or write to another place"
+        )
+
+
+def _corrupt(path: Path) -> InputError:
+    return InputError(f"{path} is corrupt: delete {path.parent}, and the run starts again")

@@ -1,0 +1,1 @@
+"""The command line, the stages of an experiment and its directory."""
