@@ -134,7 +134,9 @@ def green_kubo_viscosity(
         return mean / mean[0]
 
     half = slice(reach // 2 + 1)
-    end = decayed(correlation()[half], jackknife(correlation, len(blocks))[half], NOISE_FACTOR)
+    end = decayed(
+        correlation()[half], np.asarray(jackknife(correlation, len(blocks)))[half], NOISE_FACTOR
+    )
     if end is None:
         raise Unmeasurable(
             f"the stress correlation has not decayed to its noise within "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -133,7 +134,7 @@ def measure(
     stop = trajectory.n_frames if stop is None else min(stop, trajectory.n_frames)
     interval = trajectory.frame_interval
     length = max(stop - start, 0) * interval
-    part = dict(start=start, stop=stop)
+    part: dict[str, Any] = dict(start=start, stop=stop)
     found: dict = {}
     reasons = dict.fromkeys(skip, _SKIPPED)
 
@@ -151,6 +152,7 @@ def measure(
 
     def from_reference(name):
         """Return an observable of the reference."""
+        assert reference is not None
         value = getattr(reference, name)
         if value is None:
             raise Unmeasurable(reference.reasons[name])

@@ -73,9 +73,9 @@ def metrics(
     """
     out = _Observables(reasons)
     if conserves_momentum is False:
-        lost = ("viscosity", "box_correction")
+        lost = dict.fromkeys(("viscosity", "box_correction"), _DAMPED)
         measured = replace(
-            measured, **dict.fromkeys(lost), reasons=measured.reasons | dict.fromkeys(lost, _DAMPED)
+            measured, viscosity=None, box_correction=None, reasons=measured.reasons | lost
         )
     absent = measured.reasons
     _compare(out, "rdf", rdf_l1, "rdf_l1", measured, reference)
@@ -121,7 +121,9 @@ def metrics(
 
         def displacements(own: Msd, other: Msd | None) -> dict:
             values, errors = own.values()[shown], own.stderr[shown]
-            ratio = other and _ratio(lags, values, errors, other, reference.grid)
+            ratio = None
+            if reference is not None and other is not None:
+                ratio = _ratio(lags, values, errors, other, reference.grid)
             return {
                 "msd_nm2": _curve(lags, values),
                 "msd_stderr": _curve(lags, errors),
@@ -132,13 +134,10 @@ def metrics(
         for name, value in displacements(msd, truth).items():
             out.put(name, value, _ITSELF if reference is None else reference.reasons.get("msd"))
         if len(msd.type_names) > 1:
-            known = truth.type_names if truth else ()
+            others = {kind: truth.of(kind) for kind in truth.type_names} if truth else {}
             out.put(
                 "msd_by_type",
-                {
-                    kind: displacements(msd.of(kind), truth.of(kind) if kind in known else None)
-                    for kind in msd.type_names
-                },
+                {kind: displacements(msd.of(kind), others.get(kind)) for kind in msd.type_names},
             )
         lag = found.fit_range[1] if found else lags[-1]
         if measured.n_beads > 1 and (share := msd.drift_share(lag)) > LARGE_DRIFT:

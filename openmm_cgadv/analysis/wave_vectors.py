@@ -76,7 +76,8 @@ def plane_waves(fraction, numbers):
         ]
         while len(factors) > 2:
             factors[:2] = [factors[0] * factors[1]]
-        np.multiply(*factors, out=out[:, m]) if len(factors) > 1 else np.copyto(
-            out[:, m], factors[0]
-        )
+        if len(factors) > 1:
+            np.multiply(factors[0], factors[1], out=out[:, m])
+        else:
+            out[:, m] = factors[0]
     return out

@@ -95,7 +95,7 @@ class Validation:
         self.length = min(settings.length, trajectory.n_frames * trajectory.frame_interval)
         self.frame_interval = frame_interval
         self.measured: Measurement | None = None
-        self.skip = SLOW
+        self.skip: tuple[str, ...] = SLOW
         self.simulation: app.Simulation | None = None
         self.last = ""
 
@@ -159,6 +159,7 @@ class Validation:
         except ExplosionError as error:
             self.report(f"validation in OpenMM at iteration {iteration}: {error}")
             return {}
+        assert run.beads is not None
         with BeadTrajectory.open(run.beads) as beads:
             reference = self.reference()
             measured = measure(beads, reference, skip=self.skip)

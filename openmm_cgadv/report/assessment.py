@@ -118,7 +118,7 @@ def assess_other_run(name: str, timestep_fs: float, findings: list[Finding]) -> 
 def unstable(name: str, timestep_fs: float, reason: str) -> Finding:
     """Return the finding on another run of the same model that exploded."""
     return Finding(
-        "stability", MISSED, None, None, f"At {timestep_fs:g} fs: {reason.rstrip('.')}.", run=name
+        "stability", MISSED, None, 0.0, f"At {timestep_fs:g} fs: {reason.rstrip('.')}.", run=name
     )
 
 
@@ -203,6 +203,8 @@ def assess_displacements(run: dict, reference: dict, context: Context) -> Findin
         return _missing(here, "The mean squared displacement", run, "msd_ratio")
     lag, lags = worst_lag(at), list(at)
     last = at[lags[-1]].deviation
+    if last is None or here.deviation is None:
+        return _missing(here, "The mean squared displacement", run, "msd_ratio")
     if last < context.tolerances.frozen - 1:
         return _finding(
             here,

@@ -21,8 +21,9 @@ class Status:
     observable : str
     status : str
         `GOOD`, `MISSED` or `OPEN`.
-    deviation, tolerance : float or None
-        Deviation from the reference, and its tolerance.
+    deviation : float or None
+        Deviation from the reference; None if it is not known.
+    tolerance : float
     bead : str
         Type of the beads that were measured; empty for all beads.
     run : str
@@ -32,7 +33,7 @@ class Status:
     observable: str
     status: str
     deviation: float | None
-    tolerance: float | None
+    tolerance: float
     bead: str = field(default="", kw_only=True)
     run: str = field(default="", kw_only=True)
 

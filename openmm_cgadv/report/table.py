@@ -142,7 +142,10 @@ def _displacements(out, runs, reference, floor, mark):
             return out.cell(None, m, "msd_ratio")
         lag = worst_lag(at)
         small = f"at {lag_words(lag)}"
-        return out.cell(signed(at[lag].deviation), m, "msd_ratio", small, status)
+        deviation = at[lag].deviation
+        return out.cell(
+            None if deviation is None else signed(deviation), m, "msd_ratio", small, status
+        )
 
     allowed = [
         100 * TOLERANCES.of_msd(lag, reference)

@@ -116,6 +116,7 @@ class TrainingLoop:
         except (ExplosionError, DivergedError, torch.linalg.LinAlgError) as error:
             return Failure(str(error))
         observed = training.observation
+        assert observed is not None
         self.history.record(observed)
         interval = self.history.settings.check_interval
         self.losses = [*self.losses, values["dynamics_generator_loss"]][-interval:]
@@ -387,6 +388,7 @@ class TrainingLoop:
 
     def _accumulate(self) -> None:
         """Add the present parameters, and a one, to the sums of the present interval of the decay."""
+        assert self.schedule.decay_start is not None
         done = self.training.iteration - self.schedule.decay_start - 1
         intervals = self.settings.averaging_intervals
         interval = min(intervals - 1, intervals * done // max(1, self.schedule.decay_iterations))

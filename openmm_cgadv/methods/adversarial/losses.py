@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -88,7 +89,10 @@ def discriminator_loss(
     return loss, (logits[:number].mean() - logits[number:].mean()).item()
 
 
-class DiscriminatorTrainer:
+Discriminator = TypeVar("Discriminator", bound=torch.nn.Module)
+
+
+class DiscriminatorTrainer(Generic[Discriminator]):
     """Train a discriminator with its own optimizer and replay buffer.
 
     Parameters
@@ -99,7 +103,7 @@ class DiscriminatorTrainer:
     """
 
     def __init__(
-        self, module: torch.nn.Module, settings: DiscriminatorSettings = DiscriminatorSettings()
+        self, module: Discriminator, settings: DiscriminatorSettings = DiscriminatorSettings()
     ):
         self.module, self.settings = module, settings
         self.optimizer = torch.optim.Adam(

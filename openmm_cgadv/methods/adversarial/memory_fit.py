@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...dynamics import GeneralizedLangevin, running_friction_on_grid
 from ...random_streams import Purpose, numpy_stream
+from .generators import Generator, PairwiseGenerator, SingleParticleGenerator
 from .held_out import means_by_type
 from .linear_response import MsdMeasurement, fit_kernel
 from .training import AdversarialTraining
@@ -99,17 +100,18 @@ def fit_slowest_amplitude(
 
     One rollout determines the increment to 10 %, so amplitudes are averaged over the rollouts after equilibration.
     """
-    amplitudes = []
+    motion, amplitudes = training.motion, []
+    assert isinstance(motion, PairwiseGenerator)
     for n in range(rollouts):
         iteration = training.iteration + 1 + n
         random = training.random(Purpose.FINAL_KERNEL_FIT, n)
         _, start, frames = training.simulate_chains(iteration, training.window_steps, random)
         windows = training.generated_windows(frames, start, random)
-        training.motion.restrain(training.reference_motion.excess(windows))
-        amplitudes.append(training.motion.slowest.clone())
+        motion.restrain(training.reference_motion.excess(windows))
+        amplitudes.append(motion.slowest.clone())
         progress(n + 1)
     discarded = int(training.hyperparameters.kernel_fit.discarded * rollouts)
-    training.motion.slowest.copy_(torch.stack(amplitudes[discarded:]).mean(0))
+    motion.slowest.copy_(torch.stack(amplitudes[discarded:]).mean(0))
 
 
 def fit_kernel_to_msd(
@@ -141,6 +143,7 @@ def fit_kernel_to_msd(
     """
     settings = training.hyperparameters.kernel_fit
     motion, frame, window = training.motion, training.window_steps[1], training.window_steps[-1]
+    assert isinstance(motion, SingleParticleGenerator)
     # The lags of the reference are multiples of the stride.
     widest = max(1, window // settings.times)
     stride = max(one for one in range(1, widest + 1) if frame % one == 0)
@@ -263,14 +266,14 @@ def shrunk_covariance(rows: np.ndarray) -> np.ndarray:
     return (1 - share) * found + share * np.diag(np.diag(found))
 
 
-def limit_friction(motion: torch.nn.Module, bead: int, largest: float) -> None:
+def limit_friction(motion: SingleParticleGenerator, bead: int, largest: float) -> None:
     """Scale the memory kernel of one bead type down to an integrated friction of at most `largest` (1/ps)."""
     change = min(0.0, math.log(largest / motion.bead_friction()[bead].item()))
     motion.log_friction[bead] += change
     motion.log_couplings[bead] += 0.5 * change
 
 
-def kernel_parameters(motion: torch.nn.Module, bead: int) -> np.ndarray:
+def kernel_parameters(motion: Generator, bead: int) -> np.ndarray:
     """Return the friction parameters of one bead type [P]."""
     return torch.cat([parameter[bead].flatten() for parameter in motion.parameters()]).numpy()
 

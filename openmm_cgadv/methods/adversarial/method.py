@@ -36,8 +36,9 @@ class AdversarialMethod:
         """Train a model; see :meth:`openmm_cgadv.methods.base.Method.fit`."""
         training = AdversarialTraining(reference, initial, experiment)
         scales = training.scales
-        for sentence in (scales.sentence(), *scales.warnings) if warn is not None else ():
-            warn(sentence)
+        if warn is not None:
+            for sentence in (scales.sentence(), *scales.warnings):
+                warn(sentence)
 
         def build(parameters: TrainedParameters, metrics: dict[str, Any] | None = None) -> Model:
             return build_model(reference, initial, experiment, parameters.model(), metrics)

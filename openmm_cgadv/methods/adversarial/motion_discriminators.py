@@ -15,6 +15,8 @@ from .discriminators import DynamicsDiscriminator, GramDiscriminator, GraphDiscr
 from .losses import DiscriminatorSettings, DiscriminatorTrainer
 from .windows import ReferenceWindows, Windows, root_mean_squares
 
+MotionDiscriminator = GramDiscriminator | GraphDiscriminator | DynamicsDiscriminator
+
 
 @dataclass(frozen=True)
 class MotionDiscriminatorSettings:
@@ -118,11 +120,11 @@ class MotionDiscriminators:
                 )
             wanted["long"] = (single, [0, *every[-settings.long_lags :]])
         widths = options.model_dump(include={"scalars", "vectors", "heads", "attention"})
-        self.trainers: dict[str, DiscriminatorTrainer] = {}
+        self.trainers: dict[str, DiscriminatorTrainer[MotionDiscriminator]] = {}
         self._frames = {name: frames for name, (_, frames) in wanted.items()}
         for name, (kind, frames) in wanted.items():
             scale = windows.scale(frames)
-            module: GramDiscriminator | GraphDiscriminator | DynamicsDiscriminator
+            module: MotionDiscriminator
             if kind == "gram":
                 module = GramDiscriminator(scale)
             elif kind == "graph":
@@ -135,6 +137,7 @@ class MotionDiscriminators:
                     generator,
                     starts=settings.standardization_starts,
                 )
+                assert not isinstance(module, DynamicsDiscriminator)
                 module.standardize(*self._inputs(name, module, sample))
             self.trainers[name] = DiscriminatorTrainer(module, settings.trainer(kind))
         if transverse:
@@ -213,11 +216,14 @@ class MotionDiscriminators:
         """Return the features of windows for a discriminator, and the types of beads or modes."""
         module = self.trainers[name].module
         if name == "transverse":
+            assert isinstance(module, DynamicsDiscriminator)
             u, types = transverse_displacements(windows, self.windows.masses)
             return module.tokens(u, types), types
         return module.tokens(*self._inputs(name, module, windows)), windows.selected_types
 
-    def _inputs(self, name: str, module: torch.nn.Module, windows: Windows) -> tuple[Tensor, ...]:
+    def _inputs(
+        self, name: str, module: MotionDiscriminator, windows: Windows
+    ) -> tuple[Tensor, ...]:
         """Return the arguments of a discriminator's `tokens`: whole systems or single beads, at its lags."""
         frames = self._frames[name]
         if isinstance(module, GraphDiscriminator):

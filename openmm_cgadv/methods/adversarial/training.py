@@ -100,6 +100,7 @@ class AdversarialTraining:
         self.dt = motion.timestep
         self.types = torch.from_numpy(trajectory.types)
         self.masses = torch.from_numpy(trajectory.masses)
+        assert settings.window_ps is not None and motion.memory is not None  # resolved
         lags = window_lags(trajectory.frame_interval, settings.window_ps, motion.memory > 0)
         held_out = held_out_start(trajectory.n_frames, lags[-1], hyperparameters.windows)
         self.windows = ReferenceWindows(
@@ -299,10 +300,13 @@ class AdversarialTraining:
         coordinates = self.entropy.coordinates(configurations, own_boxes)
         entropy_gradient = -coordinates.mean(0)
         log["structure_gradient"] = entropy_gradient.norm().item()
-        self.phi.grad = entropy_gradient
+        structure_gradient = entropy_gradient
         if self.configurational_discriminator is not None:
-            self.phi.grad, values = self.configurational_discriminator.update(coordinates, random)
+            structure_gradient, values = self.configurational_discriminator.update(
+                coordinates, random
+            )
             log |= {f"structure_{name}": value for name, value in values.items()}
+        self.phi.grad = structure_gradient
 
         for group in self.optimizer.param_groups:
             group["lr"] = group["rate"] * self.rate
@@ -323,10 +327,10 @@ class AdversarialTraining:
         self.optimizer.step()
         if not self.motion.linear_response:
             self.motion.restrain(self.reference_motion.excess(windows))
-        self.entropy.descend(self.phi, self.phi.grad, self.kT, self.rate)
+        self.entropy.descend(self.phi, structure_gradient, self.kT, self.rate)
         with torch.no_grad():
-            for average, parameter in zip(self.average, self.parameters):
-                average.lerp_(parameter, 1 - self.averaging_decay)
+            for average, present in zip(self.average, self.parameters):
+                average.lerp_(present, 1 - self.averaging_decay)
             log["friction"] = self.motion.bead_friction().mean().item()
         return log
 

@@ -41,7 +41,7 @@ class WhitenedAdam(torch.optim.Optimizer):
         super().__init__(groups, {"lr": 1e-3, "betas": betas, "whitened": False})
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self) -> None:  # type: ignore[override]  # takes no closure
         """Update all parameters, each of which must have a gradient."""
         for group in self.param_groups:
             parameters = group["params"]

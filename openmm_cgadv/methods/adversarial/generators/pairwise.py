@@ -43,7 +43,8 @@ class PairwiseGenerator(Generator, PairFriction):
         ceiling: float = math.inf,
         **options: Any,
     ):
-        super().__init__(*arguments, neighborhood=neighborhood, **options)
+        options["neighborhood"] = neighborhood
+        super().__init__(*arguments, **options)
         self.ceiling = float(ceiling)
         self.log_sizes = torch.nn.Parameter(torch.zeros(self.shapes.shape[:2], dtype=torch.float64))
 
@@ -105,7 +106,7 @@ class PairwiseGenerator(Generator, PairFriction):
         At least a tenth of it acts between pairs, whatever the single-particle friction.
         """
         own = self.self_friction.mean()
-        wanted = max(friction - own, 0.1 * friction)
+        wanted = (friction - own).clamp_min(0.1 * friction)
         self.unit *= (wanted / (self.bead_friction().mean() - own)).sqrt()
 
     @torch.no_grad()
@@ -139,6 +140,7 @@ class PairwiseGenerator(Generator, PairFriction):
             self.log_sizes.grad[:, 1:2] = 0.0
 
     def warnings(self, fewest_neighbors: float) -> list[str]:
+        assert self.neighborhood is not None
         near = self.neighborhood.numbers.sum((1, 2)).min().item()
         if near >= fewest_neighbors:
             return []

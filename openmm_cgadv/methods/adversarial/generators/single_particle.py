@@ -34,7 +34,7 @@ class SingleParticleGenerator(Generator, GeneralizedLangevin):
     ) -> SingleParticleGenerator:
         generator = cls(
             len(trajectory.type_names),
-            settings.memory,
+            settings.memory or 0,
             scales.friction_per_ps,
             floor=scales.floor_per_ps,
             rates=scales.rates_per_ps,
