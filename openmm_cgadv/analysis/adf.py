@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .blocks import Unmeasurable, block_numbers, standard_error
+from ..data.trajectory import BeadTrajectory
+from .blocks import Blocks, Unmeasurable, block_numbers, standard_error
 from .pairs import (
     MAX_FRAMES,
     boxes_of,
@@ -50,7 +51,7 @@ class Adf:
     def n_blocks(self) -> int:
         return len(self.counts)
 
-    def p(self, blocks=slice(None)) -> np.ndarray:
+    def p(self, blocks: Blocks = slice(None)) -> np.ndarray:
         """P(theta) [n_centres, n_bins], 1/rad, of integral 1."""
         return self._normalised(self.counts[blocks].sum(0))
 
@@ -70,7 +71,7 @@ class Adf:
 
 
 def adf(
-    trajectory,
+    trajectory: BeadTrajectory,
     radii: dict[tuple[str, str], float],
     inner: dict[tuple[str, str], float] | None = None,
     *,
@@ -131,7 +132,12 @@ def adf(
     return Adf(edges, tuple(names), counts)
 
 
-def adf_l1(curves: Adf, reference: Adf, blocks=slice(None), reference_blocks=slice(None)) -> float:
+def adf_l1(
+    curves: Adf,
+    reference: Adf,
+    blocks: Blocks = slice(None),
+    reference_blocks: Blocks = slice(None),
+) -> float:
     """``integral |P - P_ref| dtheta``, an average over centre types weighted by the reference's
     triplets.
 
@@ -157,7 +163,7 @@ def _squares(names, radii):
     return limits
 
 
-def _cosines(centres, unit, n):
+def _cosines(centres, unit, n: int):
     """Return the cosine of the angle of every pair of neighbours of each of `n` beads, and the number of that bead.
 
     `unit` [n_neighbours, 3] holds the directions to the neighbours of `centres` [n_neighbours].

@@ -6,9 +6,14 @@ that its mean, its standard error and the noise floor (the difference of the two
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 N_BLOCKS = 10
+
+Blocks = slice | np.ndarray
+"""Selects blocks: a slice, or an array of their numbers."""
 
 
 class Unmeasurable(ValueError):
@@ -20,7 +25,7 @@ def block_numbers(n_samples: int) -> np.ndarray:
     return np.arange(n_samples) * min(N_BLOCKS, n_samples) // max(n_samples, 1)
 
 
-def standard_error(values) -> np.ndarray | float:
+def standard_error(values: np.ndarray) -> np.ndarray | float:
     """Return the standard error of the mean of independent block values [n_blocks, ...]; nan for one block."""
     values = np.asarray(values, dtype=float)
     n = len(values)
@@ -29,7 +34,7 @@ def standard_error(values) -> np.ndarray | float:
     return values.std(axis=0, ddof=1) / np.sqrt(n)
 
 
-def jackknife(function, n_blocks: int) -> np.ndarray | float:
+def jackknife(function: Callable, n_blocks: int) -> np.ndarray | float:
     """Return the standard error of a function of block sums, by leaving out one block at a time.
 
     Parameters
@@ -100,7 +105,7 @@ def brownian_error(lag: float, span: float, n_beads: int) -> float:
     return float(np.sqrt(2 / 3 / n_beads * _variance_of_mean(lag, span)))
 
 
-def _variance_of_mean(lag, length):
+def _variance_of_mean(lag: float, length: float):
     """(2/B^2) integral_0^min(B, lag) (B - s) (1 - s/lag)^2 ds with B = `length`."""
     x = length / lag
     if x >= 1:

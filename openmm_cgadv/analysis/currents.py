@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..data.trajectory import BeadTrajectory
 from ..units import KB
-from .blocks import Unmeasurable, block_numbers, jackknife
+from .blocks import Blocks, Unmeasurable, block_numbers, jackknife
 from .sampling import LAG_SHARE, frames_at_once
 from .wave_vectors import plane_waves, polarizations, wave_vectors
 
@@ -45,7 +46,7 @@ class Currents:
     def n_blocks(self) -> int:
         return len(self.transverse)
 
-    def values(self, component: str, blocks=slice(None)) -> np.ndarray:
+    def values(self, component: str, blocks: Blocks = slice(None)) -> np.ndarray:
         """``C(k, t)/C(k, 0)`` [n_k, n_lags] of "transverse" or "longitudinal" currents."""
         total = getattr(self, component)[blocks].sum(0)
         return total / total[:, :1]
@@ -57,7 +58,7 @@ class Currents:
         )
 
 
-def currents(trajectory, *, start: int = 0, stop: int | None = None) -> Currents:
+def currents(trajectory: BeadTrajectory, *, start: int = 0, stop: int | None = None) -> Currents:
     """Compute transverse and longitudinal current autocorrelations, in one pass over the file.
 
     Parameters
@@ -123,13 +124,14 @@ class _Correlation:
     """Autocorrelations of currents [n, n_k, 3] by group of wave vectors, component (along, across)
     and block of time origins, summed while frames come in."""
 
-    def __init__(self, n_frames, reach, group):
+    def __init__(self, n_frames: int, reach: int, group):
         self.reach = reach
         self.group = group
         self.block = block_numbers(n_frames - reach)
         shape = (self.block[-1] + 1, group[-1] + 1, reach + 1, 2)
         self.sums = np.zeros(shape)
-        self.waiting, self.n_waiting, self.done = [], 0, 0
+        self.waiting: list[np.ndarray] = []
+        self.n_waiting = self.done = 0
 
     def add(self, current):
         self.waiting.append(current)
@@ -148,7 +150,7 @@ class _Correlation:
         self.waiting, self.n_waiting = [stretch[n:]], self.reach
         self.done += n
 
-    def _correlate(self, stretch, n):
+    def _correlate(self, stretch, n: int):
         """Sums over the first n frames [n_k, reach + 1, 2] of products with those up to `reach`
         later."""
         size = 1 << int(np.ceil(np.log2(len(stretch))))

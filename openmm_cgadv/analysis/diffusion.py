@@ -141,7 +141,7 @@ def _within(displacements, limits):
     return (displacements.lags >= limits[0] - 1e-6) & (displacements.lags <= limits[1] + 1e-6)
 
 
-def _slope(lags, curves):
+def _slope(lags: np.ndarray, curves):
     """Least-squares slopes [n] of curves [n, n_lags] over lags."""
     centred = lags - lags.mean()
     return curves @ centred / (centred @ centred)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .blocks import Unmeasurable, block_numbers, jackknife
+from ..data.trajectory import BeadTrajectory
+from .blocks import Blocks, Unmeasurable, block_numbers, jackknife
 from .pairs import (
     central_beads,
     fractional,
@@ -56,13 +57,13 @@ class DisplacementCorrelation:
     def n_blocks(self) -> int:
         return len(self.pairs)
 
-    def pair_correlation(self, blocks=slice(None)) -> np.ndarray:
+    def pair_correlation(self, blocks: Blocks = slice(None)) -> np.ndarray:
         """Return the correlation [2, n_shells, n_lags] of displacements parallel and perpendicular to the
         separation: 0 for independent beads, 1 for a rigid body, nan for empty shells."""
         norm = self.pair_norm[blocks].sum(0)
         return self.pairs[blocks].sum(0) / np.where(norm > 0, norm, np.nan)
 
-    def mode_ratio(self, blocks=slice(None)) -> np.ndarray:
+    def mode_ratio(self, blocks: Blocks = slice(None)) -> np.ndarray:
         """Return the squared displacement [2, n_lags] of the longest longitudinal and transverse waves, over
         that of independent beads."""
         return self.waves[blocks].sum(0) / self.wave_norm[blocks].sum(0)
@@ -79,7 +80,7 @@ class DisplacementCorrelation:
 
 
 def displacement_correlation(
-    trajectory, radii, *, start: int = 0, stop: int | None = None
+    trajectory: BeadTrajectory, radii, *, start: int = 0, stop: int | None = None
 ) -> DisplacementCorrelation:
     """Measure the correlation of displacements of neighbours, and the displacements of whole waves, from
     positions alone.
@@ -177,7 +178,7 @@ def _products(d, i, j, unit):
     return first, sum(a * b for a, b, _ in parts)
 
 
-def _limits(trajectory, radii):
+def _limits(trajectory: BeadTrajectory, radii):
     """Squared ends of shells [n_shells, n_types, n_types], nm^2; a pair of types without one has
     that of the shell before."""
     limits = np.zeros((len(radii),) + (len(trajectory.type_names),) * 2, np.float32)

@@ -14,7 +14,9 @@ XI = 2.837297
 CUBIC = 0.02
 
 
-def box_correction(viscosity: tuple[float, float], temperature: float, box) -> tuple[float, float]:
+def box_correction(
+    viscosity: tuple[float, float], temperature: float, box: np.ndarray
+) -> tuple[float, float]:
     """Return the diffusion coefficient of an infinite liquid minus that in a periodic cubic box, and its standard error.
 
     ``xi kT/(6 pi eta L)`` (B. Duenweg and K. Kremer, J. Chem. Phys. 99, 6983 (1993); I.-C. Yeh and

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.integrate import cumulative_trapezoid
 
 from ..units import KB, MPA_S
-from .blocks import Unmeasurable, block_numbers, jackknife
+from .blocks import Blocks, Unmeasurable, block_numbers, jackknife
 from .sampling import LAG_SHARE
 from .transverse_viscosity import decayed
 
@@ -43,7 +43,7 @@ class GreenKuboViscosity:
     value: float
     stderr: float
 
-    def running(self, blocks=slice(None)) -> np.ndarray:
+    def running(self, blocks: Blocks = slice(None)) -> np.ndarray:
         """Integral up to every lag [n_lags], mPa s."""
         return _running(self.lags, self.blocks[blocks])
 
@@ -129,7 +129,7 @@ def green_kubo_viscosity(
         raise Unmeasurable("the trajectory is too short for blocks of stress correlations")
     lags = interval * np.arange(reach + 1)
 
-    def correlation(kept=slice(None)):
+    def correlation(kept: Blocks = slice(None)):
         mean = blocks[kept].mean(0)
         return mean / mean[0]
 
@@ -144,7 +144,7 @@ def green_kubo_viscosity(
         )
     end *= 2
 
-    def integral(kept=slice(None)):
+    def integral(kept: Blocks = slice(None)):
         return _running(lags, blocks[kept])[end : 2 * end + 1].mean()
 
     whole = _running(lags, blocks)
@@ -152,11 +152,11 @@ def green_kubo_viscosity(
     return GreenKuboViscosity(lags, blocks, float(lags[end]), float(integral()), float(error))
 
 
-def _running(lags, blocks):
+def _running(lags: np.ndarray, blocks: np.ndarray) -> np.ndarray:
     return cumulative_trapezoid(blocks.mean(0), lags, initial=0.0)
 
 
-def _correlate(series, n, reach):
+def _correlate(series, n: int, reach: int):
     """Means over the first n frames [reach + 1] of products with those up to `reach` later."""
     size = 1 << int(np.ceil(np.log2(len(series))))
     late = np.fft.rfft(series, size, axis=0)

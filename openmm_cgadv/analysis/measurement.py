@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from ..data.trajectory import BeadTrajectory
 from . import (
     adf,
     currents,
@@ -103,7 +105,7 @@ class Measurement:
 
 
 def measure(
-    trajectory,
+    trajectory: BeadTrajectory,
     reference: Measurement | None = None,
     *,
     stress=None,
@@ -138,7 +140,7 @@ def measure(
     found: dict = {}
     reasons = dict.fromkeys(skip, _SKIPPED)
 
-    def attempt(name, function, *needs):
+    def attempt(name: str, function: Callable, *needs):
         """Store the result of a function of the observables that it needs, or the reason why there is none."""
         found[name] = None
         missing = next((one for one in (name, *needs) if one in reasons), None)
@@ -150,7 +152,7 @@ def measure(
         except Unmeasurable as why:
             reasons[name] = str(why)
 
-    def from_reference(name):
+    def from_reference(name: str):
         """Return an observable of the reference."""
         assert reference is not None
         value = getattr(reference, name)
@@ -237,7 +239,7 @@ def measure(
     )
 
 
-def _fit_range(reference, length, interval):
+def _fit_range(reference, length: float, interval: float):
     """Return the range of lags, ps, of the diffusion fit: that of the reference where there is one."""
     if reference is None:
         return diffusion.fit_range(length, interval)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -212,7 +213,7 @@ def noise_floor(reference: Measurement) -> dict:
     """
     out = _Observables(None)
 
-    def compare(part, function, name):
+    def compare(part, function: Callable, name: str):
         curve = getattr(reference, part)
         try:
             if curve is None:
@@ -280,7 +281,7 @@ class _Observables:
         self.reasons = {}
         self.known = reasons or {}
 
-    def put(self, name, value, reason=None):
+    def put(self, name: str, value, reason=None):
         if isinstance(value, (float, np.floating)):
             value = _plain(value)
             reason = reason or _ONE_BLOCK
@@ -292,7 +293,7 @@ class _Observables:
         return {**self.values, "notes": notes, "reasons": self.reasons}
 
 
-def _compare(out, part, function, name, measured, reference):
+def _compare(out, part, function: Callable, name: str, measured, reference):
     """Put a distance between a curve and the reference's, with its jackknife error."""
     error = f"{name}_stderr"
     curve = getattr(measured, part)
@@ -411,7 +412,7 @@ def _integral(stress):
     return _with_errors(stress.lags[some], stress.running()[some], stress.running_stderr[some])
 
 
-def _ratio(lags, values, errors, reference, grid):
+def _ratio(lags: np.ndarray, values: np.ndarray, errors: np.ndarray, reference, grid):
     """Ratios to the reference at common lags, lists of [lag, ratio, standard error]."""
     out = []
     ref_values, ref_errors = reference.values(), reference.stderr
@@ -435,15 +436,15 @@ def _plain(x):
     return float(f"{x:.7g}") if x is not None and math.isfinite(x) else None
 
 
-def _list(values):
+def _list(values: np.ndarray):
     return [_plain(v) for v in values]
 
 
-def _with_errors(lags, values, errors):
+def _with_errors(lags: np.ndarray, values: np.ndarray, errors: np.ndarray):
     return [[_plain(t), _plain(v), _plain(e)] for t, v, e in zip(lags, values, errors)]
 
 
-def _curve(lags, values):
+def _curve(lags: np.ndarray, values: np.ndarray):
     return [[_plain(t), _plain(v)] for t, v in zip(lags, values)]
 
 

@@ -12,11 +12,13 @@ the size of the system. `Msd.drift_share` gives the share of the centre of mass.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .blocks import N_BLOCKS, Unmeasurable, overlap_factor, standard_error
+from .blocks import N_BLOCKS, Blocks, Unmeasurable, overlap_factor, standard_error
+from .frames import Frames
 from .sampling import chunks, sampled_beads
 
 LONGEST_SHARE = 1 / 5
@@ -66,7 +68,7 @@ class Msd:
             self, blocks=self.blocks[:, [at]], type_names=(kind,), n_beads=self.n_beads[[at]]
         )
 
-    def values(self, blocks=slice(None)) -> np.ndarray:
+    def values(self, blocks: Blocks = slice(None)) -> np.ndarray:
         """[n_lags], nm^2, over all beads and some blocks, all by default."""
         return self.by_block()[blocks].mean(0)
 
@@ -107,12 +109,18 @@ def lag_grid(frame_interval: float, length: float) -> np.ndarray:
     return frames[frames * frame_interval <= longest] * frame_interval
 
 
-def msd(trajectory, lags=None, *, start: int = 0, stop: int | None = None) -> Msd:
+def msd(
+    trajectory: Frames,
+    lags: np.ndarray | Sequence[float] | None = None,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+) -> Msd:
     """Compute mean squared displacements, in one pass over the file and in RAM independent of its length.
 
     Parameters
     ----------
-    trajectory : BeadTrajectory
+    trajectory : Frames
     lags : array, optional
         ps; `lag_grid` by default. Rounded to frames.
     start, stop : int
@@ -192,7 +200,7 @@ class _Displacements:
     [n, n_types] of their squares. ``|x' - x|^2 = x'^2 + x^2 - 2 x'.x`` needs no array of displacements.
     """
 
-    def __init__(self, lag, n_frames, bounds):
+    def __init__(self, lag: int, n_frames: int, bounds):
         self.bounds = bounds
         self.stride = max(d for d in range(1, max(lag // ORIGINS_A_LAG, 1) + 1) if lag % d == 0)
         self.reach = lag // self.stride

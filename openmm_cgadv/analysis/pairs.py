@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 
 from .blocks import Unmeasurable
+from .frames import Frames
 from .sampling import frames_at_once
 
 MAX_FRAMES = 1500
@@ -21,7 +22,7 @@ BLOCK = 1 << 15
 """Number of distances that are computed at once, which fit the cache of a core."""
 
 
-def by_type(trajectory) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def by_type(trajectory: Frames) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Return the order of beads by type, the bounds of each type in it, and the names of the types present."""
     types = np.asarray(trajectory.types)
     order = np.argsort(types, kind="stable")
@@ -46,7 +47,7 @@ def pairs_of_types(bounds: np.ndarray) -> list[tuple[int, int]]:
     return found
 
 
-def sampled_frames(trajectory, start: int, stop: int | None, max_frames: int) -> range:
+def sampled_frames(trajectory: Frames, start: int, stop: int | None, max_frames: int) -> range:
     """Return evenly spaced frames of a range, at most as many as `DISTANCES` allows.
 
     Raises
@@ -62,7 +63,7 @@ def sampled_frames(trajectory, start: int, stop: int | None, max_frames: int) ->
     return range(start, stop, -(-(stop - start) // min(max_frames, affordable)))
 
 
-def boxes_of(trajectory, frames: range) -> np.ndarray:
+def boxes_of(trajectory: Frames, frames: range) -> np.ndarray:
     """Return the boxes [T, 3, 3], nm, of frames."""
     return trajectory.boxes(slice(frames.start, frames.stop, frames.step))
 
@@ -84,7 +85,7 @@ def fractional(positions: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 
 def configurations(
-    trajectory, frames: range, order: np.ndarray
+    trajectory: Frames, frames: range, order: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield fractional coordinates [3, N] of the beads in an order, and the box [3, 3], nm, of each frame."""
     batch = frames_at_once(trajectory.n_beads)
@@ -129,7 +130,7 @@ def _sum_of_squares(sides):
 
 
 @cache
-def _lower_triangle(n):
+def _lower_triangle(n: int):
     return np.tri(n, dtype=bool)
 
 
@@ -232,7 +233,7 @@ def time_origins(n_beads: int, start: int, stop: int, steps: np.ndarray, number:
 
 
 def lagged_positions(
-    trajectory, origins: np.ndarray, steps: np.ndarray
+    trajectory: Frames, origins: np.ndarray, steps: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield positions [1 + n_lags, N, 3], nm, at each time origin and at the lags behind it, and the box [3, 3] there."""
     steps = np.append(0, steps)

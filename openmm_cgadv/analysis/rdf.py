@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .blocks import Unmeasurable, block_numbers, standard_error
+from .blocks import Blocks, Unmeasurable, block_numbers, standard_error
+from .frames import Frames
 from .pairs import (
     MAX_FRAMES,
     boxes_of,
@@ -54,7 +55,7 @@ class Rdf:
     def n_blocks(self) -> int:
         return len(self.observed)
 
-    def g(self, blocks=slice(None)) -> np.ndarray:
+    def g(self, blocks: Blocks = slice(None)) -> np.ndarray:
         """g(r) [n_pairs, n_bins] of some blocks, all by default."""
         return self.observed[blocks].sum(0) / self.expected[blocks].sum(0)
 
@@ -65,7 +66,7 @@ class Rdf:
 
 
 def rdf(
-    trajectory,
+    trajectory: Frames,
     *,
     r_max: float | None = None,
     bin_width: float = BIN_WIDTH,
@@ -77,7 +78,7 @@ def rdf(
 
     Parameters
     ----------
-    trajectory : BeadTrajectory
+    trajectory : Frames
     r_max : float, optional
         nm; the smaller of 1 nm and half the smallest box width by default. Rounded down to a
         whole number of bins.
@@ -142,7 +143,12 @@ def histogram(r: np.ndarray, bin_width: float, n_bins: int) -> np.ndarray:
     return np.bincount(r.ravel().astype(np.intp), minlength=n_bins + 1)[:n_bins]
 
 
-def rdf_l1(curves: Rdf, reference: Rdf, blocks=slice(None), reference_blocks=slice(None)) -> float:
+def rdf_l1(
+    curves: Rdf,
+    reference: Rdf,
+    blocks: Blocks = slice(None),
+    reference_blocks: Blocks = slice(None),
+) -> float:
     """``sum |g - g_ref| / sum g_ref`` over all bins and pairs of types.
 
     Raises

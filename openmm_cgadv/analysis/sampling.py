@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 
 from .blocks import Unmeasurable
+from .frames import Frames
 
 READ_BYTES = 1 << 23
 """Size of the positions that are held in RAM at once."""
@@ -21,7 +24,7 @@ def frames_at_once(n_beads: int) -> int:
     return max(READ_BYTES // (24 * n_beads), 1)
 
 
-def sampled_beads(types) -> np.ndarray:
+def sampled_beads(types: np.ndarray) -> np.ndarray:
     """Return the indices of the beads whose motion is measured.
 
     These are all beads, or every n-th bead of each type of a system of more than `MAX_BEADS`.
@@ -33,14 +36,14 @@ def sampled_beads(types) -> np.ndarray:
     )
 
 
-def chunks(trajectory, start, stop):
+def chunks(trajectory: Frames, start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
     """Yield the number of the first frame and positions [n, N, 3], nm, of successive stretches."""
     size = frames_at_once(trajectory.n_beads)
     for first in range(start, stop, size):
         yield first, trajectory.positions(slice(first, min(first + size, stop)))
 
 
-def lag_steps(interval, n_frames, lags):
+def lag_steps(interval: float, n_frames: int, lags: np.ndarray | Sequence[float]) -> np.ndarray:
     """Return the lags [n] in frames that are at least one frame and at most `LAG_SHARE` of the trajectory.
 
     Parameters
@@ -67,6 +70,6 @@ def lag_steps(interval, n_frames, lags):
     return steps
 
 
-def mean_box(trajectory, start, stop):
+def mean_box(trajectory: Frames, start: int, stop: int) -> np.ndarray:
     """Return the mean box [3, 3], nm, over at most 1000 frames of a range."""
     return trajectory.boxes(slice(start, stop, max(-(-(stop - start) // 1000), 1))).mean(0)

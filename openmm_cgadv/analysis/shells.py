@@ -10,7 +10,7 @@ from .blocks import Unmeasurable
 from .rdf import Rdf
 
 
-def first_shell_radius(r, g) -> float:
+def first_shell_radius(r: np.ndarray, g: np.ndarray) -> float:
     """First minimum of g(r) behind its first peak, nm.
 
     It is looked for on the curve smoothed over 0.01 nm, where a peak counts if it stands out by 0.1
@@ -34,7 +34,7 @@ def first_shell_radius(r, g) -> float:
     return _minimum(r, g, smooth, peaks, "first")
 
 
-def second_shell_radius(r, g, first: float) -> float:
+def second_shell_radius(r: np.ndarray, g: np.ndarray, first: float) -> float:
     """First minimum of g(r) behind its second peak, nm.
 
     As `first_shell_radius`, on the curve smoothed over 0.02 nm behind the end of the first shell,
@@ -61,7 +61,7 @@ def second_shell_radius(r, g, first: float) -> float:
     return _minimum(r, g, smooth, peaks + start, "second")
 
 
-def _minimum(r, g, smooth, peaks, which):
+def _minimum(r: np.ndarray, g: np.ndarray, smooth, peaks, which):
     """Minimum of a curve between its first two peaks, sought on the smoothed one."""
     end = peaks[1] if len(peaks) > 1 else len(r)
     low = peaks[0] + int(np.argmin(smooth[peaks[0] : end]))

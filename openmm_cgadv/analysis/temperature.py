@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..data.trajectory import BeadTrajectory
 from ..units import KB
 from .blocks import Unmeasurable, block_numbers, standard_error
 from .sampling import frames_at_once
 
 
 def temperature(
-    trajectory, *, start: int = 0, stop: int | None = None, max_frames: int = 20_000
+    trajectory: BeadTrajectory, *, start: int = 0, stop: int | None = None, max_frames: int = 20_000
 ) -> tuple[float, float]:
     """Compute the kinetic temperature and its standard error, K, from stored velocities.
 

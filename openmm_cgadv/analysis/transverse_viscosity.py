@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.interpolate import CubicSpline
 
 from ..units import MPA_S
-from .blocks import Unmeasurable
+from .blocks import Blocks, Unmeasurable
 from .currents import Currents
 
 RESOLVED = 0.3
@@ -81,11 +82,11 @@ def apparent_viscosity(found: Currents) -> ApparentViscosity:
             )
     factor = MPA_S * found.density / found.k**2
 
-    def running(blocks=slice(None)):
+    def running(blocks: Blocks = slice(None)):
         spline = CubicSpline(found.lags, found.values("transverse", blocks), axis=-1)
         return spline.antiderivative()(found.lags)
 
-    def viscosities(blocks=slice(None)):
+    def viscosities(blocks: Blocks = slice(None)):
         integrals = [one[end : 2 * end + 1].mean() for one, end in zip(running(blocks), ends)]
         return factor / np.array(integrals)
 
@@ -161,7 +162,7 @@ def viscosity(apparent: ApparentViscosity) -> tuple[float, float]:
     return value, float(error)
 
 
-def _limit(apparent, function, slope):
+def _limit(apparent, function: Callable, slope):
     """Intercept of a weighted line through a function of the viscosities over k^2, and its error;
     `slope` is the function's derivative."""
     lines = np.stack([np.ones_like(apparent.k), apparent.k**2], 1)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .blocks import N_BLOCKS, Unmeasurable, block_numbers, jackknife
+from ..data.trajectory import BeadTrajectory
+from .blocks import N_BLOCKS, Blocks, Unmeasurable, block_numbers, jackknife
 from .sampling import frames_at_once, sampled_beads
 
 VACF_LENGTH = 2.0
@@ -36,7 +37,7 @@ class Vacf:
     def n_blocks(self) -> int:
         return len(self.blocks)
 
-    def values(self, blocks=slice(None)) -> np.ndarray:
+    def values(self, blocks: Blocks = slice(None)) -> np.ndarray:
         """Normalised to 1 at lag 0 [n_lags], from some blocks, all by default."""
         total = self.blocks[blocks].sum(0)
         return total / total[0]
@@ -48,7 +49,11 @@ class Vacf:
 
 
 def vacf(
-    trajectory, interval: float | None = None, *, start: int = 0, stop: int | None = None
+    trajectory: BeadTrajectory,
+    interval: float | None = None,
+    *,
+    start: int = 0,
+    stop: int | None = None,
 ) -> Vacf:
     """Compute the velocity autocorrelation function up to 2 ps from positions alone.
 
@@ -111,7 +116,7 @@ def vacf(
     return Vacf(interval * np.arange(n_lags), interval, blocks)
 
 
-def _lagged_products(v, n_origins, n_lags):
+def _lagged_products(v, n_origins: int, n_lags: int):
     """Return ``sum_t v(t).v(t + k)`` [n_lags] over the first origins of vectors v [T, n].
 
     Products of all pairs of times within some lags are a matrix product, and each diagonal holds one lag.
@@ -127,7 +132,10 @@ def _lagged_products(v, n_origins, n_lags):
 
 
 def vacf_rms(
-    curve: Vacf, reference: Vacf, blocks=slice(None), reference_blocks=slice(None)
+    curve: Vacf,
+    reference: Vacf,
+    blocks: Blocks = slice(None),
+    reference_blocks: Blocks = slice(None),
 ) -> float:
     """Root mean square difference of two normalised velocity autocorrelations, lag 0 left out.
 

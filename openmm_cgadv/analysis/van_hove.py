@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from .blocks import Unmeasurable, block_numbers, jackknife
+from ..data.trajectory import BeadTrajectory
+from .blocks import Blocks, Unmeasurable, block_numbers, jackknife
 from .pairs import (
     by_type,
     central_beads,
@@ -66,7 +68,7 @@ class VanHove:
     def n_blocks(self) -> int:
         return len(self.observed)
 
-    def distinct(self, blocks=slice(None)) -> np.ndarray:
+    def distinct(self, blocks: Blocks = slice(None)) -> np.ndarray:
         """``G_d(r, t)`` over the density [n_lags, n_pairs, n_bins]: g(r) at lag 0, and 1 without
         correlation."""
         return self.observed[blocks].sum(0) / self.expected[blocks].sum(0)
@@ -76,7 +78,7 @@ class VanHove:
         """Standard error of `distinct` [n_lags, n_pairs, n_bins]."""
         return jackknife(self.distinct, self.n_blocks) * np.ones(self.observed.shape[1:])
 
-    def self_part(self, blocks=slice(None)) -> np.ndarray:
+    def self_part(self, blocks: Blocks = slice(None)) -> np.ndarray:
         """``4 pi r^2 G_s(r, t)`` [n_lags, n_types, n_bins], 1/nm: the distribution of the distance
         that a bead moves, of integral 1 over all distances."""
         number = self.n_displacements[blocks].sum(0)
@@ -89,8 +91,8 @@ class VanHove:
 
 
 def van_hove(
-    trajectory,
-    lags=VAN_HOVE_LAGS,
+    trajectory: BeadTrajectory,
+    lags: np.ndarray | Sequence[float] = VAN_HOVE_LAGS,
     *,
     r_max: float | None = None,
     start: int = 0,

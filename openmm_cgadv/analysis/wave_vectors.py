@@ -9,7 +9,7 @@ K_RANGE = 2.0
 EQUAL_LENGTH = 1.03
 
 
-def wave_vectors(box) -> tuple[np.ndarray, np.ndarray]:
+def wave_vectors(box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Shortest wave vectors that fit a box, one of each pair k and -k.
 
     Parameters

@@ -344,7 +344,7 @@ class AnalysisReporter:
 
 @dataclass(frozen=True)
 class _Segment:
-    """Frames in RAM with the interface of `BeadTrajectory` that the functions of `analysis` use."""
+    """Frames in RAM, which the functions of `analysis` take as `analysis.frames.Frames`."""
 
     frames: np.ndarray
     cells: np.ndarray
