@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,7 +81,11 @@ class DisplacementCorrelation:
 
 
 def displacement_correlation(
-    trajectory: BeadTrajectory, radii, *, start: int = 0, stop: int | None = None
+    trajectory: BeadTrajectory,
+    radii: Sequence[dict[tuple[str, str], float]],
+    *,
+    start: int = 0,
+    stop: int | None = None,
 ) -> DisplacementCorrelation:
     """Measure the correlation of displacements of neighbours, and the displacements of whole waves, from
     positions alone.

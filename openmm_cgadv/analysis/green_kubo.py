@@ -54,7 +54,7 @@ class GreenKuboViscosity:
 
 
 def green_kubo_viscosity(
-    stress, interval: float, volume: float, temperature: float
+    stress: np.ndarray, interval: float, volume: float, temperature: float
 ) -> GreenKuboViscosity:
     r"""Compute the shear viscosity from a time series of the stress.
 

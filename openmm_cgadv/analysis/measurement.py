@@ -108,7 +108,7 @@ def measure(
     trajectory: BeadTrajectory,
     reference: Measurement | None = None,
     *,
-    stress=None,
+    stress: np.ndarray | None = None,
     start: int = 0,
     stop: int | None = None,
     skip: tuple[str, ...] = (),
@@ -159,6 +159,13 @@ def measure(
         if value is None:
             raise Unmeasurable(reference.reasons[name])
         return value
+
+    def viscosity_of_stress():
+        if stress is None:
+            raise Unmeasurable("the stress of this run is not known")
+        return green_kubo.green_kubo_viscosity(
+            stress[start:stop], interval, volume, trajectory.temperature
+        )
 
     r_max = reference.rdf.edges[-1] if reference and reference.rdf else None
     grid = msd.lag_grid(interval, length)
@@ -212,14 +219,7 @@ def measure(
             lambda eta: finite_size.box_correction(eta, trajectory.temperature, box),
             "viscosity",
         )
-        if stress is None:
-            reasons["stress_viscosity"] = "the stress of this run is not known"
-        attempt(
-            "stress_viscosity",
-            lambda: green_kubo.green_kubo_viscosity(
-                stress[start:stop], interval, volume, trajectory.temperature
-            ),
-        )
+        attempt("stress_viscosity", viscosity_of_stress)
 
     # Both take about as long, and NumPy releases the interpreter while it computes.
     with ThreadPoolExecutor(2) as pool:

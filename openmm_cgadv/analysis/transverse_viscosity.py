@@ -72,14 +72,16 @@ def apparent_viscosity(found: Currents) -> ApparentViscosity:
                 f"transverse current at {k:.3g}/nm has fallen to {one[1]:.2f} of "
                 "its start: too long to follow its decay"
             )
-    ends = [decayed(*both) for both in zip(c, noise)]
-    for k, end in zip(found.k, ends):
+    ends: list[int] = []
+    for k, one, deviation in zip(found.k, c, noise):
+        end = decayed(one, deviation)
         if end is None:
             raise Unmeasurable(
                 f"the transverse current at {k:.3g}/nm has not decayed to its noise "
                 f"within {found.lags[-1] / 2:.3g} ps; a longer trajectory shows "
                 "later times, up to a twentieth of it"
             )
+        ends.append(end)
     factor = MPA_S * found.density / found.k**2
 
     def running(blocks: Blocks = slice(None)):
@@ -107,9 +109,11 @@ def apparent_viscosity(found: Currents) -> ApparentViscosity:
     )
 
 
-def decayed(c, noise, doubt: float = 2.0):
-    """Number of the first lag t from which to 2t a correlation's mean square is no larger than
-    `doubt` times that of its noise; None if there is none."""
+def decayed(c: np.ndarray, noise: np.ndarray, doubt: float = 2.0) -> int | None:
+    """Return the number of the lag at which a correlation has decayed to its noise, or None.
+
+    This is the first lag t for which the mean square between t and 2t is at most `doubt` times that of the noise.
+    """
     square = np.concatenate([[0], np.cumsum(c**2)])
     chance = np.concatenate([[0], np.cumsum(noise**2)])
     first = np.arange(1, (len(c) - 1) // 2 + 1)

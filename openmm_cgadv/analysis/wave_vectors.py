@@ -46,8 +46,8 @@ def wave_vectors(box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return numbers[order], np.array(group)
 
 
-def polarizations(k):
-    """Unit vectors [n_k, 3, 3] along each wave vector [n_k, 3] and two across it."""
+def polarizations(k: np.ndarray) -> np.ndarray:
+    """Return unit vectors [n_k, 3, 3] along each wave vector [n_k, 3] and two across it."""
     along = k / np.linalg.norm(k, axis=1, keepdims=True)
     helper = np.eye(3)[np.abs(along).argmin(1)]
     across = np.cross(along, helper)
@@ -55,8 +55,8 @@ def polarizations(k):
     return np.stack([along, across, np.cross(along, across)], 1).astype(np.float32)
 
 
-def plane_waves(fraction, numbers):
-    """``exp(-2 pi i numbers.s)`` [T, n_k, N], complex64, at fractional coordinates [T, N, 3]."""
+def plane_waves(fraction: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Return ``exp(-2 pi i numbers.s)`` [T, n_k, N], complex64, at fractional coordinates [T, N, 3]."""
     phase = (fraction - np.rint(fraction)).astype(np.float32) * np.float32(2 * np.pi)
     unit = np.empty(phase.shape, np.complex64)
     unit.real, unit.imag = np.cos(phase), -np.sin(phase)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -501,7 +502,7 @@ def speed(data: ReportInput) -> dict:
     }
 
 
-def provenance(value: dict, prefix: str = ""):
+def provenance(value: dict, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Yield the keys and values of nested dictionaries as text."""
     for key, item in value.items():
         name = f"{prefix}{key}"
