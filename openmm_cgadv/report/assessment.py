@@ -343,7 +343,7 @@ def headline(findings: list[Finding]) -> str:
     return f"The model is good: {within}."
 
 
-def _finding(here, what, advice=None):
+def _finding(here: Status, what: str, advice: str | None = None) -> Finding:
     """Return a status in words; advice follows where the observable misses its tolerance."""
     more = {
         GOOD: "",
@@ -353,13 +353,13 @@ def _finding(here, what, advice=None):
     return Finding(**asdict(here), sentence=f"{what}{more[here.status]}.")
 
 
-def _missing(here, name, lacking, observable):
+def _missing(here: Status, name: str, lacking: dict, observable: str) -> Finding:
     """Return the finding on an observable that `lacking`, a run or the reference, does not have."""
     why = (lacking.get("reasons") or {}).get(observable, "not measured")
     return Finding(**asdict(here), sentence=f"{name} is not known: {why}.")
 
 
-def _motion_advice(lags, context):
+def _motion_advice(lags: list[float], context: Context) -> str | None:
     """Return the advice for a deviation of single-particle motion at some lags, ps."""
     if context.longest_lag_ps and min(lags) > context.longest_lag_ps:
         return context.advice.get("slow_motion")
@@ -368,7 +368,7 @@ def _motion_advice(lags, context):
     return context.advice.get("motion")
 
 
-def _lags(missed, assessed):
+def _lags(missed: list[float], assessed: list[float]) -> str:
     if len(missed) == 1:
         return f"at {missed[0]:g} ps alone"
     if missed == assessed:

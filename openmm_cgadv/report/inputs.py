@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -179,7 +180,7 @@ class ReportInput:
         return [run for run in (self.initial, self.trained, *self.comparison) if run]
 
 
-def read_training_log(path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def read_training_log(path: str | os.PathLike) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return the curves of a training log, ``{column: (iterations, values)}``; empty cells are left out.
 
     An unfinished last line is left out too, so that a log can be read while it is written. Of

@@ -78,9 +78,9 @@ def metrics_json(data: ReportInput, log: dict) -> dict:
     return out
 
 
-def _targets(data):
+def _targets(data: ReportInput) -> dict[str, dict] | None:
     """Return deviations and tolerances of the trained model's main run by observable."""
-    out = {
+    out: dict[str, dict] = {
         one.name: {
             "value": one.deviation,
             "target": one.tolerance,
@@ -90,7 +90,7 @@ def _targets(data):
         if one.observable in OBSERVABLES and not one.run
     }
     for name in out:
-        if name.startswith("msd"):
+        if name.startswith("msd") and data.trained is not None:
             lags = list(status_by_lag(data.trained.metrics, data.reference.metrics))
             out[name]["lags_ps"] = [lags[0], lags[-1]] if lags else None
     return out or None

@@ -7,6 +7,7 @@ trajectories. The page is one file that opens offline: its style sheet and figur
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -30,7 +31,7 @@ SECTIONS = (
 MARKS = {GOOD: "✓", MISSED: "✗", OPEN: "?"}
 
 
-def write_report(directory, data: ReportInput) -> Path:
+def write_report(directory: str | os.PathLike, data: ReportInput) -> Path:
     """Write ``index.html`` and ``metrics.json`` into a directory, which is created if absent.
 
     Returns

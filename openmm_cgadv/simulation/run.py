@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openmm
@@ -56,13 +57,13 @@ def run_production(
     model: Model,
     directory: str | os.PathLike,
     *,
-    length,
-    frame_interval=0.02,
-    report_interval=None,
+    length: float | unit.Quantity,
+    frame_interval: float | unit.Quantity | None = 0.02,
+    report_interval: float | unit.Quantity | None = None,
     trajectory_format: str = "dcd",
-    timestep=None,
+    timestep: float | unit.Quantity | None = None,
     minimize: bool = False,
-    equilibration=20.0,
+    equilibration: float | unit.Quantity = 20.0,
     seed: int = 1,
     platform: str | None = None,
     backend: str | None = None,
@@ -123,7 +124,7 @@ def run_production(
     """
     directory = Path(directory)
     timestep = float(model.timestep if timestep is None else plain(timestep, unit.picosecond))
-    arguments = {
+    arguments: dict[str, Any] = {
         "timestep": timestep,
         "length": float(plain(length, unit.picosecond)),
         "frame_interval": _optional(frame_interval),
@@ -201,7 +202,7 @@ def model_digest(model: Model) -> str:
 def create_simulation(
     model: Model,
     *,
-    timestep=None,
+    timestep: float | unit.Quantity | None = None,
     seed: int = 1,
     platform: str | None = None,
     backend: str | None = None,
@@ -248,7 +249,7 @@ def _threads(context: openmm.Context) -> int:
     return torch.get_num_threads()
 
 
-def _optional(value) -> float | None:
+def _optional(value: float | unit.Quantity | None) -> float | None:
     return None if value is None else float(plain(value, unit.picosecond))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -22,7 +23,7 @@ def details(status: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _held_out(found):
+def _held_out(found: dict) -> Iterator[str]:
     if not found.get("lags_ps"):
         return
     # Of several bead types the one with the largest deviation at the longest lag.
@@ -36,7 +37,7 @@ def _held_out(found):
     yield f"Mean squared displacement in the last generated windows relative to the held-out windows: {parts}."
 
 
-def _spread(found):
+def _spread(found: dict) -> Iterator[str]:
     for name, one in found.items():
         if one.get("stderr") is None:
             continue
@@ -53,7 +54,7 @@ def _spread(found):
             )
 
 
-def _scatter(validated):
+def _scatter(validated: list[dict]) -> Iterator[str]:
     known = [
         (one["validation_diffusion"], one.get("validation_diffusion_stderr") or 0.0)
         for one in validated
@@ -70,7 +71,7 @@ def _scatter(validated):
     )
 
 
-def _exported(found):
+def _exported(found: dict) -> Iterator[str]:
     parts = [
         f"{name} {_signed(found[key])} ± {_percent(found.get(f'{key}_stderr') or 0.0)}"
         for name, key in (
@@ -83,9 +84,9 @@ def _exported(found):
         yield f"Deviation of the exported model from all-atom in its validation: {', '.join(parts)}."
 
 
-def _percent(value):
+def _percent(value: float) -> str:
     return f"{100 * value:.2g} %"
 
 
-def _signed(value):
+def _signed(value: float) -> str:
     return f"{100 * value:+.1f} %".replace("-", "−")

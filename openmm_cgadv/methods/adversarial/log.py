@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from pathlib import Path
+from typing import TextIO
 
 from ...files import replacing
 
@@ -103,7 +104,7 @@ class TrainingLog:
         self._writer = self._rows(self._file)
         self._events = SummaryWriter(str(directory), purge_step=iteration + 1)
 
-    def _rows(self, file) -> csv.DictWriter:
+    def _rows(self, file: TextIO) -> csv.DictWriter:
         return csv.DictWriter(file, self.columns, restval="", extrasaction="ignore")
 
     def write(self, iteration: int, values: dict[str, float]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -421,7 +422,7 @@ class TrainingLoop:
         }
 
 
-def _finite(value):
+def _finite(value: Any) -> Any:
     """Return numbers for JSON, with None for those that are not finite."""
     if isinstance(value, list):
         return [_finite(one) for one in value]

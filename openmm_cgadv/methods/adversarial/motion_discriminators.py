@@ -172,7 +172,7 @@ class MotionDiscriminators:
         log: dict[str, float] = {}
         for name, trainer in self.trainers.items():
 
-            def real(name=name):
+            def real(name: str = name) -> tuple[Tensor, ...]:
                 if name == "transverse":
                     systems = self.settings.mode_systems
                     return self._tokens(name, self.windows.sample(systems, random, systems))

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -181,7 +182,7 @@ def _fit_initial_kernel(
         warn(loop.warnings[-1])
 
 
-def _copy(state):
+def _copy(state: Any) -> Any:
     """Return a copy of nested containers of tensors."""
     if isinstance(state, Tensor):
         return state.detach().clone()
