@@ -39,7 +39,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -161,7 +161,7 @@ def pair_rollout(
         )
     if seed is not None:
 
-        def noise(replica, *address):
+        def noise(replica: int, *address):
             return pair_noise(seed, replica, *address)
 
     return _PairRollout.apply(
@@ -203,7 +203,16 @@ class _Pairs:
     """[M, K + 1, 2]"""
 
     @classmethod
-    def find(cls, x, box, types, masses, splines, r_min, r_cut):
+    def find(
+        cls,
+        x: Tensor,
+        box: Tensor,
+        types: Tensor,
+        masses: Tensor,
+        splines: Tensor,
+        r_min: Tensor,
+        r_cut: float,
+    ):
         i, j, _, distance = neighbor_pairs(x.detach(), box, r_cut)
         # Beads at the same place have no direction between them and no friction.
         i, j = i[distance > 0], j[distance > 0]
@@ -238,7 +247,18 @@ class _Pairs:
         return instant[:, 0], (2.0 * rates / self.mass).sqrt() * scale * xi[:, 1:]
 
 
-def _solve(pairs, masses, own, h, inverse, v, sigma, direction, start, tolerance):
+def _solve(
+    pairs: _Pairs,
+    masses: Tensor,
+    own: Tensor,
+    h: float,
+    inverse: Tensor,
+    v: Tensor,
+    sigma: Tensor,
+    direction: float,
+    start: Tensor,
+    tolerance: float,
+):
     """Velocities and σ with ``(1 + h M) (v̄, σ̄) = (v, σ)``, or with its adjoint for direction −1.
 
     ``own`` is the friction of each bead alone [N], ``inverse`` is ``C = (1 + h A)⁻¹`` of each pair [M, K, K].
@@ -253,10 +273,10 @@ def _solve(pairs, masses, own, h, inverse, v, sigma, direction, start, tolerance
         - pairs.force(direction * h * (pairs.mass * pairs.act(f, bare)).sum(1), v) / heavy
     )
 
-    def apply(v):
+    def apply(v: Tensor):
         return v + pairs.force((pairs.mass * pairs.act(drag, pairs.difference(v)))[:, 0], v) / heavy
 
-    def dot(a, b):
+    def dot(a: Tensor, b: Tensor):
         return (heavy * a * b).sum()
 
     mean = start.clone()
@@ -286,25 +306,25 @@ class _PairRollout(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx,
-        positions,
-        velocities,
-        theta,
-        splines,
-        memory,
-        boxes,
-        types,
-        masses,
-        spec,
-        r_min,
-        own,
-        r_cut,
-        kT,
-        dt,
-        frames,
-        forget,
-        tolerance,
-        noise,
+        ctx: Any,
+        positions: Tensor,
+        velocities: Tensor,
+        theta: Tensor,
+        splines: Tensor,
+        memory: Tensor,
+        boxes: Tensor,
+        types: Tensor,
+        masses: Tensor,
+        spec: PotentialSpec,
+        r_min: Tensor,
+        own: Tensor,
+        r_cut: float,
+        kT: float,
+        dt: float,
+        frames: list[int],
+        forget: float,
+        tolerance: float,
+        noise: PairNoise,
     ):
         potential = Potential(spec, theta, types)
         n, k, h, steps = positions.shape[1], memory.shape[-1], 0.5 * dt, frames[-1]
@@ -369,7 +389,7 @@ class _PairRollout(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_frames, grad_x, grad_v):
+    def backward(ctx: Any, grad_frames: Tensor, grad_x: Tensor, grad_v: Tensor):
         theta, splines, memory, boxes, types, masses, halves = ctx.saved_tensors
         spec, r_min, own, r_cut, kT, dt, frames, forget, tolerance, noise, kept = ctx.settings
         potential = Potential(spec, theta, types)

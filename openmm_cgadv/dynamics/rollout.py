@@ -18,6 +18,7 @@ where H is the Hessian of the energy. τ = ∞ is the exact adjoint.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -161,21 +162,21 @@ class _Rollout(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx,
-        positions,
-        state,
-        theta,
-        e,
-        s,
-        boxes,
-        types,
-        masses,
-        spec,
-        kT,
-        dt,
-        frames,
-        forget,
-        noise,
+        ctx: Any,
+        positions: Tensor,
+        state: Tensor,
+        theta: Tensor,
+        e: Tensor,
+        s: Tensor,
+        boxes: Tensor,
+        types: Tensor,
+        masses: Tensor,
+        spec: PotentialSpec,
+        kT: float,
+        dt: float,
+        frames: list[int],
+        forget: float,
+        noise: Tensor,
     ):
         potential = Potential(spec, theta, types)
         thermal = (kT / masses).sqrt()[:, None, None]
@@ -198,7 +199,7 @@ class _Rollout(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_frames, grad_x, grad_s):
+    def backward(ctx: Any, grad_frames: Tensor, grad_x: Tensor, grad_s: Tensor):
         theta, e, s, boxes, types, masses, noise, all_x, all_middle = ctx.saved_tensors
         spec, kT, dt, frames, forget = ctx.settings
         potential = Potential(spec, theta, types)
