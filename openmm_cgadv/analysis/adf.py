@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,7 +66,7 @@ class Adf:
         """Share [n_centres] of each centre's type in all triplets."""
         return self.counts.sum((0, 2)) / self.counts.sum()
 
-    def _normalised(self, counts):
+    def _normalised(self, counts: np.ndarray):
         total = counts.sum(-1, keepdims=True) * np.diff(self.edges)
         return np.divide(counts, total, out=np.zeros_like(total), where=total > 0)
 
@@ -152,7 +153,7 @@ def adf_l1(
     return float(reference.weights @ difference.sum(1) * (curves.edges[1] - curves.edges[0]))
 
 
-def _squares(names, radii):
+def _squares(names: Sequence[str], radii: dict[tuple[str, str], float]):
     """Return the squares of radii [n_types, n_types], nm^2, 0 for pairs of types that have none."""
     limits = np.zeros((len(names),) * 2, dtype=np.float32)
     for (a, b), radius in radii.items():
@@ -163,7 +164,7 @@ def _squares(names, radii):
     return limits
 
 
-def _cosines(centres, unit, n: int):
+def _cosines(centres: np.ndarray, unit: np.ndarray, n: int):
     """Return the cosine of the angle of every pair of neighbours of each of `n` beads, and the number of that bead.
 
     `unit` [n_neighbours, 3] holds the directions to the neighbours of `centres` [n_neighbours].

@@ -124,7 +124,7 @@ class _Correlation:
     """Autocorrelations of currents [n, n_k, 3] by group of wave vectors, component (along, across)
     and block of time origins, summed while frames come in."""
 
-    def __init__(self, n_frames: int, reach: int, group):
+    def __init__(self, n_frames: int, reach: int, group: np.ndarray):
         self.reach = reach
         self.group = group
         self.block = block_numbers(n_frames - reach)
@@ -133,7 +133,7 @@ class _Correlation:
         self.waiting: list[np.ndarray] = []
         self.n_waiting = self.done = 0
 
-    def add(self, current):
+    def add(self, current: np.ndarray):
         self.waiting.append(current)
         self.n_waiting += len(current)
         if self.n_waiting > 3 * self.reach:
@@ -150,7 +150,7 @@ class _Correlation:
         self.waiting, self.n_waiting = [stretch[n:]], self.reach
         self.done += n
 
-    def _correlate(self, stretch, n: int):
+    def _correlate(self, stretch: np.ndarray, n: int):
         """Sums over the first n frames [n_k, reach + 1, 2] of products with those up to `reach`
         later."""
         size = 1 << int(np.ceil(np.log2(len(stretch))))

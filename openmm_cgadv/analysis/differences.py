@@ -67,7 +67,7 @@ def transverse_current(run: dict, reference: dict) -> Iterator[Difference]:
     yield from _differences("C_T", *curves)
 
 
-def _differences(name: str, own, theirs) -> Iterator[Difference]:
+def _differences(name: str, own: list, theirs: list) -> Iterator[Difference]:
     known = {lag: (value, error) for lag, value, error in own}
     for lag, value, error in theirs:
         if lag in known:

@@ -98,7 +98,7 @@ def diffusion(displacements: Msd, within: tuple[float, float]) -> Diffusion:
         )
     factor = displacements.overlap[use][-1]
 
-    def fitted(kind=None):
+    def fitted(kind: str | None = None):
         slopes = _slope(lags, displacements.by_block(kind)[:, use]) * CM2_PER_S / 6
         return float(slopes.mean()), float(standard_error(slopes) * factor)
 
@@ -137,11 +137,11 @@ def split_half_diffusion(displacements: Msd, within: tuple[float, float]) -> tup
     return first, second
 
 
-def _within(displacements, limits):
+def _within(displacements: Msd, limits: tuple[float, float]):
     return (displacements.lags >= limits[0] - 1e-6) & (displacements.lags <= limits[1] + 1e-6)
 
 
-def _slope(lags: np.ndarray, curves):
+def _slope(lags: np.ndarray, curves: np.ndarray):
     """Least-squares slopes [n] of curves [n, n_lags] over lags."""
     centred = lags - lags.mean()
     return curves @ centred / (centred @ centred)

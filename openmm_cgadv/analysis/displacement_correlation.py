@@ -169,7 +169,7 @@ def displacement_correlation(
     )
 
 
-def _products(d, i, j, unit):
+def _products(d: np.ndarray, i: np.ndarray, j: np.ndarray, unit: np.ndarray):
     """Return the products [n_pairs, n_lags] of the displacements of pairs, parallel to a direction and in all directions.
 
     `d` [n_lags, N, 3] are the displacements, `i` and `j` the beads of each pair and `unit` [3, n_pairs] the directions.
@@ -183,7 +183,7 @@ def _products(d, i, j, unit):
     return first, sum(a * b for a, b, _ in parts)
 
 
-def _limits(trajectory: BeadTrajectory, radii):
+def _limits(trajectory: BeadTrajectory, radii: Sequence[dict[tuple[str, str], float]]):
     """Squared ends of shells [n_shells, n_types, n_types], nm^2; a pair of types without one has
     that of the shell before."""
     limits = np.zeros((len(radii),) + (len(trajectory.type_names),) * 2, np.float32)

@@ -156,7 +156,7 @@ def _running(lags: np.ndarray, blocks: np.ndarray) -> np.ndarray:
     return cumulative_trapezoid(blocks.mean(0), lags, initial=0.0)
 
 
-def _correlate(series, n: int, reach: int):
+def _correlate(series: np.ndarray, n: int, reach: int):
     """Means over the first n frames [reach + 1] of products with those up to `reach` later."""
     size = 1 << int(np.ceil(np.log2(len(series))))
     late = np.fft.rfft(series, size, axis=0)

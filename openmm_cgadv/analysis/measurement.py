@@ -239,7 +239,7 @@ def measure(
     )
 
 
-def _fit_range(reference, length: float, interval: float):
+def _fit_range(reference: Measurement | None, length: float, interval: float):
     """Return the range of lags, ps, of the diffusion fit: that of the reference where there is one."""
     if reference is None:
         return diffusion.fit_range(length, interval)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from .adf import adf_l1
 from .blocks import Unmeasurable, jackknife, split_halves
 from .diffusion import split_half_diffusion
+from .green_kubo import GreenKuboViscosity
 from .measurement import Measurement
 from .msd import Msd
 from .rdf import rdf_l1
@@ -213,7 +215,7 @@ def noise_floor(reference: Measurement) -> dict:
     """
     out = _Observables(None)
 
-    def compare(part, function: Callable, name: str):
+    def compare(part: str, function: Callable, name: str):
         curve = getattr(reference, part)
         try:
             if curve is None:
@@ -276,12 +278,12 @@ _ONE_BLOCK = "the run is too short for an error bar"
 class _Observables:
     """Observables and the reasons for those that are missing."""
 
-    def __init__(self, reasons):
-        self.values = {}
-        self.reasons = {}
+    def __init__(self, reasons: dict[str, str] | None):
+        self.values: dict[str, Any] = {}
+        self.reasons: dict[str, str] = {}
         self.known = reasons or {}
 
-    def put(self, name: str, value, reason=None):
+    def put(self, name: str, value: Any, reason: str | None = None):
         if isinstance(value, (float, np.floating)):
             value = _plain(value)
             reason = reason or _ONE_BLOCK
@@ -289,11 +291,18 @@ class _Observables:
             self.reasons[name] = self.known.get(name) or reason or _ONE_BLOCK
         self.values[name] = value
 
-    def finish(self, notes):
+    def finish(self, notes: list[str]):
         return {**self.values, "notes": notes, "reasons": self.reasons}
 
 
-def _compare(out, part, function: Callable, name: str, measured, reference):
+def _compare(
+    out: _Observables,
+    part: str,
+    function: Callable,
+    name: str,
+    measured: Measurement,
+    reference: Measurement | None,
+):
     """Put a distance between a curve and the reference's, with its jackknife error."""
     error = f"{name}_stderr"
     curve = getattr(measured, part)
@@ -317,7 +326,7 @@ def _compare(out, part, function: Callable, name: str, measured, reference):
         out.put(error, None, str(why))
 
 
-def _collective(out, measured):
+def _collective(out: _Observables, measured: Measurement):
     """Put the observables of collective motion."""
     absent = measured.reasons
     value, error = measured.viscosity or (None, None)
@@ -340,7 +349,9 @@ def _collective(out, measured):
     out.put("shear_damping_per_ps", rate, absent.get("apparent_viscosity"))
     out.put("shear_damping_stderr", error, absent.get("apparent_viscosity"))
     currents = measured.currents
-    shown = currents and slice(np.searchsorted(currents.lags, CURRENT_SHOWN * (1 + 1e-6)))
+    shown = slice(None)
+    if currents is not None:
+        shown = slice(int(np.searchsorted(currents.lags, CURRENT_SHOWN * (1 + 1e-6))))
     for component in ("transverse", "longitudinal"):
         out.put(
             f"{component}_current",
@@ -405,14 +416,16 @@ def _collective(out, measured):
     )
 
 
-def _integral(stress):
+def _integral(stress: GreenKuboViscosity):
     """About `INTEGRAL_POINTS` points of a running integral, to where it ends."""
     end = int(np.searchsorted(stress.lags, 2 * stress.cutoff * (1 + 1e-6)))
     some = slice(0, end, -(-end // INTEGRAL_POINTS))
     return _with_errors(stress.lags[some], stress.running()[some], stress.running_stderr[some])
 
 
-def _ratio(lags: np.ndarray, values: np.ndarray, errors: np.ndarray, reference, grid):
+def _ratio(
+    lags: np.ndarray, values: np.ndarray, errors: np.ndarray, reference: Msd, grid: np.ndarray
+):
     """Ratios to the reference at common lags, lists of [lag, ratio, standard error]."""
     out = []
     ref_values, ref_errors = reference.values(), reference.stderr
@@ -431,7 +444,7 @@ def _ratio(lags: np.ndarray, values: np.ndarray, errors: np.ndarray, reference, 
     return out
 
 
-def _plain(x):
+def _plain(x: Any):
     """Float of seven digits; None if it is none or not finite."""
     return float(f"{x:.7g}") if x is not None and math.isfinite(x) else None
 

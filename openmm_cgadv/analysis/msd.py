@@ -182,7 +182,7 @@ def msd(
     )
 
 
-def _dot(early, late, bounds):
+def _dot(early: np.ndarray, late: np.ndarray, bounds: np.ndarray):
     """Return the sums [n, n_types] over the columns of each type of the products of two arrays [n, 3 N]."""
     return np.stack(
         [
@@ -200,7 +200,7 @@ class _Displacements:
     [n, n_types] of their squares. ``|x' - x|^2 = x'^2 + x^2 - 2 x'.x`` needs no array of displacements.
     """
 
-    def __init__(self, lag: int, n_frames: int, bounds):
+    def __init__(self, lag: int, n_frames: int, bounds: np.ndarray):
         self.bounds = bounds
         self.stride = max(d for d in range(1, max(lag // ORIGINS_A_LAG, 1) + 1) if lag % d == 0)
         self.reach = lag // self.stride
@@ -211,7 +211,7 @@ class _Displacements:
         self.done = 0
         self.tail = np.zeros((0, bounds[-1])), np.zeros((0, len(bounds) - 1))
 
-    def add(self, first, x, squares):
+    def add(self, first: int, x: np.ndarray, squares: np.ndarray):
         frames = slice(-first % self.stride, None, self.stride)
         x, squares = x[frames], squares[frames]
         x0, squares0 = self.tail
@@ -227,13 +227,19 @@ class _Displacements:
             np.concatenate([squares0[kept], squares[-self.reach :]]),
         )
 
-    def _count(self, early, late, early_squares, late_squares):
+    def _count(
+        self,
+        early: np.ndarray,
+        late: np.ndarray,
+        early_squares: np.ndarray,
+        late_squares: np.ndarray,
+    ):
         values = early_squares + late_squares - 2 * _dot(early, late, self.bounds)
         block = np.arange(self.done, self.done + len(values)) * self.n_blocks // self.n_origins
         np.add.at(self.sums, block, values)
         self.done += len(values)
 
-    def means(self, n_blocks):
+    def means(self, n_blocks: int):
         """Return the means [n_blocks, n_types] over as many blocks, no more than there are sums."""
         starts = -(-self.n_blocks * np.arange(n_blocks) // n_blocks)
         return np.add.reduceat(self.sums, starts) / np.add.reduceat(self.origins, starts)[:, None]

@@ -120,7 +120,7 @@ def squared_distances(some: np.ndarray, others: np.ndarray, box: np.ndarray) -> 
     return _sum_of_squares(sides)
 
 
-def _sum_of_squares(sides):
+def _sum_of_squares(sides: list[np.ndarray]) -> np.ndarray:
     """Return the sum of the squares of three arrays, which are overwritten."""
     for side in sides:
         side *= side

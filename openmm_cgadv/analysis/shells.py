@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import find_peaks
@@ -61,7 +63,7 @@ def second_shell_radius(r: np.ndarray, g: np.ndarray, first: float) -> float:
     return _minimum(r, g, smooth, peaks + start, "second")
 
 
-def _minimum(r: np.ndarray, g: np.ndarray, smooth, peaks, which):
+def _minimum(r: np.ndarray, g: np.ndarray, smooth: np.ndarray, peaks: np.ndarray, which: str):
     """Minimum of a curve between its first two peaks, sought on the smoothed one."""
     end = peaks[1] if len(peaks) > 1 else len(r)
     low = peaks[0] + int(np.argmin(smooth[peaks[0] : end]))
@@ -104,7 +106,7 @@ def second_shell_radii(
     )
 
 
-def _where_there_is_one(curves, find):
+def _where_there_is_one(curves: Rdf, find: Callable):
     """Results of `find` for the pairs of types where it finds something."""
     radii, why = {}, Unmeasurable("there is no pair of types")
     for pair, g in zip(curves.pairs, curves.g()):

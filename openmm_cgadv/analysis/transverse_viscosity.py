@@ -166,7 +166,7 @@ def viscosity(apparent: ApparentViscosity) -> tuple[float, float]:
     return value, float(error)
 
 
-def _limit(apparent, function: Callable, slope):
+def _limit(apparent: ApparentViscosity, function: Callable, slope: np.ndarray):
     """Intercept of a weighted line through a function of the viscosities over k^2, and its error;
     `slope` is the function's derivative."""
     lines = np.stack([np.ones_like(apparent.k), apparent.k**2], 1)

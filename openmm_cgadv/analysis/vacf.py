@@ -116,7 +116,7 @@ def vacf(
     return Vacf(interval * np.arange(n_lags), interval, blocks)
 
 
-def _lagged_products(v, n_origins: int, n_lags: int):
+def _lagged_products(v: np.ndarray, n_origins: int, n_lags: int):
     """Return ``sum_t v(t).v(t + k)`` [n_lags] over the first origins of vectors v [T, n].
 
     Products of all pairs of times within some lags are a matrix product, and each diagonal holds one lag.
