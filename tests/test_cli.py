@@ -283,6 +283,17 @@ def test_a_time_step_that_explodes_is_reported_and_the_others_run(finished, monk
 
 
 @pytest.mark.slow
+def test_stages_whose_record_was_deleted_end_with_the_same_model(finished):
+    out, _, _ = finished
+    before = np.load(out / "model.cg" / "parameters.npz")
+    (out / "stages.json").unlink()
+    result = cgadv("run", "--out", out)
+    assert result.exit_code == 0, result.stderr
+    after = np.load(out / "model.cg" / "parameters.npz")
+    assert all(np.array_equal(before[name], after[name]) for name in before.files)
+
+
+@pytest.mark.slow
 def test_deleted_stage_is_done_again_with_those_after_it(finished, monkeypatch):
     out, _, _ = finished
     done = []
@@ -362,7 +373,8 @@ class TestErrors:
     def test_corrupt_stage_records_are_named(self, experiment, tmp_path):
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "stages.json").write_text('{"reference"')
-        assert "stages.json is corrupt" in self.fails("run", experiment, "--out", tmp_path / "out")
+        message = self.fails("run", experiment, "--out", tmp_path / "out")
+        assert "stages.json: found no valid JSON; delete this file" in message
 
     def test_debug_shows_the_traceback(self, tmp_path):
         result = cgadv("run", tmp_path / "no.yaml", "--out", tmp_path, "--debug")

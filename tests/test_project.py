@@ -11,11 +11,13 @@ from openmm_cgadv.workflow.project import Project, StageError
 from openmm_cgadv.workflow.stages import STAGES
 
 
-def pretended(done):
-    """The stages, each of which writes its first output alone."""
+def pretended(done, fail=None):
+    """The stages, each of which writes its first output alone; the stage `fail` fails instead."""
 
     def work(stage):
         def write(project, _):
+            if stage.name == fail:
+                raise OSError("disk full")
             done.append(stage.name)
             path = project.directory / stage.outputs[0]
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,12 +28,12 @@ def pretended(done):
     return tuple(replace(stage, work=work(stage)) for stage in STAGES)
 
 
-def run(directory, **sections):
+def run(directory, fail=None, **sections):
     """Run all stages with settings; the names of those that were not done before."""
     reference = {"temperature_K": 298.15, "water": "spce"}
     experiment = Experiment.model_validate({"reference": reference, **sections})
     done = []
-    with Project(directory, experiment, pretended(done), Reporter()) as project:
+    with Project(directory, experiment, pretended(done, fail), Reporter()) as project:
         project.run()
     return done
 
@@ -90,3 +92,61 @@ def test_a_directory_of_an_older_version_stays_valid(tmp_path):
     del settings["training"]["validate_every"], settings["production"]
     path.write_text(json.dumps(stamps))
     assert run(tmp_path, training={"validate_every": 25}) == []
+
+
+def files(directory):
+    """The files of a directory but those of the project itself."""
+    own = {".lock", "stages.json", "experiment.yaml"}
+    found = (path.relative_to(directory) for path in directory.rglob("*") if path.is_file())
+    return {str(path) for path in found if path.name not in own}
+
+
+@pytest.mark.parametrize(
+    "deleted, failing",
+    [
+        ("reference/beads.h5", "reference"),
+        ("reference/beads.h5", "fit"),
+        ("reference/beads.h5", "train"),
+        ("fit/fit.json", "fit"),
+        ("fit/fit.json", "train"),
+    ],
+)
+def test_a_trained_model_stays_until_its_replacement_is_there(tmp_path, deleted, failing):
+    run(tmp_path)
+    everything = files(tmp_path)
+    (tmp_path / "train" / "trained.npz").write_text("hours of work")
+    (tmp_path / deleted).unlink()
+    for _ in range(2):
+        with pytest.raises(OSError, match="disk full"):
+            run(tmp_path, fail=failing)
+        kept = tmp_path / "replaced" / "train" / "trained.npz"
+        assert kept.read_text() == "hours of work"
+        assert (tmp_path / "replaced" / "model.cg" / "model.json").exists()
+    assert {"train", "export", "simulate", "report"} <= set(run(tmp_path))
+    assert files(tmp_path) == everything
+
+
+def test_an_incomplete_stage_does_not_replace_what_was_complete(tmp_path):
+    run(tmp_path)
+    (tmp_path / "train" / "trained.npz").write_text("complete")
+    (tmp_path / "fit" / "fit.json").unlink()
+    with pytest.raises(OSError):
+        run(tmp_path, fail="train")
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "checkpoint").write_text("incomplete")
+    (tmp_path / "reference" / "beads.h5").unlink()
+    with pytest.raises(OSError):
+        run(tmp_path, fail="fit")
+    assert (tmp_path / "replaced" / "train" / "trained.npz").read_text() == "complete"
+    assert not (tmp_path / "train").exists()
+
+
+def test_corrupt_record_of_stages_costs_no_result(tmp_path):
+    run(tmp_path)
+    before = files(tmp_path)
+    (tmp_path / "stages.json").write_text('{"reference":')
+    with pytest.raises(StageError, match="stages.json: found no valid JSON; delete this file"):
+        run(tmp_path)
+    (tmp_path / "stages.json").unlink()
+    assert run(tmp_path) == [stage.name for stage in STAGES]
+    assert files(tmp_path) == before

@@ -28,6 +28,10 @@ WITHOUT_EFFECT = {
 platform uses other random numbers and rounding, which gives another sample of the same distribution."""
 
 
+REPLACED = "replaced"
+"""Folder that keeps outputs which are out of date until their stage is complete again."""
+
+
 class StageError(InputError):
     """A stage cannot run with the files and settings of the directory."""
 
@@ -155,6 +159,7 @@ class Project:
             stamp["seconds"] = spent + time.monotonic() - begun
             stamp["when"] = datetime.now().isoformat(timespec="seconds")
             self._write_stamps()
+        self._delete_replaced(stage)
         self.reporter.say(
             f"{stage.name}: done in {duration(stamp['seconds'])}, {self._where(stage)}"
         )
@@ -192,16 +197,45 @@ class Project:
             )
 
     def _drop_later(self, stage: Stage) -> None:
-        """Remove later stages and their files before a stage runs again.
+        """Move the files of later stages aside before a stage runs again.
 
-        After an additive stage the files stay until they are replaced.
+        After an additive stage the files stay where they are until they are replaced.
         """
         for later in self.stages[self.names.index(stage.name) + 1 :]:
-            if self.stamps.pop(later.name, None) is not None:
-                self.reporter.say(f"{later.name}: out of date, to be done again")
-                for path in () if stage.additive else later.outputs[1:]:
-                    shutil.rmtree(self.directory / path, ignore_errors=True)
+            stamp = self.stamps.pop(later.name, None)
+            if stamp is None:
+                continue
+            kept = [] if stage.additive else self._move_aside(later, complete=stamp["done"])
+            places = f"; until then {' and '.join(map(str, kept))} keeps what was there"
+            self.reporter.say(f"{later.name}: out of date, to be done again{places * bool(kept)}")
         self._write_stamps()
+
+    def _move_aside(self, stage: Stage, complete: bool) -> list[Path]:
+        """Move the outputs of a stage to `REPLACED`; return their new places.
+
+        Outputs of an incomplete stage don't take the place of complete ones that are there already.
+        """
+        kept = []
+        for name in stage.outputs[1:]:
+            path, place = self.directory / name, self.directory / REPLACED / name
+            if not path.exists():
+                continue
+            if place.exists() and not complete:
+                shutil.rmtree(path)
+                continue
+            shutil.rmtree(place, ignore_errors=True)
+            place.parent.mkdir(exist_ok=True)
+            path.rename(place)
+            kept.append(place)
+        return kept
+
+    def _delete_replaced(self, stage: Stage) -> None:
+        """Delete what a stage, which is complete now, had put aside."""
+        folder = self.directory / REPLACED
+        for name in stage.outputs[1:]:
+            shutil.rmtree(folder / name, ignore_errors=True)
+        if folder.exists() and not any(folder.iterdir()):
+            folder.rmdir()
 
     def _compared(self) -> tuple[Path, ...]:
         return tuple(Path(p) for p in self.stamps.get("report", {}).get("compare", ()))
@@ -217,7 +251,10 @@ class Project:
             stamps = json.loads(self.stamps_path.read_text())
             return {name: stamps[name] for name in self.names if name in stamps}
         except ValueError as error:
-            raise StageError(f"{self.stamps_path} is corrupt: delete {self.directory}") from error
+            raise StageError(
+                f"{self.stamps_path}: found no valid JSON; delete this file, and the stages are checked and resumed "
+                "from their own files"
+            ) from error
 
     def _write_stamps(self) -> None:
         write_atomic(self.stamps_path, json.dumps(self.stamps, indent=1))
