@@ -224,6 +224,9 @@ class Model:
 
         Raises
         ------
+        InputError
+            The time step or the temperature is not positive, or thermal motion alone would move a bead by more than
+            0.05 nm in a time step.
         ImportError
             The plugin is asked for, or needed, and does not load; the message says why.
         """

@@ -1,6 +1,7 @@
 """A model keeps its energy, forces and dynamics on the way into OpenMM and through its bundle."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -36,6 +37,7 @@ from openmm_cgadv import bundle as bundles
 from openmm_cgadv import load, save_bundle
 from openmm_cgadv.bundle import FILES, PLUGIN_FILES
 from openmm_cgadv.dynamics import LangevinParameters, PairFriction, effective_friction, propagator
+from openmm_cgadv.errors import InputError
 from openmm_cgadv.export import system as systems
 from openmm_cgadv.export.backends import plugin, torchforce
 from openmm_cgadv.export.integrators.generalized_langevin import memory_integrator
@@ -546,6 +548,39 @@ def test_force_field_file_makes_the_same_system(tmp_path, n_types, backend):
 
 
 class TestIntegrator:
+    @pytest.mark.parametrize(
+        "options, sentence",
+        [
+            ({"timestep": 5}, "timestep: found 5 ps, in which thermal motion moves a bead by"),
+            ({"timestep": 5 * unit.picosecond}, "expected at most 0.1[0-9] ps"),
+            ({"timestep": -0.005}, "timestep: found -0.005 ps, expected more than 0"),
+            ({"temperature": 0}, "temperature: found 0 K, expected more than 0"),
+            ({"temperature": math.nan}, "temperature: found nan K, expected more than 0"),
+        ],
+    )
+    def test_impossible_conditions_are_refused(self, options, sentence):
+        with pytest.raises(InputError, match=sentence):
+            make_model().create_integrator(**options)
+
+    @pytest.mark.parametrize(
+        "options, sentence",
+        [
+            ({}, None),
+            ({"timestep": 10 * unit.femtosecond}, None),
+            ({"timestep": 5e-6}, "found a time step of 0.005 fs, which is 0.001 times that of the"),
+            (
+                {"timestep": 0.02},
+                "found a time step of 20 fs, which is 4 times that of the training",
+            ),
+            ({"temperature": 350}, "found a temperature of 350 K, but the model is valid at"),
+        ],
+    )
+    def test_conditions_unlike_the_training_are_warned_of(self, caplog, options, sentence):
+        make_model().create_integrator(**options)
+        found = [record.getMessage() for record in caplog.records]
+        assert len(found) == (sentence is not None)
+        assert sentence is None or found[0].startswith(sentence)
+
     def test_one_friction_without_memory_is_langevin_middle(self):
         integrator = make_model(memory=0).create_integrator(seed=4)
         assert isinstance(integrator, openmm.LangevinMiddleIntegrator)

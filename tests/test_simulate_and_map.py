@@ -139,7 +139,7 @@ class TestSimulate:
             (["--steps", 10, "--timestep-fs", 0], "--timestep-fs: found 0, expected more than 0"),
             (["--steps", 10, "--equilibration-ps", -1], "--equilibration-ps: found -1, expected 0"),
             (["--steps", 10, "--format", "pdb"], "--format: found 'pdb', expected one of dcd, xtc"),
-            (["--steps", 10, "--temperature", -1], "temperature: found -1.0, expected more than 0"),
+            (["--steps", 10, "--temperature", -1], "temperature: found -1 K, expected more than 0"),
             (["--steps", 10, "--threads", 0], "threads: found 0, expected 1 or more"),
             (["--steps", 10, "--platform", "Foo"], "platform: found 'Foo', expected one of"),
             (["--steps", 10, "--backend", "foo"], "backend: found 'foo', expected one of"),

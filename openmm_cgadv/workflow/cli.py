@@ -333,6 +333,7 @@ def _simulate_bundle(
     threads = set_threads(threads)
 
     from ..bundle import load
+    from ..export.integrators.conditions import check_temperature
     from ..export.system import choose_backend
     from ..files import locked
     from ..platforms import find_platform
@@ -346,6 +347,7 @@ def _simulate_bundle(
         found = "none" if steps is None else steps
         raise InputError(f"--steps: found {found}, expected the number of time steps to run")
     if temperature is not None:
+        check_temperature(model, temperature)
         model = replace(model, temperature=temperature)
     if molecules is not None or box is not None:
         model = bulk_model(model, molecules, _edges(box))

@@ -12,6 +12,7 @@ from ...model import Model
 from ...units import plain
 from ..beads import bead_types
 from .base import Integrators, check_plugin
+from .conditions import check_temperature, check_timestep
 from .generalized_langevin import GeneralizedLangevinIntegrators
 from .langevin import LangevinIntegrators
 from .pairwise import PairwiseIntegrators
@@ -46,8 +47,8 @@ def create_integrator(
     """See :meth:`openmm_cgadv.Model.create_integrator`."""
     timestep = model.timestep if timestep is None else plain(timestep, unit.picosecond)
     temperature = model.temperature if temperature is None else plain(temperature, unit.kelvin)
-    if not timestep > 0:
-        raise ValueError(f"timestep: found {timestep} ps, expected more than 0")
+    check_temperature(model, temperature)
+    check_timestep(model, timestep, temperature)
     if backend is not None and backend not in BACKENDS:
         raise ValueError(f"backend: found {backend!r}, expected one of {', '.join(BACKENDS)}")
     types = model.types if topology is None else bead_types(topology, model.type_names)
