@@ -27,9 +27,14 @@ from pydantic import (
 )
 
 from .errors import InputError
+from .ram import check_ram
+from .threads import MOST_THREADS
 
 LONGEST_OUTPUT = 0.1
 """Longest default time between frames of production (ps)."""
+
+RAM_OF_MOLECULE = 1500
+"""Bytes of RAM for each molecule of a built-in liquid, at least: 1630 were measured for argon, 10 000 for SPC/E water."""
 
 
 class ConfigError(InputError):
@@ -52,6 +57,13 @@ def _as_list(value: Any) -> Any:
     if value is None:
         return []
     return [value] if isinstance(value, (str, Path, int, float)) else value
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+TimestepFs = Annotated[float, Field(ge=0.01, le=1000)]
+"""Time step in fs. No liquid of beads needs less than the lower bound, and none is stable beyond the upper one."""
+LengthPs = Annotated[float, Field(gt=0, le=1e9)]
+"""Length in ps, of at most a millisecond."""
 
 
 class Trajectory(Section):
@@ -82,15 +94,15 @@ class Reference(Section):
     """Other built-in liquid."""
     molecules: Annotated[int, Field(ge=20)] = 343
     """Number of molecules of a built-in liquid."""
-    length_ps: PositiveFloat | None = None
+    length_ps: LengthPs | None = None
     """When null, 200 for a built-in liquid, and the whole trajectory for `beads`."""
-    equilibration_ps: PositiveFloat | None = None
+    equilibration_ps: LengthPs | None = None
     """Length of the equilibration; when null, a quarter of `length_ps`, but 10 to 50 ps."""
-    timestep_fs: Annotated[float, Field(gt=0, le=4)] = 2.0
+    timestep_fs: Annotated[float, Field(ge=0.01, le=4)] = 2.0
     """Time step of the all-atom simulation of a built-in liquid."""
     frame_interval_fs: PositiveFloat = 20.0
     """Time between frames of a built-in liquid, or of those that are taken from `beads`."""
-    seed: Annotated[int, Field(ge=0)] = 1
+    seed: Seed = 1
     """Seed of the configuration and of the velocities of a built-in liquid."""
     platform: str | None = None
     """OpenMM platform of the all-atom simulation; when null, the fastest."""
@@ -130,7 +142,11 @@ class Reference(Section):
                         else ""
                     )
                 )
-        elif not _is_multiple(self.frame_interval_fs, self.timestep_fs):
+        else:
+            check_ram(
+                self.molecules * RAM_OF_MOLECULE, f"molecules: found {self.molecules}, which need"
+            )
+        if self.made is not None and not _is_multiple(self.frame_interval_fs, self.timestep_fs):
             raise InputError(
                 f"found frame_interval_fs {self.frame_interval_fs:g}, expected a multiple of "
                 f"timestep_fs {self.timestep_fs:g}"
@@ -216,7 +232,7 @@ class Dynamics(Section):
 
     equation: Literal["generalized_langevin", "langevin", "pair"] = "generalized_langevin"
     """`pair` is pairwise friction, which conserves momentum and so reproduces hydrodynamics."""
-    timestep_fs: PositiveFloat = 5.0
+    timestep_fs: TimestepFs = 5.0
     """Time step of training and of validation in OpenMM; it divides the frame interval of the reference."""
     auxiliary_variables: Annotated[int, Field(ge=0, le=8)] | None = None
     """Auxiliary variables of the memory kernel per degree of freedom, or per pair of beads with
@@ -290,9 +306,9 @@ class Discriminator(Section):
 class Training(Section):
     """The adversarial training: its length, its windows and its random numbers."""
 
-    seed: Annotated[int, Field(ge=0)] = 1
+    seed: Seed = 1
     """Seed of all random numbers of the training."""
-    iterations: Annotated[int, Field(ge=0)] = 1200
+    iterations: Annotated[int, Field(ge=0, le=10_000_000)] = 1200
     """Largest number of iterations; training ends earlier if it converges."""
     window_ps: PositiveFloat | None = None
     """Length of a generated trajectory segment (window); the discriminator receives log-spaced lags up
@@ -310,23 +326,23 @@ class Training(Section):
     """Iterations between validations in OpenMM."""
     checkpoint_every: PositiveInt = 25
     """Iterations between checkpoints."""
-    threads: PositiveInt | None = None
+    threads: Annotated[int, Field(ge=1, le=MOST_THREADS)] | None = None
     """Threads of the training; when null, the cores that this process may use."""
 
 
 class Production(Section):
     """The production run of the trained model in OpenMM, which the report analyses."""
 
-    length_ps: PositiveFloat = 1000.0
+    length_ps: LengthPs = 1000.0
     """Length of each run."""
-    equilibration_ps: Annotated[float, Field(ge=0)] = 20.0
+    equilibration_ps: Annotated[float, Field(ge=0, le=1e9)] = 20.0
     """Length of the equilibration before it."""
     frame_interval_fs: PositiveFloat | None = None
     """When null, the interval of the reference, or an integer fraction of it of at most 100 fs."""
-    timesteps_fs: Annotated[list[PositiveFloat], BeforeValidator(_as_list)] = []
+    timesteps_fs: Annotated[list[TimestepFs], BeforeValidator(_as_list)] = []
     """Time steps, one run for each; the report names the first one the trained model. When empty, the
     time step of the training."""
-    seed: Annotated[int, Field(ge=0)] = 1
+    seed: Seed = 1
     """Seed of velocities and noise."""
     platform: str | None = None
     """OpenMM platform; when null, by the number of beads."""
@@ -364,6 +380,11 @@ class Experiment(Section):
                     f"{field}: found {step:g}, expected a step that divides the {of} "
                     f"{interval:g} fs"
                 )
+        if self.production.length_ps < self.output_interval * (1 - 1e-9):
+            raise InputError(
+                f"production.length_ps: found {self.production.length_ps:g}, expected at least the "
+                f"{self.output_interval:g} ps between its frames"
+            )
         window, length = self.training.window_ps, self.reference.length
         shortest = 2 * self.reference.frame_interval
         if window is not None and window < shortest * (1 - 1e-9):
@@ -510,7 +531,7 @@ def load_experiment(path: str | os.PathLike, overrides: list[str] | None = None)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: can't be read ({_first_line(error)})") from None
     try:
-        data = yaml.safe_load(text)
+        data = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
@@ -528,6 +549,21 @@ def load_experiment(path: str | os.PathLike, overrides: list[str] | None = None)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_sentence(error)}") from None
     return _resolve(experiment, path.resolve().parent)
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuse keys that occur twice, of which YAML would take the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key `{key.value}` occurs twice", problem_mark=key.start_mark
+                )
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def _resolve(experiment: Experiment, folder: Path) -> Experiment:
@@ -620,6 +656,8 @@ def _sentence(error: ValidationError) -> str:
         expected = f"more than {context['gt']:g}"
     elif error_type == "greater_than_equal":
         expected = f"at least {context['ge']:g}"
+    elif error_type == "less_than":
+        expected = f"less than {context['lt']:g}"
     elif error_type == "less_than_equal":
         expected = f"at most {context['le']:g}"
     elif error_type == "too_short":

@@ -53,6 +53,11 @@ def stream_seed(seed: int, purpose: Purpose, *indices: int) -> int:
     return int(seed_sequence(seed, purpose, *indices).generate_state(1, np.uint64)[0] >> 2)
 
 
+def openmm_seed(seed: int) -> int:
+    """Return a seed in the range of OpenMM, not 0, from any integer."""
+    return seed % (2**31 - 2) + 1
+
+
 def numpy_stream(seed: int, purpose: Purpose, *indices: int) -> np.random.Generator:
     """Return a generator of numpy; see :func:`seed_sequence`."""
     return np.random.default_rng(seed_sequence(seed, purpose, *indices))

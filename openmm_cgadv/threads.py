@@ -6,6 +6,9 @@ import os
 
 from .errors import InputError
 
+MOST_THREADS = 1024
+"""More threads than any machine has cores are a mistake."""
+
 
 def available_cores() -> int:
     """Return the number of cores that this process may use."""
@@ -25,11 +28,11 @@ def thread_count(asked: int | None = None) -> int:
     Raises
     ------
     InputError
-        `asked` is less than 1.
+        `asked` is less than 1 or more than `MOST_THREADS`.
     """
     if asked is not None:
-        if asked < 1:
-            raise InputError(f"threads: found {asked}, expected 1 or more")
+        if not 1 <= asked <= MOST_THREADS:
+            raise InputError(f"threads: found {asked}, expected 1 or more, up to {MOST_THREADS}")
         return int(asked)
     from_environment = os.environ.get("OMP_NUM_THREADS", "")
     if from_environment.isdigit() and int(from_environment) > 0:

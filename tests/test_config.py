@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from openmm_cgadv.config import ConfigError, Experiment, load_experiment
+from openmm_cgadv.random_streams import openmm_seed
 
 WATER = "reference: {temperature_K: 298.15, water: spce, molecules: 343, length_ps: 200}\n"
 OWN = """reference:
@@ -155,6 +156,36 @@ def test_what_was_set_is_enough_to_make_it_again(tmp_path):
             "discriminator.heads=5",
             "discriminator: found scalars 24, expected a multiple of heads 5",
         ),
+        (
+            "reference.molecules=1000000000",
+            "molecules: found 1000000000, which need about 1.4e\\+03 GB of RAM, expected at most",
+        ),
+        ("reference.length_ps=.inf", "reference.length_ps: found inf, expected a finite number"),
+        (
+            "reference.length_ps=1.0e+12",
+            "reference.length_ps: found 1000000000000.0, expected at most 1e\\+09",
+        ),
+        ("training.threads=100000", "training.threads: found 100000, expected at most 1024"),
+        (
+            "training.iterations=1000000000",
+            "training.iterations: found 1000000000, expected at most 1e\\+07",
+        ),
+        (
+            f"training.seed={2**63}",
+            "training.seed: found 9223372036854775808, expected less than 9.22337e\\+18",
+        ),
+        (
+            "dynamics.timestep_fs=1.0e-9",
+            "dynamics.timestep_fs: found 1e-09, expected at least 0.01",
+        ),
+        (
+            "production.timesteps_fs=[1.0e-9]",
+            "production.timesteps_fs.0: found 1e-09, expected at least 0.01",
+        ),
+        (
+            "production.length_ps=0.01",
+            "production.length_ps: found 0.01, expected at least the 0.02 ps between",
+        ),
         ("mapping=atoms", "mapping: found 'atoms', expected 'per_residue'"),
         ("training=3", "training: found 3, expected a section with fields seed, iterations"),
         ("seed", "--set: found 'seed', expected `section.field=value`"),
@@ -176,6 +207,11 @@ def test_wrong_fields_are_named_in_one_sentence(tmp_path, override, sentence):
         ("- a\n- b\n", "found a list, expected sections"),
         ("reference: {temperature_K: 298\n", "line 2: found text that is not YAML"),
         ("training: {seed: 1}\n", "required field `reference` is missing"),
+        (
+            "reference: {temperature_K: 298, water: spce, temperature_K: 310}\n",
+            "line 1: found text that is not YAML .the key `temperature_K` occurs twice",
+        ),
+        ("training: {}\ntraining: {}\n", "line 2: .*the key `training` occurs twice"),
         ("reference: {water: spce}\n", "required field `reference.temperature_K` is missing"),
         (
             "reference: {temperature_K: 298, trajectory: {topology: a.gro, files: [a.xtc]}}\n",
@@ -239,3 +275,12 @@ def test_defaults_are_valid_and_frozen():
     experiment = Experiment(reference={"temperature_K": 300, "water": "tip3p"})
     with pytest.raises(ValueError, match="frozen"):
         experiment.training.seed = 3
+
+
+def test_a_date_is_a_seed_of_everything(tmp_path):
+    experiment = load_experiment(
+        write(tmp_path, WATER),
+        [f"{section}.seed=20261124093000" for section in ("reference", "training", "production")],
+    )
+    assert experiment.training.seed == 20261124093000
+    assert 0 < openmm_seed(experiment.reference.seed) < 2**31

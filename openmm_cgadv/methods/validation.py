@@ -20,8 +20,8 @@ from ..config import Production
 from ..data.trajectory import BeadTrajectory
 from ..errors import ExplosionError
 from ..model import Model
-from ..random_streams import Purpose, stream_seed
-from ..simulation.run import create_simulation, openmm_seed, run_production
+from ..random_streams import Purpose, openmm_seed, stream_seed
+from ..simulation.run import create_simulation, run_production
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from ..export.integrators import INTEGRATORS
 from ..export.system import choose_backend, create_system, default_platform
 from ..model import Model
 from ..platforms import find_platform
+from ..random_streams import openmm_seed
 from ..threads import thread_count
 from ..units import KB, plain
 from .checkpoint import Checkpoint
@@ -234,11 +235,6 @@ def create_simulation(
     log.info("energy through %s on the %s platform", backend, name)
     simulation.context.setPositions(model.positions)
     return simulation
-
-
-def openmm_seed(seed: int) -> int:
-    """Return a seed in the range of OpenMM, not 0, from any integer."""
-    return seed % (2**31 - 2) + 1
 
 
 def _threads(context: openmm.Context) -> int:

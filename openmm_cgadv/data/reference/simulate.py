@@ -18,6 +18,7 @@ from openmm.unit import Quantity
 
 from ...errors import InputError
 from ...files import replacing
+from ...random_streams import openmm_seed
 from ...units import plain
 from ..mapping import Mapping
 from ..trajectory import BeadWriter
@@ -210,7 +211,7 @@ def run_liquid(
         integrator = openmm.LangevinMiddleIntegrator(
             temperature, protocol.equilibration_friction, timestep
         )
-        integrator.setRandomNumberSeed(seed + 1)
+        integrator.setRandomNumberSeed(openmm_seed(seed))
         return integrator
 
     topology, system, positions = liquid_box(liquid, molecules, temperature, box)
@@ -321,14 +322,14 @@ def _equilibrated(
     integrator = context.getIntegrator()
     context.setPositions(positions)
     openmm.LocalEnergyMinimizer.minimize(context, maxIterations=200)
-    context.setVelocitiesToTemperature(temperature, seed + 1)
+    context.setVelocitiesToTemperature(temperature, openmm_seed(seed))
     for done in _advance(integrator, length / 5):
         report(done)
 
     state = context.getState(positions=True, velocities=True)
     start = state.getPeriodicBoxVolume()._value
     barostat = openmm.MonteCarloBarostat(pressure, temperature)
-    barostat.setRandomNumberSeed(seed + 1)
+    barostat.setRandomNumberSeed(openmm_seed(seed))
     open_system = copy.deepcopy(system)
     open_system.addForce(barostat)
     open_context = make_context(open_system)

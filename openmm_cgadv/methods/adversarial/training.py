@@ -20,6 +20,7 @@ from ...data.trajectory import BeadTrajectory
 from ...dynamics import FRICTIONS
 from ...errors import DivergedError
 from ...fit import InitialFit, RelativeEntropy
+from ...ram import check_ram
 from ...random_streams import Purpose, torch_default_stream, torch_stream
 from ...units import KB
 from .chains import PersistentChains
@@ -109,6 +110,14 @@ class AdversarialTraining:
         self.lags = torch.tensor(lags, dtype=torch.float64) * trajectory.frame_interval
         per_frame = round(trajectory.frame_interval / self.dt)
         self.window_steps = [0, *(lag * per_frame for lag in lags)]
+        # The adjoint keeps positions and states of every step.
+        numbers = (
+            self.window_steps[-1] * settings.chains * len(self.types) * (motion.memory + 2) * 3
+        )
+        check_ram(
+            8 * numbers,
+            f"training.chains: found {settings.chains}, whose rollouts of {settings.window_ps:g} ps need",
+        )
         spacing = max(1, round(self.scales.structure_ps / self.dt))
         structure = range(spacing, self.window_steps[-1] + 1, spacing)
         self.frames = sorted({*self.window_steps, *structure})
