@@ -169,7 +169,10 @@ def load(path: str | os.PathLike) -> Model:
     if not path.is_dir():
         raise BundleError(f"{path}: found no such folder, expected a bundle")
     if not (path / MODEL).is_file():
-        raise BundleError(f"{path}: found no {MODEL}, expected a bundle")
+        # Of an experiment's bundles, that of the trained model.
+        inside = [path / "model.cg", *(one.parent for one in sorted(path.glob(f"*/{MODEL}")))]
+        hint = next((f", such as {one}" for one in inside if (one / MODEL).is_file()), "")
+        raise BundleError(f"{path}: found no {MODEL}, expected a bundle{hint}")
     try:
         description = json.loads((path / MODEL).read_text())
         version = description["schema_version"]

@@ -95,6 +95,23 @@ class Model:
         if (self.masses <= 0).any():
             raise ValueError(f"masses: found {self.masses.min()}, expected more than 0")
 
+    def __repr__(self) -> str:
+        """Return the model in a few lines: beads, energy, friction, temperature and time step."""
+        counts = np.bincount(self.types, minlength=self.spec.n_types)
+        beads = ", ".join(f"{count} {name}" for name, count in zip(self.type_names, counts))
+        edges = " × ".join(f"{edge:.4g}" for edge in np.linalg.norm(self.box, axis=1))
+        terms = ", ".join(type(term).__name__.removesuffix("Spec") for term in self.spec.terms)
+        friction = ", ".join(f"{value:.4g}" for value in self.bead_friction)
+        momentum = "conserves" if self.friction.conserves_momentum else "does not conserve"
+        return (
+            f"Model of {beads} in a box of {edges} nm\n"
+            f"  energy: {terms}; {len(self.theta)} parameters, cutoff {self.spec.r_cut:.4g} nm\n"
+            f"  dynamics: {self.friction.name}, {momentum} momentum\n"
+            f"  integrated friction: {friction} /ps\n"
+            f"  temperature: {self.temperature:g} K\n"
+            f"  time step: {1e3 * self.timestep:g} fs"
+        )
+
     @property
     def type_names(self) -> tuple[str, ...]:
         """Names of the bead types, which are residue names."""

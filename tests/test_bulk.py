@@ -9,6 +9,7 @@ from openmm import unit
 from scipy.spatial import cKDTree
 
 from openmm_cgadv import bulk_model
+from openmm_cgadv.errors import InputError
 
 
 def density(model):
@@ -90,3 +91,12 @@ def test_the_model_is_otherwise_unchanged():
 def test_wrong_sizes_are_rejected_in_one_sentence(arguments, message):
     with pytest.raises(ValueError, match=message):
         bulk_model(make_model(), **arguments)
+
+
+def test_a_length_in_another_unit_is_not_taken_for_a_huge_box():
+    with pytest.raises(
+        InputError, match="box: found 530 nm, which holds .* beads, expected at most"
+    ):
+        bulk_model(make_model(), box=530)
+    with pytest.raises(InputError, match="molecules: found 1000000000000, which need about .* GB"):
+        bulk_model(make_model(), molecules=10**12)

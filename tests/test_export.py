@@ -547,6 +547,38 @@ def test_force_field_file_makes_the_same_system(tmp_path, n_types, backend):
         assert_same(measured(context, model.positions), expected, 1e-10)
 
 
+class TestFirstSteps:
+    """What a newcomer tries first, in one sentence that says what to do."""
+
+    def test_directory_of_an_experiment_is_not_a_bundle(self, tmp_path):
+        for name in ("initial.cg", "model.cg"):
+            save_bundle(make_model(), tmp_path / "water" / name)
+        with pytest.raises(bundles.BundleError) as caught:
+            load(tmp_path / "water")
+        assert str(caught.value) == (
+            f"{tmp_path / 'water'}: found no model.json, expected a bundle, such as "
+            f"{tmp_path / 'water' / 'model.cg'}"
+        )
+
+    def test_pdb_file_is_not_a_topology(self, tmp_path):
+        model = make_model()
+        bundle = save_bundle(model, tmp_path / "model.cg")
+        pdb = app.PDBFile(str(bundle / "topology.pdb"))
+        sentence = "topology: found PDBFile, expected an openmm.app.Topology, such as its attribute"
+        for make in (model.create_system, model.create_integrator):
+            with pytest.raises(InputError, match=sentence):
+                make(pdb)
+        with pytest.raises(InputError, match="topology: found float, expected"):
+            model.create_integrator(0.005)
+
+    @pytest.mark.parametrize("n_types", [1, 2])
+    def test_a_model_prints_in_a_few_lines(self, n_types):
+        text = str(make_model(n_types))
+        assert len(text.splitlines()) <= 10 and max(map(len, text.splitlines())) < 80
+        assert text.startswith("Model of 64 T0 in" if n_types == 1 else "Model of 32 T0, 32 T1 in")
+        assert "298.15 K" in text and "5 fs" in text and "does not conserve momentum" in text
+
+
 class TestIntegrator:
     @pytest.mark.parametrize(
         "options, sentence",

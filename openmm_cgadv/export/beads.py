@@ -10,6 +10,7 @@ import numpy as np
 from openmm import app, unit
 
 from ..data.topology import bead_topology
+from ..errors import InputError
 
 
 def bead_types(
@@ -19,9 +20,16 @@ def bead_types(
 
     Raises
     ------
+    InputError
+        `topology` is something else.
     ValueError
         A residue holds another number of atoms than one, or its name is none of the types.
     """
+    if not isinstance(topology, app.Topology):
+        hint = ", such as its attribute `topology`" if hasattr(topology, "topology") else ""
+        raise InputError(
+            f"topology: found {type(topology).__name__}, expected an openmm.app.Topology{hint}"
+        )
     known = known_names(type_names)
     atoms = list(topology.atoms())
     types = []

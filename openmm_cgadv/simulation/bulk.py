@@ -11,7 +11,14 @@ from openmm.unit import Quantity
 
 from ..errors import InputError
 from ..model import Model
+from ..ram import check_ram
 from ..units import plain
+
+MOST_BEADS_UNASKED = 1_000_000
+"""Largest number of beads of a liquid that is asked for by its box: a length in Å would give 1000 times too many."""
+
+RAM_OF_BEAD = 150
+"""Bytes of RAM for each bead while the configuration is replicated, as measured; a simulation takes more."""
 
 
 def bulk_model(
@@ -50,6 +57,7 @@ def bulk_model(
         if molecules is None or molecules != int(molecules) or molecules < 1:
             raise InputError(f"molecules: found {molecules}, expected a whole number above 0")
         count = int(molecules)
+        check_ram(RAM_OF_BEAD * count, f"molecules: found {molecules}, which need")
         cell = model.box * (count / len(model.types)) ** (1 / 3)
     else:
         edges = np.array(plain(box, unit.nanometer), dtype=np.float64)
@@ -57,6 +65,11 @@ def bulk_model(
             raise InputError(f"box: found {box}, expected one length or three, in nm")
         cell = np.diag(edges * np.ones(3))
         count = round(density * np.linalg.det(cell))
+        if count > MOST_BEADS_UNASKED:
+            raise InputError(
+                f"box: found {box} nm, which holds {count} beads, expected at most {MOST_BEADS_UNASKED}; lengths are in nm, "
+                "and `molecules` makes a box of any number of beads"
+            )
     smallest = np.diagonal(cell).min()
     if smallest < 2 * model.reach:
         raise InputError(
