@@ -84,7 +84,7 @@ class Liquid:
                 kT=self.kT,
                 dt=DT,
                 frames=frames,
-                forget=math.inf,
+                damping_time=math.inf,
                 seed=self.seed,
             )
         return found

@@ -52,7 +52,7 @@ def growth(steps: int, replicas: int, beads: int) -> int:
             e,
             s,
             1,
-            forget=0.07,
+            damping_time=0.07,
         )
         frames.square().mean().backward()
 

@@ -79,7 +79,7 @@ class Motion:
         self.extra, self.n, self.replicas, self.frames = extra, n, replicas, [0, 3, 7, 20]
         self.weights = torch.from_numpy(rng.normal(size=[replicas, len(self.frames), n, 3]))
 
-    def fused(self, forget=math.inf, precision="double", seed=5):
+    def fused(self, damping_time=math.inf, precision="double", seed=5):
         x, state, theta, e, s = self.inputs
         return kernels.rollout(
             x,
@@ -95,11 +95,11 @@ class Motion:
             e,
             s,
             seed,
-            forget,
+            damping_time,
             precision,
         )
 
-    def plain(self, forget=math.inf, seed=5):
+    def plain(self, damping_time=math.inf, seed=5):
         x, state, theta, e, s = self.inputs
         noise = [
             kernels.noise(seed, b, 0, self.frames[-1], self.n, self.extra + 1)
@@ -118,7 +118,7 @@ class Motion:
             kT=2.479,
             dt=0.005,
             frames=self.frames,
-            forget=forget,
+            damping_time=damping_time,
             noise=torch.stack(noise, 1),
         )
 

@@ -64,7 +64,7 @@ def test_scaling_measures_every_size(run):
 
 
 def test_sensitivity_to_the_memory_of_pairs_agrees_between_adjoint_and_runs(run):
-    """Within 0.16 ps hardly anything is forgotten."""
+    """Within 0.16 ps the adjoint is hardly damped."""
     number = r"(-?[\d.]+) ± ([\d.]+)"
     rows = re.findall(rf"^\| (0\.\d+) \| {number} \| {number}", run("slow_memory.py"), re.MULTILINE)
     assert [float(row[0]) for row in rows] == [0.02, 0.04, 0.08, 0.16]
@@ -75,7 +75,7 @@ def test_sensitivity_to_the_memory_of_pairs_agrees_between_adjoint_and_runs(run)
 
 def test_exact_gradient_of_a_short_rollout_is_the_true_one(run):
     """Over 0.1 ps nothing has exploded yet."""
-    text = run("forgetting.py")
+    text = run("adjoint_damping.py")
     for friction in (15, 6):
         true, error = map(
             float, re.search(rf"\| {friction} \| true \| ([\d.-]+) ± ([\d.]+)", text).groups()

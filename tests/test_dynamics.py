@@ -11,7 +11,7 @@ from systems import jittered_lattice, liquid_box, random_spec, random_theta
 from openmm_cgadv.dynamics import (
     GeneralizedLangevin,
     Langevin,
-    effective_friction,
+    integrated_friction,
     memory_kernel,
     propagator,
     rollout,
@@ -45,7 +45,7 @@ def test_equilibrium_is_kept_by_every_memory(k):
         )
 
 
-def test_effective_friction_is_the_integral_of_the_kernel():
+def test_integrated_friction_is_the_integral_of_the_kernel():
     motion = random_memory(1, 3)
     drift = motion.drift().detach()
 
@@ -53,7 +53,7 @@ def test_effective_friction_is_the_integral_of_the_kernel():
         return memory_kernel(drift, torch.tensor([t], dtype=torch.float64)).item()
 
     integral, _ = scipy.integrate.quad(kernel, 0, 40, limit=400)
-    assert effective_friction(drift).item() == pytest.approx(
+    assert integrated_friction(drift).item() == pytest.approx(
         math.exp(motion.log_friction.item()) + integral, rel=1e-6
     )
 
@@ -102,7 +102,7 @@ class Case:
     def inputs(self):
         return [self.x, self.s, self.theta, *self.motion.parameters()]
 
-    def run(self, forget=math.inf, **noise):
+    def run(self, damping_time=math.inf, **noise):
         e, s = self.motion.propagator(self.dt)
         return rollout(
             self.x,
@@ -117,7 +117,7 @@ class Case:
             kT=KT,
             dt=self.dt,
             frames=self.frames,
-            forget=forget,
+            damping_time=damping_time,
             **(noise or {"noise": self.noise}),
         )
 
@@ -178,7 +178,7 @@ def test_adjoint_damping_acts_on_the_jacobian_of_the_forces_alone():
     """With τ → 0 the gradient is that of a rollout whose forces are a given function of time."""
     case = Case(2)
     found = torch.autograd.grad(
-        case.loss(*case.run(forget=1e-6)), [case.s, *case.motion.parameters()]
+        case.loss(*case.run(damping_time=1e-6)), [case.s, *case.motion.parameters()]
     )
 
     e, s = case.motion.propagator(case.dt)
@@ -228,7 +228,7 @@ def test_kinetic_energy_is_maxwell_boltzmann():
     assert ((ratio - 1).abs() < 4 * error).all(), ratio
 
 
-def test_running_friction_is_the_integral_of_the_memory_kernel_and_ends_at_the_effective_friction():
+def test_running_friction_is_the_integral_of_the_memory_kernel_and_ends_at_the_integrated_friction():
     motion = GeneralizedLangevin(2, 3, 20.0, floor=0.5)
     with torch.no_grad():
         motion.rotations.copy_(torch.tensor([[0.3, -0.2, 0.5], [0.1, 0.4, -0.6]]))

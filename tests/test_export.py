@@ -36,7 +36,7 @@ from systems import random_spec
 from openmm_cgadv import bundle as bundles
 from openmm_cgadv import load, save_bundle
 from openmm_cgadv.bundle import FILES, PLUGIN_FILES
-from openmm_cgadv.dynamics import LangevinParameters, PairFriction, effective_friction, propagator
+from openmm_cgadv.dynamics import LangevinParameters, PairFriction, integrated_friction, propagator
 from openmm_cgadv.errors import InputError
 from openmm_cgadv.export import system as systems
 from openmm_cgadv.export.backends import plugin, torchforce
@@ -63,7 +63,7 @@ class TestBundle:
         assert loaded.metrics == {"rdf_l1": 0.0123, "adf_l1": None}
         np.testing.assert_allclose(
             loaded.bead_friction,
-            effective_friction(torch.as_tensor(model.friction.drift)).numpy(),
+            integrated_friction(torch.as_tensor(model.friction.drift)).numpy(),
             rtol=1e-12,
         )
 

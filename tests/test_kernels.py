@@ -201,11 +201,11 @@ def test_coinciding_beads_have_the_energy_of_plain_torch(n_types):
 
 @needs_library
 @pytest.mark.parametrize(
-    "n_types, extra, forget", [(1, 0, math.inf), (2, 2, math.inf), (2, 1, 0.05), (3, 3, 0.07)]
+    "n_types, extra, damping_time", [(1, 0, math.inf), (2, 2, math.inf), (2, 1, 0.05), (3, 3, 0.07)]
 )
-def test_fused_rollout_is_the_plain_one(n_types, extra, forget):
+def test_fused_rollout_is_the_plain_one(n_types, extra, damping_time):
     motion = Motion(n_types, extra)
-    fused, plain = motion.fused(forget), motion.plain(forget)
+    fused, plain = motion.fused(damping_time), motion.plain(damping_time)
     for found, expected in zip(fused, plain):
         assert relative(found, expected) < 1e-10
     for found, expected in zip(motion.gradients(fused), motion.gradients(plain)):

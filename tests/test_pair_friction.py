@@ -70,7 +70,7 @@ class Case:
     def noise(self, replica, *address):
         return pair_noise(5, replica, *address)
 
-    def run(self, forget=math.inf, tolerance=1e-13, noise=None):
+    def run(self, damping_time=math.inf, tolerance=1e-13, noise=None):
         return pair_rollout(
             self.x,
             self.v,
@@ -79,7 +79,7 @@ class Case:
             theta=self.theta,
             friction=self.motion,
             frames=self.frames,
-            forget=forget,
+            damping_time=damping_time,
             tolerance=tolerance,
             noise=noise or self.noise,
         )
@@ -108,7 +108,7 @@ class Case:
                 )
                 v = v - self.dt * gradient / self.masses[:, None]
                 x = x + 0.5 * self.dt * v
-                pairs, drift, push = dense(
+                pairs, drift, noise_matrix = dense(
                     self.motion, stop(x), self.boxes[b], self.types, self.masses
                 )
                 i, j = torch.tensor(pairs).T
@@ -126,8 +126,8 @@ class Case:
                     scaled.append(sigma[a, c] if (a, c) in sigma else (KT**0.5 * fresh[p]))
                 s = torch.cat(scaled).reshape(-1)
                 eye = torch.eye(len(s), dtype=torch.float64)
-                kick = (KT * self.dt) ** 0.5 * push @ xi
-                mean = torch.linalg.solve(eye + 0.5 * self.dt * drift, s + 0.5 * kick)
+                s_noise = (KT * self.dt) ** 0.5 * noise_matrix @ xi
+                mean = torch.linalg.solve(eye + 0.5 * self.dt * drift, s + 0.5 * s_noise)
                 s = (2 * mean - s).reshape(-1, 3)
                 v, rest = (
                     s[: len(v)] / self.masses[:, None].sqrt(),
@@ -156,17 +156,17 @@ def dense(motion, x, box, types, masses):
             if r < motion.r_cut:
                 pairs.append((a, c))
                 low, high = sorted((int(types[a]), int(types[c])))
-                kind = low * motion.n_types - low * (low - 1) // 2 + high - low
-                f = motion.functions(r[None])[kind, :, :, 0]
+                type_pair = low * motion.n_types - low * (low - 1) // 2 + high - low
+                f = motion.functions(r[None])[type_pair, :, :, 0]
                 p = torch.outer(d, d) / r**2
                 blocks.append(
-                    (kind, [f[m, 0] * p + f[m, 1] * (torch.eye(3) - p) for m in range(k + 1)])
+                    (type_pair, [f[m, 0] * p + f[m, 1] * (torch.eye(3) - p) for m in range(k + 1)])
                 )
     size = 3 * n + 3 * k * len(pairs)
     drift = torch.zeros(size, size, dtype=torch.float64)
-    push = torch.zeros(size, 3 * (k + 1) * len(pairs), dtype=torch.float64)
+    noise_matrix = torch.zeros(size, 3 * (k + 1) * len(pairs), dtype=torch.float64)
     eye = torch.eye(3, dtype=torch.float64)
-    for q, ((a, c), (kind, t)) in enumerate(zip(pairs, blocks)):
+    for q, ((a, c), (type_pair, t)) in enumerate(zip(pairs, blocks)):
         reduced = 2 / (1 / masses[a] + 1 / masses[c])
         select = torch.zeros(3, size, dtype=torch.float64)
         select[:, 3 * a : 3 * a + 3] = eye * (reduced / masses[a]).sqrt()
@@ -177,24 +177,24 @@ def dense(motion, x, box, types, masses):
         for m in range(k):
             mine[m][:, at + 3 * m : at + 3 * m + 3] = eye
         drift = drift + select.T @ t[0] @ t[0] @ select
-        push = push + select.T @ torch.nn.functional.pad(
-            2**0.5 * t[0], [noise, push.shape[1] - noise - 3]
+        noise_matrix = noise_matrix + select.T @ torch.nn.functional.pad(
+            2**0.5 * t[0], [noise, noise_matrix.shape[1] - noise - 3]
         )
         for m in range(k):
             drift = drift + select.T @ t[m + 1] @ mine[m] - mine[m].T @ t[m + 1] @ select
             for o in range(k):
-                drift = drift + memory[kind, m, o] * mine[m].T @ mine[o]
+                drift = drift + memory[type_pair, m, o] * mine[m].T @ mine[o]
             block = noise + 3 * (m + 1)
-            spread = (2 * memory[kind, m, m]).sqrt() * eye
-            push = push + mine[m].T @ torch.nn.functional.pad(
-                spread, [block, push.shape[1] - block - 3]
+            spread = (2 * memory[type_pair, m, m]).sqrt() * eye
+            noise_matrix = noise_matrix + mine[m].T @ torch.nn.functional.pad(
+                spread, [block, noise_matrix.shape[1] - block - 3]
             )
     own = torch.zeros(size, dtype=torch.float64)
     own[: 3 * n] = motion.self_friction[types].repeat_interleave(3)
     return (
         pairs,
         drift + torch.diag(own),
-        torch.cat([push, torch.diag((2.0 * own).sqrt())[:, : 3 * n]], 1),
+        torch.cat([noise_matrix, torch.diag((2.0 * own).sqrt())[:, : 3 * n]], 1),
     )
 
 
@@ -202,8 +202,10 @@ def dense(motion, x, box, types, masses):
 def test_friction_and_noise_balance(k, own):
     """M + Mᵀ = B Bᵀ: with it the stationary covariance is kT/m in velocities, kT/μ in σ."""
     case = Case(k, n=10, density=13.0, own=own)
-    _, drift, push = dense(case.motion, case.x[0].detach(), case.boxes[0], case.types, case.masses)
-    torch.testing.assert_close(drift + drift.T, push @ push.T, rtol=0, atol=1e-10)
+    _, drift, noise_matrix = dense(
+        case.motion, case.x[0].detach(), case.boxes[0], case.types, case.masses
+    )
+    torch.testing.assert_close(drift + drift.T, noise_matrix @ noise_matrix.T, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -225,20 +227,20 @@ def test_step_keeps_the_covariance_of_equilibrium(k, dt, own):
         )
         assert len(pairs.i) > n
         inverse = torch.linalg.inv(torch.eye(k, dtype=torch.float64) + 0.5 * dt * motion.memory())[
-            pairs.kind
+            pairs.type_pair
         ]
         m, friction = len(pairs.i), motion.self_friction[case.types]
-        jostle = (0.5 * KT * dt * friction / case.masses).sqrt()[:, None]
+        bead_noise = (0.5 * KT * dt * friction / case.masses).sqrt()[:, None]
 
         def step(s, xi):
             v, sigma = s[: 3 * n].reshape(n, 3), s[3 * n :].reshape(m, k, 3)
-            push, kick = pairs.step_noise(
+            force_noise, sigma_noise = pairs.step_noise(
                 xi[3 * n :].reshape(m, k + 1, 3), motion.memory(), math.sqrt(KT * dt)
             )
             right = (
                 v
-                + 0.5 * pairs.force(push, v) / case.masses[:, None]
-                + jostle * xi[: 3 * n].reshape(n, 3)
+                + 0.5 * pairs.force(force_noise, v) / case.masses[:, None]
+                + bead_noise * xi[: 3 * n].reshape(n, 3)
             )
             mean, sigma_mean = _solve(
                 pairs,
@@ -247,7 +249,7 @@ def test_step_keeps_the_covariance_of_equilibrium(k, dt, own):
                 0.5 * dt,
                 inverse,
                 right,
-                sigma + 0.5 * kick,
+                sigma + 0.5 * sigma_noise,
                 1.0,
                 v,
                 1e-14,
@@ -332,7 +334,7 @@ def test_images_and_order_of_beads_do_not_matter():
 
 
 @pytest.mark.parametrize("k, own", [(0, 0.0), (1, 0.0), (3, 0.0), (2, 20.0)])
-def test_adjoint_without_forgetting_is_autograd(k, own):
+def test_adjoint_without_damping_is_autograd(k, own):
     case = Case(k, n=10, steps=8, density=13.0, own=own)
     for ours, plain in zip(case.run(), case.plain()):
         torch.testing.assert_close(ours, plain, rtol=1e-11, atol=1e-11)
@@ -360,11 +362,11 @@ def test_gradients_match_finite_differences():
         )
 
 
-def test_forgetting_only_damps_what_returns_through_the_forces():
+def test_adjoint_damping_acts_on_the_feedback_part_alone():
     """With τ → 0 the gradient is that of a rollout whose forces are given functions of time."""
     case = Case(2, n=10, steps=6, density=13.0)
     inputs = [case.v, *case.motion.parameters()]
-    found = torch.autograd.grad(case.loss(*case.run(forget=1e-6)), inputs)
+    found = torch.autograd.grad(case.loss(*case.run(damping_time=1e-6)), inputs)
     expected = torch.autograd.grad(case.loss(*case.plain(frozen=True)), inputs)
     for a, b in zip(found, expected):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-9 * b.abs().max().item())
@@ -397,7 +399,7 @@ def test_wrong_ranges_are_named():
     with pytest.raises(ValueError, match="r_min: found 2 numbers, expected one for each of 3"):
         PairFriction(2, 1, 20.0, (0.2, 0.3))
     with pytest.raises(
-        ValueError, match="r_min: found .* expected numbers from 0 to the range of 0.2"
+        ValueError, match="r_min: found .* expected numbers from 0 to the cutoff of 0.2"
     ):
         PairFriction(1, 1, 20.0, 0.24, 0.2)
     with pytest.raises(
@@ -459,7 +461,7 @@ class TestParameters:
             ({"r_min": (0.2, 0.2)}, "r_min: found 2 numbers, expected one for each pair"),
             (
                 {"r_min": (0.2, 0.2, 0.5)},
-                "r_min: found .* expected numbers from 0 to the range of 0.44",
+                "r_min: found .* expected numbers from 0 to the cutoff of 0.44",
             ),
             (
                 {"memory": np.zeros([3, 2, 1])},
@@ -473,8 +475,14 @@ class TestParameters:
                 {"splines": np.full([3, 3, 2, 8], np.nan)},
                 "splines: found a value that is not finite",
             ),
-            ({"memory": np.zeros([3, 2, 2])}, "memory: found a rate of 0/ps, expected more than 0"),
-            ({"memory": np.ones([3, 2, 2])}, "memory: found a coupling with a symmetric part"),
+            (
+                {"memory": np.zeros([3, 2, 2])},
+                "memory: found a decay rate of 0/ps, expected more than 0",
+            ),
+            (
+                {"memory": np.ones([3, 2, 2])},
+                "memory: found off-diagonal elements with a symmetric part",
+            ),
         ],
     )
     def test_wrong_numbers_are_named(self, change, message):
@@ -492,7 +500,7 @@ def core_noise(replica, *address):
     return kernels.pair_noise(5, replica, *address)
 
 
-def fused(case, forget=math.inf, tolerance=1e-13, precision="double"):
+def fused(case, damping_time=math.inf, tolerance=1e-13, precision="double"):
     motion = case.motion
     return kernels.pair_rollout(
         case.x,
@@ -510,7 +518,7 @@ def fused(case, forget=math.inf, tolerance=1e-13, precision="double"):
         motion.r_min,
         motion.r_cut,
         5,
-        forget,
+        damping_time,
         tolerance,
         precision,
         motion.self_friction,
@@ -534,7 +542,7 @@ def test_noise_of_the_core_is_that_of_plain_torch():
 
 @needs_library
 @pytest.mark.parametrize(
-    "n_types, k, forget, own",
+    "n_types, k, damping_time, own",
     [
         (1, 0, math.inf, 0.0),
         (2, 2, math.inf, 0.0),
@@ -543,9 +551,9 @@ def test_noise_of_the_core_is_that_of_plain_torch():
         (1, 6, math.inf, 0.0),
     ],
 )
-def test_fused_rollout_is_the_plain_one(n_types, k, forget, own):
+def test_fused_rollout_is_the_plain_one(n_types, k, damping_time, own):
     case = Case(k, n_types=n_types, n=70 if k == 2 else 40, steps=20, own=own)
-    outputs, plain = fused(case, forget), case.run(forget, noise=core_noise)
+    outputs, plain = fused(case, damping_time), case.run(damping_time, noise=core_noise)
     for found, expected in zip(outputs, plain):
         assert relative(found, expected) < 1e-10
     for found, expected in zip(gradients(case, outputs), gradients(case, plain)):

@@ -12,7 +12,7 @@ from systems import scaled
 
 from openmm_cgadv import config, kernels, load
 from openmm_cgadv.data.trajectory import BeadTrajectory, BeadWriter
-from openmm_cgadv.dynamics import GeneralizedLangevin, effective_friction, rollout
+from openmm_cgadv.dynamics import GeneralizedLangevin, integrated_friction, rollout
 from openmm_cgadv.fit import fit_initial
 from openmm_cgadv.methods.adversarial import AdversarialTraining, train
 from openmm_cgadv.potentials import PairSpec, PotentialSpec
@@ -239,7 +239,7 @@ def test_known_energy_and_friction_with_memory_are_recovered(tmp_path, start):
                 kT=kT,
                 dt=dt,
                 frames=list(range(2, 1001, 2)),
-                forget=math.inf,
+                damping_time=math.inf,
                 seed=part,
             )
             if part > 0:
@@ -266,7 +266,7 @@ def test_known_energy_and_friction_with_memory_are_recovered(tmp_path, start):
     learned = pair_energy(_Energy(fit.spec, trained.theta.numpy()), r)[0]
     assert np.sqrt(np.mean((learned - u) ** 2)) < 0.12 * kT
     assert trained.bead_friction.item() == pytest.approx(
-        effective_friction(true.drift()).item(), rel=0.12
+        integrated_friction(true.drift()).item(), rel=0.12
     )
 
 

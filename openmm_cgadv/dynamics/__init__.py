@@ -1,4 +1,4 @@
-"""Equations of motion of the beads, one file each, in the discretization that OpenMM runs in production."""
+"""Equations of motion of the beads, one file each, with the discretization that OpenMM uses in production."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .base import Friction, TrainableFriction
 from .generalized_langevin import (
     GeneralizedLangevin,
     GeneralizedLangevinParameters,
-    effective_friction,
+    integrated_friction,
     memory_kernel,
     propagator,
     running_friction,
@@ -26,13 +26,13 @@ FRICTIONS: dict[str, type[Friction]] = {
     friction.name: friction
     for friction in (LangevinParameters, GeneralizedLangevinParameters, PairFrictionParameters)
 }
-"""The parameters of each equation of motion by its name."""
+"""Class of the parameters of each equation of motion by its name."""
 
 
 def friction_from_arrays(arrays: Mapping[str, np.ndarray]) -> Friction:
-    """Return the friction of which the name ``equation`` and :meth:`Friction.arrays` are in a mapping.
+    """Return the friction from :meth:`Friction.arrays` and its name ``equation`` in a mapping.
 
-    Files of earlier versions do not have the name.
+    Files of earlier versions lack ``equation``.
     """
     if "equation" in arrays:
         return FRICTIONS[str(arrays["equation"])].from_arrays(arrays)
@@ -55,7 +55,7 @@ __all__ = [
     "PairFriction",
     "PairFrictionParameters",
     "TrainableFriction",
-    "effective_friction",
+    "integrated_friction",
     "friction_from_arrays",
     "memory_kernel",
     "pair_rollout",

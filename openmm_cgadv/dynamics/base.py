@@ -1,4 +1,4 @@
-"""What an equation of motion is: its fitted parameters, and the module that training differentiates."""
+"""Interfaces of an equation of motion: its fitted parameters, and the trainable module."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Friction(ABC):
     """The fitted parameters of one equation of motion: friction and memory, without the potential.
 
     Subclasses are frozen dataclasses of numbers and arrays. Their constructors raise ValueError where the
-    parameters define no equation of motion. What a friction between beads does to a single bead depends on where
-    its neighbours are: the methods that need them take a :class:`~openmm_cgadv.dynamics.Neighborhood`, measured
-    within ``reach``, which is None where ``reach`` is 0.
+    parameters define no equation of motion. The friction of a single bead depends on its neighbours where friction acts
+    between beads. The methods that need them take a :class:`~openmm_cgadv.dynamics.Neighborhood`, measured within
+    ``reach``; it is None where ``reach`` is 0.
 
     Attributes
     ----------
@@ -59,12 +59,12 @@ class Friction(ABC):
     @property
     @abstractmethod
     def reach(self) -> float:
-        """Distance from which on beads have no friction between them (nm); 0 if they never do."""
+        """Cutoff of the friction between beads (nm); 0 without friction between beads."""
 
     @property
     @abstractmethod
     def conserves_momentum(self) -> bool:
-        """Whether friction leaves the total momentum of the beads as it is."""
+        """Whether friction conserves the total momentum of the beads."""
 
     @property
     def required_schema(self) -> int:
@@ -73,11 +73,11 @@ class Friction(ABC):
 
     @abstractmethod
     def bead_friction(self, neighborhood: Neighborhood | None = None) -> Tensor:
-        """Return the friction ∫K dt of a bead of each type [n_types] (1/ps), as a slow probe feels it."""
+        """Return the integrated (zero-frequency) friction ∫K dt of a bead of each type [n_types] (1/ps)."""
 
     @abstractmethod
     def instantaneous_friction(self, neighborhood: Neighborhood | None = None) -> Tensor:
-        """Return the part of :meth:`bead_friction` without memory [n_types] (1/ps)."""
+        """Return the instantaneous (Markovian) part of :meth:`bead_friction` [n_types] (1/ps)."""
 
     @abstractmethod
     def memory_kernel(self, times: Tensor, neighborhood: Neighborhood | None = None) -> Tensor:
@@ -87,14 +87,14 @@ class Friction(ABC):
         """
 
     def pair_ranges(self) -> list[tuple[float, float]]:
-        """Return the shortest and the longest distance (nm) at which the friction of each pair of types is fitted.
+        """Return the range of distances (nm) in which the friction of each pair of types is fitted.
 
-        Pairs are in the order of ``torch.triu_indices``. Empty where friction does not act between beads.
+        Pairs of types are in the order of ``torch.triu_indices``. The list is empty without friction between beads.
         """
         return []
 
     def friction(self, r: np.ndarray) -> np.ndarray:
-        """Return the friction between two beads, ∫K dt, parallel and perpendicular to the line through them.
+        """Return the integrated friction between two beads, ∫K dt, parallel and perpendicular to the pair vector.
 
         Parameters
         ----------
@@ -112,10 +112,10 @@ class Friction(ABC):
     def scalars(
         self, type_names: tuple[str, ...], neighborhood: Neighborhood | None = None
     ) -> dict[str, float]:
-        """Return numbers for a training log by name, with the bead types in the name if there are several."""
+        """Return values for the training log by name; the names contain the bead types if there are several."""
 
     def remark(self) -> str:
-        """Return a clause about these parameters that a title adds to the name, or an empty string."""
+        """Return a clause that follows :attr:`title` in a report, or an empty string."""
         return ""
 
     @abstractmethod
@@ -125,7 +125,7 @@ class Friction(ABC):
     @classmethod
     @abstractmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Friction:
-        """Return the parameters of which :meth:`arrays` made a mapping; others in it are ignored."""
+        """Return the parameters from the result of :meth:`arrays`; other arrays in the mapping are ignored."""
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
@@ -134,14 +134,13 @@ class Friction(ABC):
     @classmethod
     @abstractmethod
     def from_dict(cls, data: dict[str, Any]) -> Friction:
-        """Return the parameters of which :meth:`to_dict` made a dictionary; others in it are ignored."""
+        """Return the parameters from the result of :meth:`to_dict`; other entries are ignored."""
 
 
 class TrainableFriction(torch.nn.Module, ABC):
     """An equation of motion as a differentiable function of its parameters.
 
-    The state of the beads is their velocity and what else the equation keeps of each of them, in one tensor
-    [N, S, 3] (nm/ps) with the velocities first.
+    The state of the beads is one tensor [N, S, 3] (nm/ps): the velocities, then the auxiliary variables of each bead.
 
     Attributes
     ----------
@@ -185,7 +184,7 @@ class TrainableFriction(torch.nn.Module, ABC):
         dt : float
             Time step (ps).
         options
-            ``types``, ``masses``, ``spec``, ``theta``, ``kT``, ``frames``, ``forget``, ``seed`` or ``noise``.
+            ``types``, ``masses``, ``spec``, ``theta``, ``kT``, ``frames``, ``damping_time``, ``seed`` or ``noise``.
 
         Returns
         -------
@@ -195,16 +194,16 @@ class TrainableFriction(torch.nn.Module, ABC):
 
     @abstractmethod
     def rates(self) -> Tensor:
-        """Return the decay rates of the memory [n_types or n_type_pairs, K] (1/ps)."""
+        """Return the decay rates of the memory kernel [n_types or n_type_pairs, K] (1/ps)."""
 
     @abstractmethod
     def bead_friction(self) -> Tensor:
-        """Return the friction ∫K dt of a bead of each type [n_types] (1/ps); see :meth:`Friction.bead_friction`."""
+        """Return the integrated friction ∫K dt of a bead of each type [n_types] (1/ps)."""
 
     @abstractmethod
     def running_friction(self, times: Tensor) -> Tensor:
-        """Return the integral of the kernel up to some times (ps) [n_types, T] (1/ps)."""
+        """Return the integral of the kernel up to times [T] (ps), [n_types, T] (1/ps)."""
 
     @abstractmethod
     def export(self) -> Friction:
-        """Return the present parameters."""
+        """Return the current parameters as numbers."""

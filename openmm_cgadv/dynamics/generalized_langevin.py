@@ -18,7 +18,7 @@ from .rollout import rollout
 
 @dataclass(frozen=True, eq=False)
 class GeneralizedLangevinParameters(Friction):
-    """The parameters of a :class:`GeneralizedLangevin` as numbers.
+    """The parameters of :class:`GeneralizedLangevin` as numbers.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class GeneralizedLangevinParameters(Friction):
 
     def bead_friction(self, neighborhood: Neighborhood | None = None) -> Tensor:
         instant, memory = self.drift[:, 0, 0], self.drift[:, 1:, 1:]
-        # This is 1/(A⁻¹)_00, but has a value where there is no friction at all, too.
+        # This is 1/(A⁻¹)_00, but also defined where there is no friction.
         slow = np.linalg.solve(memory, self.drift[:, 1:, :1])[..., 0]
         return torch.from_numpy(instant - np.einsum("tk,tk->t", self.drift[:, 0, 1:], slow))
 
@@ -104,7 +104,7 @@ class GeneralizedLangevinParameters(Friction):
 
 
 class GeneralizedLangevin(TrainableFriction):
-    r"""Memory in extended Markovian form, one set of parameters per bead type.
+    r"""Generalized Langevin dynamics in extended Markovian form, one set of parameters per bead type.
 
     Every degree of freedom carries ``s = (v, z_1 … z_K)``, with
 
@@ -131,14 +131,14 @@ class GeneralizedLangevin(TrainableFriction):
     n_types : int
         Number of bead types.
     n_auxiliary : int
-        Number K of auxiliary variables a degree of freedom; without any this is Langevin dynamics.
+        Number K of auxiliary variables of a degree of freedom; K = 0 is Langevin dynamics.
     friction : float or sequence of float
-        Effective friction ∫K dt to start from, of all bead types or of each (1/ps).
+        Initial integrated friction ∫K dt of all bead types or of each (1/ps).
     floor : float
-        Lowest rate of an auxiliary variable (1/ps). A training window does not determine memory that is slower than
-        the window, and the floor excludes it.
+        Lowest decay rate of an auxiliary variable (1/ps). A training window does not determine memory that is slower
+        than the window, and the floor excludes it.
     rates : (float, float)
-        Slowest and fastest rate of auxiliary variables above the floor to start from (1/ps).
+        Slowest and fastest initial decay rate above the floor (1/ps).
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class GeneralizedLangevin(TrainableFriction):
         k = n_auxiliary
         self.floor = float(floor)
         total = torch.as_tensor(friction, dtype=torch.float64).broadcast_to([n_types])
-        # Half of the friction without memory, half spread evenly over rates from slow to fast.
+        # Half of the friction is instantaneous; the rest is divided evenly among the rates.
         instant = total if k == 0 else 0.5 * total
         spread = initial_rates(k, rates)
         couplings = (0.5 * total[:, None] / max(k, 1) * (spread + self.floor)).sqrt()
@@ -198,7 +198,7 @@ class GeneralizedLangevin(TrainableFriction):
     def roll_out(
         self, positions: Tensor, state: Tensor, boxes: Tensor, *, dt: float, **options: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """See :func:`openmm_cgadv.dynamics.rollout`."""
+        """Integrate replicas with :func:`openmm_cgadv.dynamics.rollout`."""
         e, s = self.propagator(dt)
         return rollout(positions, state, boxes, e=e, s=s, dt=dt, **options)
 
@@ -206,10 +206,10 @@ class GeneralizedLangevin(TrainableFriction):
         return torch.diagonal(self.drift(), dim1=1, dim2=2)[:, 1:]
 
     def bead_friction(self) -> Tensor:
-        return effective_friction(self.drift())
+        return integrated_friction(self.drift())
 
     def running_friction(self, times: Tensor) -> Tensor:
-        """See :func:`running_friction`."""
+        """Return what the function :func:`running_friction` returns, [n_types, T] (1/ps), for times [T] (ps)."""
         return running_friction(self.drift(), times)
 
     def export(self) -> GeneralizedLangevinParameters:
@@ -217,7 +217,7 @@ class GeneralizedLangevin(TrainableFriction):
 
 
 def initial_rates(number: int, span: tuple[float, float]) -> Tensor:
-    """Return rates [number] from the slowest to the fastest, evenly spaced in their logarithm; one alone is in the middle."""
+    """Return rates [number] (1/ps), evenly spaced in their logarithm over a span (1/ps); one rate is its geometric mean."""
     low, high = (math.log(rate) for rate in span)
     ends = (low, high) if number != 1 else (0.5 * (low + high),) * 2
     return torch.linspace(*ends, number, dtype=torch.float64).exp()
@@ -243,7 +243,7 @@ def propagator(drift: Tensor, dt: float) -> tuple[Tensor, Tensor]:
 
 
 def running_friction_on_grid(drift: Tensor, step: float, number: int) -> Tensor:
-    """Return :func:`running_friction` at ``0, step … (number − 1) step``, by powers of one exponential: tens of times faster.
+    """Return :func:`running_friction` at ``0, step … (number − 1) step``, from powers of one matrix exponential.
 
     Parameters
     ----------
@@ -258,21 +258,24 @@ def running_friction_on_grid(drift: Tensor, step: float, number: int) -> Tensor:
     Tensor [n_types, number]
         (1/ps)
     """
-    c, hidden = drift[:, 0, 1:], drift[:, 1:, 1:]
-    left, power = c[:, None], torch.matrix_exp(-hidden * step)
-    while left.shape[1] < number:  # twice as many each time
-        left, power = torch.cat([left, left @ power], 1), power @ power
-    integral = (c[:, None] - left[:, :number]) @ torch.linalg.solve(hidden, c)[..., None]
+    c, auxiliary = drift[:, 0, 1:], drift[:, 1:, 1:]
+    decayed, power = c[:, None], torch.matrix_exp(-auxiliary * step)
+    while decayed.shape[1] < number:  # each iteration doubles the number of times
+        decayed, power = torch.cat([decayed, decayed @ power], 1), power @ power
+    integral = (c[:, None] - decayed[:, :number]) @ torch.linalg.solve(auxiliary, c)[..., None]
     return drift[:, 0, :1] + integral[..., 0]
 
 
-def effective_friction(drift: Tensor) -> Tensor:
-    """Return ``1 / (A⁻¹)_00 = γ_0 + cᵀ (α + w)⁻¹ c`` (1/ps) of drift matrices [n_types, K + 1, K + 1]."""
+def integrated_friction(drift: Tensor) -> Tensor:
+    """Return the integrated friction ``1 / (A⁻¹)_00 = γ_0 + cᵀ (α + w)⁻¹ c`` [n_types] (1/ps).
+
+    ``drift`` is A [n_types, K + 1, K + 1] (1/ps).
+    """
     return 1.0 / torch.linalg.inv(drift)[:, 0, 0]
 
 
 def memory_kernel(drift: Tensor, times: Tensor) -> Tensor:
-    """Return the part of the memory kernel that is not instantaneous, ``cᵀ exp(−(α + w) t) c``.
+    """Return the memory kernel without its instantaneous part, ``cᵀ exp(−(α + w) t) c``.
 
     Parameters
     ----------
@@ -292,8 +295,7 @@ def memory_kernel(drift: Tensor, times: Tensor) -> Tensor:
 
 
 def running_friction(drift: Tensor, times: Tensor) -> Tensor:
-    """Return ``γ_0 + ∫_0^t K(s) ds = γ_0 + cᵀ (1 − exp(−(α + w) t)) (α + w)⁻¹ c``: what a probe that moves with a
-    period of t feels.
+    """Return the running integral of the kernel, ``γ_0 + ∫_0^t K(s) ds = γ_0 + cᵀ (1 − exp(−(α + w) t)) (α + w)⁻¹ c``.
 
     Parameters
     ----------
@@ -308,8 +310,8 @@ def running_friction(drift: Tensor, times: Tensor) -> Tensor:
         (1/ps)
     """
     c = drift[:, 0, 1:]
-    hidden = drift[:, None, 1:, 1:]
-    one = torch.eye(hidden.shape[-1], dtype=drift.dtype)
-    lost = one - torch.matrix_exp(-hidden * times[None, :, None, None])
-    integral = torch.einsum("ak,atkl,al->at", c, lost @ torch.linalg.inv(hidden), c)
+    auxiliary = drift[:, None, 1:, 1:]
+    one = torch.eye(auxiliary.shape[-1], dtype=drift.dtype)
+    decayed = one - torch.matrix_exp(-auxiliary * times[None, :, None, None])
+    integral = torch.einsum("ak,atkl,al->at", c, decayed @ torch.linalg.inv(auxiliary), c)
     return drift[:, 0, :1] + integral

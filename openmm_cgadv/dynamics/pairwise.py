@@ -1,4 +1,4 @@
-"""Pairwise friction with memory: friction between neighbours, which keeps momentum and so the collective motion."""
+"""Pairwise friction with memory, which conserves momentum and so reproduces collective motion."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .neighborhood import Neighborhood
 from .pairwise_rollout import pair_rollout
 from .radial_functions import functions_at, slow_friction
 
-APART = 3.0
-"""Factor between the lowest rates of one auxiliary vector and the next."""
+FLOOR_RATIO = 3.0
+"""Ratio of the lowest decay rates of consecutive auxiliary vectors."""
 
 
 class PairFriction(TrainableFriction):
@@ -34,18 +34,18 @@ class PairFriction(TrainableFriction):
 
         T_k(r) = f_k∥(r) r̂ r̂ᵀ + f_k⊥(r) (1 − r̂ r̂ᵀ),   A = diag(α_1 … α_K) + antisymmetric w.
 
-    Why fluctuation and dissipation balance: in the variables √(m_i/kT) v_i and √(μ/kT) σ_k the linear part is
-    ds = −M s dt + B dW. What T_k, k ≥ 1, puts into the velocities is minus the transpose of what it puts into the
-    σ_k, for the force on a pair is weighted with the same μ as the square of its σ; so is w antisymmetric. What is
-    left of M + Mᵀ is 2 T_0² between velocities, 2 α_k between the σ_k: just B Bᵀ. So the stationary covariance
-    is kT/m in v and kT/μ in σ for every value of the parameters, and positions keep the distribution exp(−U/kT).
-    Forces act on both beads of a pair with opposite signs: momentum is conserved. The relative velocity of two beads
-    alone decays with 2 (T_0² + memory) for all masses, which is why μ is twice the reduced mass.
+    The fluctuation–dissipation theorem holds by construction. In the variables √(m_i/kT) v_i and √(μ/kT) σ_k the linear
+    part is ds = −M s dt + B dW. The coupling of the velocities to σ_k, k ≥ 1, is minus the transpose of the coupling of
+    σ_k to the velocities, and w is antisymmetric. The remaining parts of M + Mᵀ are 2 T_0² between velocities and 2 α_k
+    between the σ_k, and these equal B Bᵀ. So the stationary covariance is kT/m in v and kT/μ in σ for every value of
+    the parameters, and positions have the distribution exp(−U/kT). Forces act on both beads of a pair with opposite
+    signs, so momentum is conserved. The relative velocity of two isolated beads decays with 2 (T_0² + memory) for all
+    masses, because μ is twice the reduced mass.
 
-    A bead may have friction γ against its surroundings besides, ``− m γ v dt + √(2 kT m γ) dW``, as in an implicit
-    solvent: it balances its own noise, and takes up momentum. It is given, not trained.
+    A bead may have single-particle friction γ in addition, ``− m γ v dt + √(2 kT m γ) dW``, as in an implicit solvent.
+    It balances its own noise, and does not conserve momentum. It is given, not trained.
 
-    Seen from u the friction of a pair has the kernel ``μ [2 T_0² δ(t) + Σ_kl T_k exp(−A t)_kl T_l]``.
+    The memory kernel of u is ``μ [2 T_0² δ(t) + Σ_kl T_k exp(−A t)_kl T_l]``.
 
     ==========  ==============================  ==================
     symbol      attribute                       unit
@@ -57,10 +57,10 @@ class PairFriction(TrainableFriction):
     γ           ``self_friction``               1/ps
     ==========  ==============================  ==================
 
-    The parameters of ``splines`` are ``shapes``, in units of ``unit``, which is about the size of the coefficients at
-    the start.
+    The trained parameters of ``splines`` are ``shapes``, in units of ``unit``, the magnitude of the initial
+    coefficients.
 
-    Functions are cubic B-splines that vanish to second order at the cutoff
+    The f_k are cubic B-splines that vanish to second order at the cutoff
     (:func:`openmm_cgadv.potentials.splines.spline_weights`). Pairs of types a ≤ b are in the order of
     ``torch.triu_indices``.
 
@@ -69,22 +69,22 @@ class PairFriction(TrainableFriction):
     n_types : int
         Number of bead types.
     n_auxiliary : int
-        Number K of auxiliary vectors a pair; without any this is dissipative particle dynamics.
+        Number K of auxiliary vectors of a pair; K = 0 is dissipative particle dynamics.
     friction : float
-        Friction ``T_0² + ∫ memory dt`` of a pair at ``r_min`` to start from (1/ps), half of it without memory. It
-        falls with the square of the distance to the cutoff.
+        Initial integrated friction ``T_0² + ∫ memory dt`` of a pair at ``r_min`` (1/ps), half of it without memory. It
+        decreases with the square of the distance to the cutoff.
     r_min : float or sequence of float
         Start of the splines, for all pairs of types or for each (nm).
     r_cut : float
-        Range of the friction (nm).
+        Cutoff of the friction (nm).
     n_basis : int
-        Number of splines a function.
+        Number of splines of a function.
     floor : float
-        Lowest rate of the first auxiliary vector (1/ps), and of each further one three times that of the one before.
-        Memory slower than a training window cannot be seen in it, and is ruled out this way; and two rates that come
-        close to each other leave only the sum of their functions squared to be told.
+        Lowest decay rate of the first auxiliary vector (1/ps); that of each further vector is three times larger. A
+        training window does not determine memory that is slower than the window, and the floor excludes it. Of two
+        vectors with almost equal rates, a window determines only the sum of the squared functions.
     rates : (float, float)
-        Slowest and fastest rate of auxiliary variables above the floor to start from (1/ps).
+        Slowest and fastest initial decay rate above the floor (1/ps).
     self_friction : float
         γ of beads of all types (1/ps).
     neighborhood : Neighborhood, optional
@@ -93,7 +93,7 @@ class PairFriction(TrainableFriction):
     Raises
     ------
     ValueError
-        If a range is empty or there is not one for each pair of types, or γ is negative.
+        The splines have no range, their number is not that of the pairs of types, or γ is negative.
     """
 
     floors: Tensor
@@ -130,21 +130,23 @@ class PairFriction(TrainableFriction):
             )
         if not 0 <= min(starts) <= max(starts) < r_cut:
             raise ValueError(
-                f"r_min: found {starts} nm, expected numbers from 0 to the range of {r_cut} nm"
+                f"r_min: found {starts} nm, expected numbers from 0 to the cutoff of {r_cut} nm"
             )
         self.floor = float(floor)
-        self.register_buffer("floors", self.floor * APART ** torch.arange(k, dtype=torch.float64))
+        self.register_buffer(
+            "floors", self.floor * FLOOR_RATIO ** torch.arange(k, dtype=torch.float64)
+        )
         self.r_cut = float(r_cut)
         self.register_buffer("r_min", torch.tensor(starts, dtype=torch.float64))
-        own = torch.full([n_types], float(self_friction), dtype=torch.float64)
-        self.register_buffer("self_friction", own, persistent=False)
+        gamma = torch.full([n_types], float(self_friction), dtype=torch.float64)
+        self.register_buffer("self_friction", gamma, persistent=False)
         spread = initial_rates(k, rates)
         instant = friction if k == 0 else 0.5 * friction
         slow = torch.full([k], 0.5 * friction / max(k, 1), dtype=torch.float64)
         amplitudes = torch.cat(
             [torch.tensor([instant], dtype=torch.float64), slow * (spread + self.floors)]
         ).sqrt()
-        # Spline c is centred at knot c − 1: this is a straight line from 1 at r_min down to 0 at r_cut.
+        # Spline c is centred at knot c − 1, so this is a straight line from 1 at r_min to 0 at r_cut.
         line = 1.0 - (torch.arange(n_basis, dtype=torch.float64) - 1.0) / n_basis
         self.register_buffer(
             "unit", amplitudes[:, None, None].expand(pairs, -1, 2, n_basis).clone()
@@ -165,11 +167,11 @@ class PairFriction(TrainableFriction):
 
     @property
     def splines(self) -> Tensor:
-        """Coefficients of the functions [n_type_pairs, K + 1, 2, n_basis] (ps^(−1/2), then 1/ps)."""
+        """Coefficients of f_k∥ and f_k⊥ [n_type_pairs, K + 1, 2, n_basis] (ps^(−1/2), then 1/ps)."""
         return self.unit * self.shapes
 
     def memory(self) -> Tensor:
-        """The matrices A [n_type_pairs, K, K] (1/ps)."""
+        """Return the matrices A [n_type_pairs, K, K] (1/ps)."""
         k = self.n_auxiliary
         upper = torch.zeros([len(self.r_min), k, k], dtype=torch.float64)
         row, column = torch.triu_indices(k, k, 1)
@@ -177,15 +179,18 @@ class PairFriction(TrainableFriction):
         return torch.diag_embed(self.floors + self.log_rates.exp()) + upper - upper.mT
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """``splines``, the matrices A, ``r_min`` and ``self_friction``."""
+        """Return ``splines``, the matrices A, ``r_min`` and ``self_friction``."""
         return self.splines, self.memory(), self.r_min, self.self_friction
 
     def functions(self, r: Tensor) -> Tensor:
-        """f_k∥ and f_k⊥ [n_type_pairs, K + 1, 2, R] at distances [R] (nm)."""
+        """Return f_k∥ and f_k⊥ [n_type_pairs, K + 1, 2, R] (ps^(−1/2), then 1/ps) at distances [R] (nm)."""
         return functions_at(self.splines, self.r_min, self.r_cut, r)
 
     def friction(self, r: Tensor) -> Tensor:
-        """Friction of slow relative motion, ``f_0² + fᵀ A⁻¹ f``, along and across [n_type_pairs, 2, R] (1/ps)."""
+        """Return the integrated friction ``f_0² + fᵀ A⁻¹ f`` at distances [R] (nm).
+
+        It is [n_type_pairs, 2, R] (1/ps), parallel and perpendicular to the pair vector.
+        """
         return slow_friction(self.splines, self.memory(), self.r_min, self.r_cut, r)
 
     def start(self, masses: Tensor, kT: float, generator: torch.Generator) -> Tensor:
@@ -200,7 +205,7 @@ class PairFriction(TrainableFriction):
     def roll_out(
         self, positions: Tensor, state: Tensor, boxes: Tensor, *, dt: float, **options: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """See :func:`openmm_cgadv.dynamics.pair_rollout`, which draws the auxiliary vectors of pairs at the start."""
+        """Integrate replicas with :func:`openmm_cgadv.dynamics.pair_rollout`, which draws the initial auxiliary vectors."""
         frames, positions, velocities = pair_rollout(
             positions, state[:, :, 0], boxes, friction=self, dt=dt, **options
         )
@@ -211,24 +216,26 @@ class PairFriction(TrainableFriction):
 
     def bead_friction(self) -> Tensor:
         """Return the friction [n_types] (1/ps) of a bead of each type whose neighbours move independently of it."""
-        near = _known(self.neighborhood)
+        near = _required(self.neighborhood)
         return near.mean(self.friction(near.r)) + self.self_friction
 
     def running_friction(self, times: Tensor) -> Tensor:
-        """Return the same up to some times (ps) [n_types, T] (1/ps)."""
-        near = _known(self.neighborhood)
+        """Return the integral of the kernel of such a bead up to some times [T] (ps), [n_types, T] (1/ps)."""
+        near = _required(self.neighborhood)
         memory, f = self.memory(), self.functions(near.r)
         one = torch.eye(self.n_auxiliary, dtype=memory.dtype)
-        lost = one - torch.matrix_exp(-memory[:, None] * times[None, :, None, None])
-        slow = torch.einsum(
-            "pkdr,ptkl,pldr->pdrt", f[:, 1:], lost @ torch.linalg.inv(memory)[:, None], f[:, 1:]
+        decayed = one - torch.matrix_exp(-memory[:, None] * times[None, :, None, None])
+        integral = torch.einsum(
+            "pkdr,ptkl,pldr->pdrt", f[:, 1:], decayed @ torch.linalg.inv(memory)[:, None], f[:, 1:]
         )
-        return near.mean(f[:, 0, :, :, None] ** 2 + slow) + self.self_friction[:, None]
+        return near.mean(f[:, 0, :, :, None] ** 2 + integral) + self.self_friction[:, None]
 
     def export(self) -> PairFrictionParameters:
         splines, memory = self.splines.detach().numpy(), self.memory().detach().numpy()
-        own = tuple(self.self_friction.tolist())
-        return PairFrictionParameters(tuple(self.r_min.tolist()), self.r_cut, splines, memory, own)
+        gamma = tuple(self.self_friction.tolist())
+        return PairFrictionParameters(
+            tuple(self.r_min.tolist()), self.r_cut, splines, memory, gamma
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,18 +247,19 @@ class PairFrictionParameters(Friction):
     r_min : tuple of float
         Start of the splines, one for each pair of bead types (nm).
     r_cut : float
-        Range of the friction (nm).
+        Cutoff of the friction (nm).
     splines : ndarray [n_type_pairs, K + 1, 2, n_basis]
-        Coefficients of f_k along and across; f_0 in ps^(−1/2), the others in 1/ps.
+        Coefficients of f_k parallel and perpendicular to the pair vector; f_0 in ps^(−1/2), the others in 1/ps.
     memory : ndarray [n_type_pairs, K, K]
-        Matrices A, rates plus an antisymmetric matrix (1/ps).
+        Matrices A, diagonal decay rates plus an antisymmetric matrix (1/ps).
     self_friction : tuple of float
-        Friction of a bead of each type against its surroundings (1/ps); none if empty.
+        Single-particle friction of each bead type (1/ps); none if empty.
 
     Raises
     ------
     ValueError
-        Shapes do not match each other, a range is empty, a matrix is not of that form, or friction is negative.
+        Shapes do not match each other, the splines have no range, a matrix is not of that form, or friction is
+        negative.
     """
 
     name = "pair"
@@ -282,13 +290,13 @@ class PairFrictionParameters(Friction):
             )
         if not 0 <= min(self.r_min) <= max(self.r_min) < self.r_cut < math.inf:
             raise ValueError(
-                f"r_min: found {self.r_min} nm, expected numbers from 0 to the range of {self.r_cut} nm"
+                f"r_min: found {self.r_min} nm, expected numbers from 0 to the cutoff of {self.r_cut} nm"
             )
-        own = tuple(float(g) for g in self.self_friction) or (0.0,) * self.n_types
-        object.__setattr__(self, "self_friction", own)
-        if len(own) != self.n_types or not all(0 <= g < math.inf for g in own):
+        gamma = tuple(float(g) for g in self.self_friction) or (0.0,) * self.n_types
+        object.__setattr__(self, "self_friction", gamma)
+        if len(gamma) != self.n_types or not all(0 <= g < math.inf for g in gamma):
             raise ValueError(
-                f"self_friction: found {own}/ps, expected 0 or more for each of {self.n_types} bead types"
+                f"self_friction: found {gamma}/ps, expected 0 or more for each of {self.n_types} bead types"
             )
         k = self.n_auxiliary
         if self.memory.shape != (pairs, k, k):
@@ -303,11 +311,13 @@ class PairFrictionParameters(Friction):
                 raise ValueError(f"{name}: found a value that is not finite, expected numbers")
         rates = np.diagonal(self.memory, axis1=1, axis2=2)
         if (rates <= 0).any():
-            raise ValueError(f"memory: found a rate of {rates.min():g}/ps, expected more than 0")
+            raise ValueError(
+                f"memory: found a decay rate of {rates.min():g}/ps, expected more than 0"
+            )
         symmetric = self.memory + self.memory.swapaxes(1, 2) - 2.0 * rates[:, :, None] * np.eye(k)
         if (abs(symmetric) > 1e-9 * abs(self.memory).max(initial=0.0)).any():
             raise ValueError(
-                "memory: found a coupling with a symmetric part, expected rates and antisymmetric couplings"
+                "memory: found off-diagonal elements with a symmetric part, expected antisymmetric ones"
             )
 
     @property
@@ -324,7 +334,7 @@ class PairFrictionParameters(Friction):
 
     @property
     def conserves_momentum(self) -> bool:
-        """Whether friction acts between beads alone."""
+        """Whether there is no single-particle friction."""
         return not any(self.self_friction)
 
     @property
@@ -333,7 +343,7 @@ class PairFrictionParameters(Friction):
         return 2 if self.conserves_momentum else 3
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """See :meth:`PairFriction.tensors`."""
+        """Return what :meth:`PairFriction.tensors` returns."""
         return (
             torch.tensor(self.splines, dtype=torch.float64),
             torch.tensor(self.memory, dtype=torch.float64),
@@ -342,14 +352,14 @@ class PairFrictionParameters(Friction):
         )
 
     def functions(self, r: np.ndarray) -> np.ndarray:
-        """See :meth:`PairFriction.functions`: [n_type_pairs, K + 1, 2, R] at distances [R] (nm)."""
+        """Return f_k∥ and f_k⊥ [n_type_pairs, K + 1, 2, R] (ps^(−1/2), then 1/ps) at distances [R] (nm)."""
         splines, _, r_min, _ = self.tensors()
         return functions_at(
             splines, r_min, self.r_cut, torch.as_tensor(r, dtype=torch.float64)
         ).numpy()
 
     def friction(self, r: np.ndarray) -> np.ndarray:
-        """See :meth:`PairFriction.friction`: [n_type_pairs, 2, R] (1/ps) at distances [R] (nm)."""
+        """Return the integrated friction [n_type_pairs, 2, R] (1/ps) at distances [R] (nm)."""
         splines, memory, r_min, _ = self.tensors()
         return slow_friction(
             splines, memory, r_min, self.r_cut, torch.as_tensor(r, dtype=torch.float64)
@@ -360,18 +370,18 @@ class PairFrictionParameters(Friction):
 
     def bead_friction(self, neighborhood: Neighborhood | None = None) -> Tensor:
         """Return the friction [n_types] (1/ps) of a bead of each type whose neighbours move independently of it."""
-        near = _known(neighborhood)
+        near = _required(neighborhood)
         pair = near.mean(torch.from_numpy(self.friction(near.r.numpy())))
         return pair + torch.tensor(self.self_friction, dtype=torch.float64)
 
     def instantaneous_friction(self, neighborhood: Neighborhood | None = None) -> Tensor:
-        near = _known(neighborhood)
+        near = _required(neighborhood)
         f0 = torch.from_numpy(self.functions(near.r.numpy())[:, 0])
         return near.mean(f0**2) + torch.tensor(self.self_friction, dtype=torch.float64)
 
     def memory_kernel(self, times: Tensor, neighborhood: Neighborhood | None = None) -> Tensor:
         """Return the memory kernel [n_types, T] (1/ps²) of a bead whose neighbours move independently of it."""
-        near = _known(neighborhood)
+        near = _required(neighborhood)
         f = torch.from_numpy(self.functions(near.r.numpy())[:, 1:])
         decay = torch.matrix_exp(-torch.from_numpy(self.memory)[:, None] * times[:, None, None])
         return near.mean(torch.einsum("pkdr,ptkl,pldr->pdrt", f, decay, f))
@@ -384,7 +394,7 @@ class PairFrictionParameters(Friction):
         The latter are ``along_k`` and ``across_k``, parallel and perpendicular to a pair.
         """
         labels = [f"{a}-{b}" for i, a in enumerate(type_names) for b in type_names[i:]]
-        r = _known(neighborhood).r.numpy()
+        r = _required(neighborhood).r.numpy()
         values: dict[str, float] = {}
         for label, start, rates, curve in zip(
             labels, self.r_min, self.memory, abs(self.functions(r))
@@ -400,8 +410,8 @@ class PairFrictionParameters(Friction):
     def remark(self) -> str:
         if self.conserves_momentum:
             return ""
-        own = ", ".join(f"{g:g}" for g in dict.fromkeys(self.self_friction))
-        return f"and {own}/ps on each bead"
+        gamma = ", ".join(f"{g:g}" for g in dict.fromkeys(self.self_friction))
+        return f"and single-particle friction of {gamma}/ps"
 
     def arrays(self) -> dict[str, np.ndarray]:
         return {
@@ -414,24 +424,24 @@ class PairFrictionParameters(Friction):
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> PairFrictionParameters:
-        own = tuple(arrays["self_friction"]) if "self_friction" in arrays else ()
+        gamma = tuple(arrays["self_friction"]) if "self_friction" in arrays else ()
         return cls(
             tuple(arrays["r_min"]),
             float(arrays["r_cut"]),
             arrays["splines"],
             arrays["memory"],
-            own,
+            gamma,
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the parameters as plain JSON types; without ``self_friction`` where there is none."""
-        own = {} if self.conserves_momentum else {"self_friction": list(self.self_friction)}
+        """Return the parameters as plain JSON types, without ``self_friction`` if it is 0."""
+        gamma = {} if self.conserves_momentum else {"self_friction": list(self.self_friction)}
         return {
             "r_min": list(self.r_min),
             "r_cut": self.r_cut,
             "splines": self.splines.tolist(),
             "memory": self.memory.tolist(),
-            **own,
+            **gamma,
         }
 
     @classmethod
@@ -444,10 +454,10 @@ class PairFrictionParameters(Friction):
         )
 
 
-def _known(neighborhood: Neighborhood | None) -> Neighborhood:
+def _required(neighborhood: Neighborhood | None) -> Neighborhood:
     """Return the neighbourhood, or raise ValueError if there is none."""
     if neighborhood is None:
         raise ValueError(
-            "neighborhood: found none, expected the neighbours of the beads between which friction acts"
+            "neighborhood: found none, expected the number of neighbours, which determines the friction of a bead"
         )
     return neighborhood

@@ -1,4 +1,4 @@
-"""Gaussian noise of pairs of beads, looked up rather than drawn: a function of who, when and which."""
+"""Gaussian noise of pairs of beads from a counter-based generator: a function of seed, replica, step and pair."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _WORD = 0xFFFFFFFF
 
 
 def _philox(counter: list[Tensor], key: tuple[int, int]) -> list[Tensor]:
-    """Philox4x32-10 of four 32-bit words in int64 (Salmon et al., SC11, 2011)."""
+    """Return Philox4x32-10 of four 32-bit words in int64 (Salmon et al., SC11, 2011)."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(10):
-        # Products wrap around at 64 bits, which keeps their bits.
+        # Products overflow at 64 bits, which leaves their bits as they are.
         a, b = c0 * 0xD2511F53, c2 * 0xCD9E8D57
         c0, c1, c2, c3 = (
             (b >> 32 & _WORD) ^ c1 ^ k0,
@@ -30,20 +30,21 @@ def _philox(counter: list[Tensor], key: tuple[int, int]) -> list[Tensor]:
 def pair_noise(
     seed: int, replica: int, step: int, i: Tensor, j: Tensor, count: int, fresh: bool
 ) -> Tensor:
-    """Standard normal numbers of pairs of beads, whatever their order in a list.
+    """Return standard normal numbers of pairs of beads, which do not depend on the order of the pairs.
 
-    The counter of Philox is (i, step, j, block and stream), under a key that Philox makes of the seed and the
-    replica. The compiled core has the same numbers in single precision.
+    The counter of Philox is (i, step, j, block and stream); the key is Philox of the seed and the replica. The compiled
+    core computes the same numbers in single precision.
 
     Parameters
     ----------
     seed, replica, step : int
     i, j : Tensor [M] of int64
-        Beads, ``i < j``. The numbers belong to the vector from i to j: seen from j they change sign.
+        Beads, ``i < j``. The numbers belong to bead i; those of bead j have the opposite sign.
     count : int
-        Number of vectors a pair.
+        Number of vectors for each pair.
     fresh : bool
-        Noise of the step, or another stream for variables that begin with it.
+        Whether the numbers are initial values of auxiliary vectors, which have a stream of their own, or noise of the
+        step.
 
     Returns
     -------

@@ -4,30 +4,30 @@ One step, with h = Δt/2:
 
     v ← v + Δt F(x)/m;   x ← x + h v;   s ← O s;   x ← x + h v,
 
-where s are the velocities and the auxiliary vectors σ of all pairs inside the friction's range at the middle
-position. O is the implicit midpoint of ``ds = −M s dt + B dW`` (:class:`~openmm_cgadv.dynamics.PairFriction`),
+where s are the velocities and the auxiliary vectors σ of all pairs inside the friction's cutoff at the midpoint
+position. O is the implicit midpoint rule for ``ds = −M s dt + B dW`` (:class:`~openmm_cgadv.dynamics.PairFriction`),
 
     s̄ = (1 + h M)⁻¹ (s + N/2),   s ← 2 s̄ − s,   ⟨N Nᵀ⟩ = Δt B Bᵀ,
 
-a Cayley transform, which keeps the equilibrium covariance exactly for every M and Δt. Each pair's σ are
-eliminated through C = (1 + h A)⁻¹; what is left for the velocities is
+a Cayley transform, which keeps the equilibrium covariance exactly for every M and Δt. The σ of each pair are
+eliminated with C = (1 + h A)⁻¹. The remaining equations for the velocities are
 
     m v̄ + Σ_pairs ± μ [h T_0² + h² Σ_kl T_k C_kl T_l] (v̄_i − v̄_j) = right side.
 
-All T_k of a pair share their axes, so its matrix is a number along and another across the pair: quadratic forms of C,
-of which only the symmetric part counts. With an antisymmetric part in A the system is as symmetric and positive
-definite as without, and conjugate gradients, started from v, solve it. They stop at ``tolerance``, and conserve
-momentum wherever they stop. Since s̄ contains v̄, x moves by Δt v̄ in a step.
+All T_k of a pair have the same principal axes, so the bracket is one number parallel and one perpendicular to the pair
+vector. Both are quadratic forms of C and depend only on its symmetric part. The system is therefore symmetric and
+positive definite also where A has an antisymmetric part. The conjugate gradient method solves it, starting from v. The
+solution conserves momentum at every ``tolerance``. Since s̄ contains v̄, a step moves x by Δt v̄.
 
-Friction γ of a bead of its own is part of M: it adds h m γ v̄ to the left side, as if the bead were heavier.
+Single-particle friction γ is part of M: it adds h m γ v̄ to the left side, as a larger mass would.
 
-A pair that comes into range draws its σ from equilibrium, and so do all pairs at the start of a rollout: in
-equilibrium σ is independent of x and v, so that a rollout which goes on from the end of another keeps equilibrium.
+A pair that enters the cutoff draws its σ from equilibrium, and so do all pairs at the start of a rollout. In
+equilibrium σ is independent of x and v, so a rollout that resumes from the end of another one keeps equilibrium.
 
 The adjoint solves the same system with the couplings between v and σ reversed. As in
-:func:`openmm_cgadv.dynamics.rollout`, the adjoint of the positions is a direct part, which the loss hands to the
-frames, and a feedback part μ, which comes back through the forces. Friction and noise are forces that depend on
-positions too. So half of a step's forgetting follows O, half of it the potential's force:
+:func:`openmm_cgadv.dynamics.rollout`, the adjoint of the positions is the sum of a direct part, the derivative of the
+loss with respect to the frames, and a feedback part μ, which returns through the forces. Friction and noise are forces
+that depend on positions, too. So half of a step's damping follows O, and half follows the potential's force:
 
     μ ← exp(−Δt/2τ) (μ + (∂O/∂x)ᵀ λ_s);   …   μ ← exp(−Δt/2τ) (μ − (Δt/m) H λ_v).
 
@@ -56,10 +56,10 @@ from .rollout import check_step, energy_and_forces
 if TYPE_CHECKING:
     from .pairwise import PairFriction, PairFrictionParameters
 
-MOST_ITERATIONS = 1000
-"""Of conjugate gradients, far more than they need: the system's condition is about 1 + friction · Δt."""
+MAX_ITERATIONS = 1000
+"""Limit of the conjugate gradient iterations, far above those needed: the condition number is about 1 + friction · Δt."""
 PairNoise = Callable[[int, int, Tensor, Tensor, int, bool], Tensor]
-"""Standard normal numbers of (replica, step, i, j, count, fresh), as :func:`pair_noise` gives them."""
+"""Function of (replica, step, i, j, count, fresh) that returns what :func:`pair_noise` returns."""
 
 
 def pair_rollout(
@@ -75,7 +75,7 @@ def pair_rollout(
     kT: float,
     dt: float,
     frames: list[int],
-    forget: float = math.inf,
+    damping_time: float = math.inf,
     tolerance: float = 1e-4,
     seed: int | None = None,
     noise: PairNoise | None = None,
@@ -103,15 +103,15 @@ def pair_rollout(
         Time step (ps).
     frames : list of int
         Increasing step numbers of the frames to return; 0 is the initial state. The last one ends the run.
-    forget : float
-        τ (ps), the memory of the adjoint's feedback part.
+    damping_time : float
+        τ (ps), the adjoint damping time.
     tolerance : float
-        Where conjugate gradients stop: root mean square of the residual over that of the velocities and what
-        they would change by at first.
+        Conjugate gradients stop at this ratio of the root mean square of the residual to that of the velocities and of
+        the initial residual.
     seed : int, optional
-        Of the noise, a function of the pair of beads and the step.
+        Seed of the noise, which is a function of the seed, the pair of beads and the step.
     noise : callable, optional
-        Noise to replay instead.
+        Noise to replay instead; the rollout then runs in plain torch.
 
     Returns
     -------
@@ -133,7 +133,7 @@ def pair_rollout(
         raise ValueError(
             f"friction: found {friction.n_types} bead types, expected the potential's {spec.n_types}"
         )
-    splines, memory, r_min, own = friction.tensors()
+    splines, memory, r_min, gamma = friction.tensors()
     if (
         seed is not None
         and kernels.available(spec)
@@ -155,9 +155,9 @@ def pair_rollout(
             r_min,
             friction.r_cut,
             seed,
-            forget,
+            damping_time,
             tolerance,
-            self_friction=own,
+            self_friction=gamma,
         )
     if seed is not None:
 
@@ -175,12 +175,12 @@ def pair_rollout(
         masses,
         spec,
         r_min,
-        own[types],
+        gamma[types],
         friction.r_cut,
         kT,
         dt,
         frames,
-        forget,
+        damping_time,
         tolerance,
         noise,
     )
@@ -188,19 +188,20 @@ def pair_rollout(
 
 @dataclass
 class _Pairs:
-    """Pairs of beads inside the friction's range, sorted, and what acts between them."""
+    """The M pairs of beads inside the friction's cutoff, sorted, and the friction between them."""
 
     i: Tensor
-    """Beads, i < j."""
+    """First beads [M]."""
     j: Tensor
+    """Second beads [M], ``i < j``."""
     unit: Tensor
-    """[M, 3]"""
-    kind: Tensor
-    """Pair of types of each."""
+    """Unit vectors r̂ from i to j [M, 3]."""
+    type_pair: Tensor
+    """Indices of the pairs of types [M]."""
     mass: Tensor
-    """μ [M, 1, 1] (dalton)"""
+    """Masses μ [M, 1, 1] (dalton)."""
     f: Tensor
-    """[M, K + 1, 2]"""
+    """Values of f_k∥ and f_k⊥ [M, K + 1, 2] (ps^(−1/2) for k = 0, otherwise 1/ps)."""
 
     @classmethod
     def find(
@@ -220,37 +221,42 @@ class _Pairs:
         i, j = i[order], j[order]
         d = minimum_image(x[j] - x[i], box)
         r = d.norm(dim=-1)
-        kind = type_pairs(types[i], types[j], int((2 * len(r_min)) ** 0.5))
+        type_pair = type_pairs(types[i], types[j], int((2 * len(r_min)) ** 0.5))
         mass = (2.0 * masses[i] * masses[j] / (masses[i] + masses[j]))[:, None, None]
         return cls(
-            i, j, d / r[:, None], kind, mass, radial_functions(splines, kind, r_min, r_cut, r)
+            i,
+            j,
+            d / r[:, None],
+            type_pair,
+            mass,
+            radial_functions(splines, type_pair, r_min, r_cut, r),
         )
 
     def difference(self, v: Tensor) -> Tensor:
-        """v_i − v_j [M, 1, 3]"""
+        """Return v_i − v_j [M, 1, 3]."""
         return (v[self.i] - v[self.j])[:, None]
 
     def force(self, g: Tensor, like: Tensor) -> Tensor:
-        """Forces [N, 3] of what acts on i as g [M, 3] and on j as −g."""
+        """Return the forces [N, 3] of pair forces that are g [M, 3] on i and −g on j."""
         return torch.zeros_like(like).index_add_(0, self.i, g).index_add_(0, self.j, -g)
 
-    def act(self, f: Tensor, x: Tensor) -> Tensor:
-        """``(f∥ r̂ r̂ᵀ + f⊥ (1 − r̂ r̂ᵀ)) x`` of f [M, k, 2] and x [M, k, 3]."""
+    def apply_tensor(self, f: Tensor, x: Tensor) -> Tensor:
+        """Return ``(f∥ r̂ r̂ᵀ + f⊥ (1 − r̂ r̂ᵀ)) x`` for f [M, k, 2] and x [M, k, 3]."""
         unit = self.unit[:, None]
-        along = (x * unit).sum(-1, keepdim=True) * unit
-        return f[..., :1] * along + f[..., 1:] * (x - along)
+        parallel = (x * unit).sum(-1, keepdim=True) * unit
+        return f[..., :1] * parallel + f[..., 1:] * (x - parallel)
 
     def step_noise(self, xi: Tensor, memory: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        """N of the relative velocity's force [M, 3] and of σ [M, K, 3]; ``scale`` is √(kT Δt)."""
-        instant = (2.0 * self.mass).sqrt() * scale * self.act(self.f[:, :1], xi[:, :1])
-        rates = torch.diagonal(memory, dim1=-2, dim2=-1)[self.kind][..., None]
+        """Return the noise N of the pair forces [M, 3] and of σ [M, K, 3]; ``scale`` is √(kT Δt)."""
+        instant = (2.0 * self.mass).sqrt() * scale * self.apply_tensor(self.f[:, :1], xi[:, :1])
+        rates = torch.diagonal(memory, dim1=-2, dim2=-1)[self.type_pair][..., None]
         return instant[:, 0], (2.0 * rates / self.mass).sqrt() * scale * xi[:, 1:]
 
 
 def _solve(
     pairs: _Pairs,
     masses: Tensor,
-    own: Tensor,
+    gamma: Tensor,
     h: float,
     inverse: Tensor,
     v: Tensor,
@@ -259,34 +265,40 @@ def _solve(
     start: Tensor,
     tolerance: float,
 ):
-    """Velocities and σ with ``(1 + h M) (v̄, σ̄) = (v, σ)``, or with its adjoint for direction −1.
+    """Solve ``(1 + h M) (v̄, σ̄) = (v, σ)``, or the adjoint system where ``direction`` is −1.
 
-    ``own`` is the friction of each bead alone [N], ``inverse`` is ``C = (1 + h A)⁻¹`` of each pair [M, K, K].
+    ``gamma`` is the single-particle friction [N] (1/ps), ``inverse`` is ``C = (1 + h A)⁻¹`` of each pair [M, K, K], and
+    conjugate gradients start from the velocities ``start`` [N, 3].
     """
-    slowed = (1.0 + h * own)[:, None]
-    heavy = masses[:, None] * slowed
+    damping = (1.0 + h * gamma)[:, None]
+    damped_masses = masses[:, None] * damping
     f0, f = pairs.f[:, :1], pairs.f[:, 1:]
-    bare = inverse @ sigma
-    drag = h * f0**2 + h * h * torch.einsum("mkd,mkl,mld->md", f, inverse, f)[:, None]
+    uncoupled = inverse @ sigma
+    response = h * f0**2 + h * h * torch.einsum("mkd,mkl,mld->md", f, inverse, f)[:, None]
     right = (
-        v / slowed
-        - pairs.force(direction * h * (pairs.mass * pairs.act(f, bare)).sum(1), v) / heavy
+        v / damping
+        - pairs.force(direction * h * (pairs.mass * pairs.apply_tensor(f, uncoupled)).sum(1), v)
+        / damped_masses
     )
 
-    def apply(v: Tensor):
-        return v + pairs.force((pairs.mass * pairs.act(drag, pairs.difference(v)))[:, 0], v) / heavy
+    def multiply(v: Tensor):
+        return (
+            v
+            + pairs.force((pairs.mass * pairs.apply_tensor(response, pairs.difference(v)))[:, 0], v)
+            / damped_masses
+        )
 
     def dot(a: Tensor, b: Tensor):
-        return (heavy * a * b).sum()
+        return (damped_masses * a * b).sum()
 
     mean = start.clone()
-    residual = right - apply(mean)
+    residual = right - multiply(mean)
     search, square = residual.clone(), dot(residual, residual)
     goal = tolerance**2 * (dot(start, start) + square)
-    for _ in range(MOST_ITERATIONS):
+    for _ in range(MAX_ITERATIONS):
         if not bool(square > goal):
             break
-        image = apply(search)
+        image = multiply(search)
         length = square / dot(search, image)
         mean = mean + length * search
         residual = residual - length * image
@@ -294,15 +306,15 @@ def _solve(
         search = residual + square / before * search
     else:
         raise DivergedError(
-            f"friction: conjugate gradients did not reach a tolerance of {tolerance:g} in {MOST_ITERATIONS} iterations"
+            f"friction: conjugate gradients did not reach the tolerance {tolerance:g} in {MAX_ITERATIONS} iterations"
         )
-    return mean, bare + direction * h * inverse @ pairs.act(
-        f, pairs.difference(mean).expand_as(bare)
+    return mean, uncoupled + direction * h * inverse @ pairs.apply_tensor(
+        f, pairs.difference(mean).expand_as(uncoupled)
     )
 
 
 class _PairRollout(torch.autograd.Function):
-    """The rollout in plain torch; the compiled one is tested against it."""
+    """The rollout in plain torch, the reference of the compiled one."""
 
     @staticmethod
     def forward(
@@ -317,12 +329,12 @@ class _PairRollout(torch.autograd.Function):
         masses: Tensor,
         spec: PotentialSpec,
         r_min: Tensor,
-        own: Tensor,
+        gamma: Tensor,
         r_cut: float,
         kT: float,
         dt: float,
         frames: list[int],
-        forget: float,
+        damping_time: float,
         tolerance: float,
         noise: PairNoise,
     ):
@@ -330,14 +342,14 @@ class _PairRollout(torch.autograd.Function):
         n, k, h, steps = positions.shape[1], memory.shape[-1], 0.5 * dt, frames[-1]
         inverse = torch.linalg.inv(torch.eye(k, dtype=memory.dtype) + h * memory)
         halves = positions.new_empty([2 * steps + 1, *positions.shape])
-        beads = torch.arange(n)[own > 0]
-        jostle = (0.5 * kT * dt * own / masses).sqrt()[beads, None]
+        beads = torch.arange(n)[gamma > 0]
+        bead_noise = (0.5 * kT * dt * gamma / masses).sqrt()[beads, None]
         kept = {}
         final = torch.empty_like(velocities)
         for b in range(positions.shape[0]):
             x, v = positions[b], velocities[b]
             halves[0, b] = x
-            # The pairs of the last step by number, and their σ; one after all others is never met.
+            # Indices of the last step's pairs and their σ; the last entry is a sentinel.
             numbers, sigma = torch.tensor([n * n]), positions.new_zeros([1, k, 3])
             for step in range(steps):
                 _, force = energy_and_forces(potential, x, boxes[b])
@@ -349,21 +361,21 @@ class _PairRollout(torch.autograd.Function):
                 fresh = (kT / pairs.mass).sqrt() * noise(b, step, pairs.i, pairs.j, k, True)
                 sigma = torch.where(known[:, None, None], sigma[before], fresh)
                 xi = noise(b, step, pairs.i, pairs.j, k + 1, False)
-                push, kick = pairs.step_noise(xi, memory, math.sqrt(kT * dt))
-                right = v + 0.5 * pairs.force(push, v) / masses[:, None]
+                force_noise, sigma_noise = pairs.step_noise(xi, memory, math.sqrt(kT * dt))
+                right = v + 0.5 * pairs.force(force_noise, v) / masses[:, None]
                 if len(beads):
-                    # That of a pair of a bead with itself.
+                    # Its address is that of a pair of a bead with itself.
                     right = right.index_add(
-                        0, beads, jostle * noise(b, step, beads, beads, 1, False)[:, 0]
+                        0, beads, bead_noise * noise(b, step, beads, beads, 1, False)[:, 0]
                     )
                 mean, sigma_mean = _solve(
                     pairs,
                     masses,
-                    own,
+                    gamma,
                     h,
-                    inverse[pairs.kind],
+                    inverse[pairs.type_pair],
                     right,
-                    sigma + 0.5 * kick,
+                    sigma + 0.5 * sigma_noise,
                     1.0,
                     v,
                     tolerance,
@@ -380,7 +392,19 @@ class _PairRollout(torch.autograd.Function):
                 x = halves[2 * step + 2, b]
             final[b] = v
         ctx.save_for_backward(theta, splines, memory, boxes, types, masses, halves)
-        ctx.settings = (spec, r_min, own, r_cut, kT, dt, frames, forget, tolerance, noise, kept)
+        ctx.settings = (
+            spec,
+            r_min,
+            gamma,
+            r_cut,
+            kT,
+            dt,
+            frames,
+            damping_time,
+            tolerance,
+            noise,
+            kept,
+        )
         return (
             halves[[2 * f for f in frames]].transpose(0, 1).contiguous(),
             halves[-1].clone(),
@@ -391,10 +415,12 @@ class _PairRollout(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_frames: Tensor, grad_x: Tensor, grad_v: Tensor):
         theta, splines, memory, boxes, types, masses, halves = ctx.saved_tensors
-        spec, r_min, own, r_cut, kT, dt, frames, forget, tolerance, noise, kept = ctx.settings
+        spec, r_min, gamma, r_cut, kT, dt, frames, damping_time, tolerance, noise, kept = (
+            ctx.settings
+        )
         potential = Potential(spec, theta, types)
         k, h, mass = memory.shape[-1], 0.5 * dt, masses[:, None]
-        keep = math.exp(-h / forget)
+        damping = math.exp(-h / damping_time)
         inverse = torch.linalg.inv(torch.eye(k, dtype=memory.dtype) + h * memory).mT
         grad_theta, grad_splines, grad_memory = (
             torch.zeros_like(t) for t in (theta, splines, memory)
@@ -429,9 +455,9 @@ class _PairRollout(torch.autograd.Function):
                     eta, sigma_eta = _solve(
                         pairs,
                         masses,
-                        own,
+                        gamma,
                         h,
-                        inverse[pairs.kind],
+                        inverse[pairs.type_pair],
                         2.0 * end,
                         2.0 * sigma_end,
                         -1.0,
@@ -442,13 +468,15 @@ class _PairRollout(torch.autograd.Function):
                 xi = noise(b, step, pairs.i, pairs.j, k + 1, False)
                 with torch.enable_grad():
                     f0, f = pairs.f[:, :1], pairs.f[:, 1:]
-                    u, across = pairs.difference(mean), pairs.difference(eta)
-                    push, kick = pairs.step_noise(xi, inputs[2], math.sqrt(kT * dt))
-                    drift = across * (
-                        pairs.act(f0**2, u) + pairs.act(f, sigma_mean).sum(1, keepdim=True)
+                    u, d_eta = pairs.difference(mean), pairs.difference(eta)
+                    force_noise, sigma_noise = pairs.step_noise(xi, inputs[2], math.sqrt(kT * dt))
+                    drift = d_eta * (
+                        pairs.apply_tensor(f0**2, u)
+                        + pairs.apply_tensor(f, sigma_mean).sum(1, keepdim=True)
                     )
                     growth = (
-                        pairs.act(f, u.expand_as(sigma_mean)) - inputs[2][pairs.kind] @ sigma_mean
+                        pairs.apply_tensor(f, u.expand_as(sigma_mean))
+                        - inputs[2][pairs.type_pair] @ sigma_mean
                     )
                     work = (
                         h * (pairs.mass * (sigma_eta * growth)).sum()
@@ -456,14 +484,14 @@ class _PairRollout(torch.autograd.Function):
                     )
                     work = (
                         work
-                        + 0.5 * (across[:, 0] * push).sum()
-                        + 0.5 * (pairs.mass * sigma_eta * kick).sum()
+                        + 0.5 * (d_eta[:, 0] * force_noise).sum()
+                        + 0.5 * (pairs.mass * sigma_eta * sigma_noise).sum()
                     )
                     through_friction, to_splines, to_memory = torch.autograd.grad(work, inputs)
                     x = halves[2 * step, b].detach().requires_grad_()
                 grad_splines += to_splines
                 grad_memory += to_memory
-                feedback = keep * (feedback + through_friction)
+                feedback = damping * (feedback + through_friction)
                 adjoint += h * (direct + feedback)
                 with torch.enable_grad():
                     _, force = energy_and_forces(potential, x, boxes[b], create_graph=True)
@@ -472,7 +500,7 @@ class _PairRollout(torch.autograd.Function):
                         (force * pull).sum(), [x, potential.theta]
                     )
                 grad_theta += through_theta
-                feedback = keep * (feedback + through_x)
+                feedback = damping * (feedback + through_x)
                 if step in at:
                     direct += grad_frames[b, at[step]]
             grad_x0[b], grad_v0[b] = direct + feedback, adjoint

@@ -6,13 +6,13 @@ One step is that of OpenMM's LangevinMiddleIntegrator, with the friction extende
     v ← v + Δt F(x)/m;   x ← x + Δt/2 v;   s ← E s + √(kT/m) S ξ;   x ← x + Δt/2 v,
 
 where ``s = (v, z_1 … z_K)``. Gradients flow to θ, E, S and the initial state by a hand-written adjoint. The
-exact adjoint of a chaotic system grows exponentially, so what returns through the forces' Jacobian can be
-forgotten: with the position adjoint as a sum of a direct part, which the loss hands to the frames, and a
-feedback part μ,
+exact adjoint of a chaotic system grows exponentially, so the part that returns through the Jacobian of the forces can
+be damped. The adjoint of the positions is the sum of a direct part, the derivative of the loss with respect to the
+frames, and a feedback part μ,
 
     μ ← exp(−Δt/τ) (μ − (Δt/m) H λ_v),
 
-where H is the Hessian of the energy. τ = ∞ is the exact adjoint.
+where H is the Hessian of the energy and τ the adjoint damping time. τ = ∞ is the exact adjoint.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from .. import kernels
 from ..errors import ExplosionError
 from ..potentials import Potential, PotentialSpec
 
-LARGEST_STEP = 0.2
-"""A bead that moves further in one time step (nm) has exploded."""
+MAX_DISPLACEMENT = 0.2
+"""Largest displacement of a bead in one time step before the trajectory has exploded (nm), as in the compiled core."""
 
 
 def rollout(
@@ -45,7 +45,7 @@ def rollout(
     kT: float,
     dt: float,
     frames: list[int],
-    forget: float = math.inf,
+    damping_time: float = math.inf,
     seed: int | None = None,
     noise: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -71,10 +71,10 @@ def rollout(
         Time step (ps).
     frames : list of int
         Increasing step numbers of the frames to return; 0 is the initial state. The last one ends the run.
-    forget : float
-        τ (ps), the memory of the adjoint's feedback part.
+    damping_time : float
+        τ (ps), the adjoint damping time.
     seed : int, optional
-        Draws the noise from a counter-based generator inside the compiled library.
+        Seed of the noise, which a counter-based generator draws inside the compiled library.
     noise : Tensor [steps, B, N, K + 1, 3], optional
         Standard normal numbers, to replay; the rollout then runs in plain torch.
 
@@ -97,38 +97,70 @@ def rollout(
     steps = frames[-1]
     if seed is not None and kernels.available(spec):
         return kernels.rollout(
-            positions, state, boxes, types, masses, kT, dt, frames, theta, spec, e, s, seed, forget
+            positions,
+            state,
+            boxes,
+            types,
+            masses,
+            kT,
+            dt,
+            frames,
+            theta,
+            spec,
+            e,
+            s,
+            seed,
+            damping_time,
         )
     if seed is not None:
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn([steps, *state.shape], dtype=state.dtype, generator=generator)
     return _Rollout.apply(
-        positions, state, theta, e, s, boxes, types, masses, spec, kT, dt, frames, forget, noise
+        positions,
+        state,
+        theta,
+        e,
+        s,
+        boxes,
+        types,
+        masses,
+        spec,
+        kT,
+        dt,
+        frames,
+        damping_time,
+        noise,
     )
 
 
 def langevin_step(
     x: Tensor, s: Tensor, force: Tensor, mass: Tensor, e: Tensor, noise: Tensor, dt: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One time step of a system.
+    """Integrate one time step of a system.
 
     Parameters
     ----------
     x, force : Tensor [N, 3]
+        Positions (nm) and forces (kJ/mol/nm).
     s : Tensor [N, K + 1, 3]
+        Velocities and auxiliary variables (nm/ps).
     mass : Tensor [N]
+        (dalton)
     e : Tensor [N, K + 1, K + 1]
+        Ornstein–Uhlenbeck matrices E of the beads.
     noise : Tensor [N, K + 1, 3]
-        ``√(kT/m) S ξ``.
+        ``√(kT/m) S ξ`` (nm/ps).
+    dt : float
+        (ps)
 
     Returns
     -------
     x : Tensor [N, 3]
-        New positions.
+        New positions (nm).
     middle : Tensor [N, K + 1, 3]
-        State before the friction acts.
+        State before the friction acts (nm/ps).
     s : Tensor [N, K + 1, 3]
-        New state.
+        New state (nm/ps).
     """
     middle = torch.cat([(s[:, 0] + dt * force / mass[:, None])[:, None], s[:, 1:]], dim=1)
     s = e @ middle + noise
@@ -138,7 +170,10 @@ def langevin_step(
 def energy_and_forces(
     potential: Potential, x: Tensor, box: Tensor, create_graph: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Energy and its negative gradient; with ``create_graph`` the graph of ``x`` goes on through both."""
+    """Return the energy (kJ/mol) and forces [N, 3] (kJ/mol/nm) of positions [N, 3] (nm).
+
+    With ``create_graph`` both are differentiable functions of ``x``.
+    """
     with torch.enable_grad():
         x = x if create_graph else x.detach().requires_grad_()
         energy = potential(x, box)
@@ -147,9 +182,9 @@ def energy_and_forces(
 
 
 def check_step(displacement: Tensor, force: Tensor, step: int, steps: int, replica: int) -> None:
-    """Raise ExplosionError if a bead of displacements [N, 3] (nm) has exploded under forces [N, 3] in a step."""
+    """Raise ExplosionError if a displacement [N, 3] (nm) in a step, under forces [N, 3], exceeds MAX_DISPLACEMENT."""
     moved = displacement.norm(dim=1).nan_to_num(math.inf)
-    if bool((moved > LARGEST_STEP).any()):
+    if bool((moved > MAX_DISPLACEMENT).any()):
         bead = int(moved.argmax())
         raise ExplosionError(
             f"rollout exploded at step {step + 1} of {steps} in replica {replica}: bead {bead} moved "
@@ -158,7 +193,7 @@ def check_step(displacement: Tensor, force: Tensor, step: int, steps: int, repli
 
 
 class _Rollout(torch.autograd.Function):
-    """The rollout in plain torch; the compiled one is tested against it."""
+    """The rollout in plain torch, the reference of the compiled one."""
 
     @staticmethod
     def forward(
@@ -175,7 +210,7 @@ class _Rollout(torch.autograd.Function):
         kT: float,
         dt: float,
         frames: list[int],
-        forget: float,
+        damping_time: float,
         noise: Tensor,
     ):
         potential = Potential(spec, theta, types)
@@ -188,23 +223,25 @@ class _Rollout(torch.autograd.Function):
             all_x[0, b] = x
             for step in range(frames[-1]):
                 _, force = energy_and_forces(potential, x, boxes[b])
-                kick = s[types] @ noise[step, b] * thermal
-                x, all_middle[step, b], sb = langevin_step(x, sb, force, masses, e[types], kick, dt)
+                noise_term = s[types] @ noise[step, b] * thermal
+                x, all_middle[step, b], sb = langevin_step(
+                    x, sb, force, masses, e[types], noise_term, dt
+                )
                 all_x[step + 1, b] = x
                 check_step(x - all_x[step, b], force, step, frames[-1], b)
             final[b] = sb
         ctx.save_for_backward(theta, e, s, boxes, types, masses, noise, all_x, all_middle)
-        ctx.settings = (spec, kT, dt, frames, forget)
+        ctx.settings = (spec, kT, dt, frames, damping_time)
         return all_x[frames].transpose(0, 1).contiguous(), all_x[-1].clone(), final
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_frames: Tensor, grad_x: Tensor, grad_s: Tensor):
         theta, e, s, boxes, types, masses, noise, all_x, all_middle = ctx.saved_tensors
-        spec, kT, dt, frames, forget = ctx.settings
+        spec, kT, dt, frames, damping_time = ctx.settings
         potential = Potential(spec, theta, types)
         thermal = (kT / masses).sqrt()[:, None, None]
-        keep = math.exp(-dt / forget)
+        damping = math.exp(-dt / damping_time)
         grad_theta, grad_e, grad_noise = (
             torch.zeros_like(theta),
             torch.zeros_like(e),
@@ -234,7 +271,7 @@ class _Rollout(torch.autograd.Function):
                         (force * pull).sum(), [x, potential.theta]
                     )
                 grad_theta += through_theta
-                feedback = keep * (feedback + through_x)
+                feedback = damping * (feedback + through_x)
                 if step in at:
                     direct += grad_frames[b, at[step]]
             grad_x0[b], grad_s0[b] = direct + feedback, adjoint

@@ -83,12 +83,12 @@ def checked_replicas(
     return boxes, types
 
 
-def checked_frames(frames: list[int], forget: float) -> Tensor:
+def checked_frames(frames: list[int], damping_time: float) -> Tensor:
     frames = [int(f) for f in frames]
     if not frames or frames[0] < 0 or any(b <= a for a, b in zip(frames, frames[1:])):
         raise InputError(f"frames: found {frames}, expected increasing step numbers from 0 on")
-    if not forget > 0:
-        raise InputError(f"forget: found {forget}, expected a positive time in ps")
+    if not damping_time > 0:
+        raise InputError(f"damping_time: found {damping_time}, expected a positive time in ps")
     return torch.tensor(frames, dtype=torch.int64)
 
 

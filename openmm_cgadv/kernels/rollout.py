@@ -107,7 +107,7 @@ def rollout(
     E: Tensor,
     S: Tensor,
     seed: int,
-    forget: float = math.inf,
+    damping_time: float = math.inf,
     precision: str = "double",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Integrate replicas of a system of beads in one call; differentiable.
@@ -136,7 +136,7 @@ def rollout(
         Ornstein–Uhlenbeck matrices of one time step.
     seed : int
         Seed of the random number generator.
-    forget : float
+    damping_time : float
         Damping time τ (ps) of the adjoint's Jacobian (Hessian) term; infinity is the exact adjoint.
     precision : {"double", "single"}
         Arithmetic of energies and forces. Positions and states are in double in any case.
@@ -169,7 +169,7 @@ def rollout(
             f"state: found shape {tuple(state.shape)}, expected {(*positions.shape[:2], extra, 3)}"
         )
     check_masses(masses, types)
-    at = checked_frames(frames, forget)
+    at = checked_frames(frames, damping_time)
     tensors = [t.to(torch.float64).contiguous() for t in (positions, state, theta, E, S)]
     return _Rollout.apply(
         *tensors,
@@ -178,7 +178,7 @@ def rollout(
         contiguous(masses),
         at,
         spec,
-        (float(kT), float(dt), float(forget), int(seed)),
+        (float(kT), float(dt), float(damping_time), int(seed)),
         is_single(precision),
     )
 
@@ -275,7 +275,7 @@ def pair_rollout(
     r_min: Tensor,
     r_cut: float,
     seed: int,
-    forget: float = math.inf,
+    damping_time: float = math.inf,
     tolerance: float = 1e-4,
     precision: str = "double",
     self_friction: Tensor | None = None,
@@ -311,7 +311,7 @@ def pair_rollout(
         Cutoff of the splines (nm).
     seed : int
         Seed of the random number generator.
-    forget : float
+    damping_time : float
         Damping time τ (ps) of the adjoint's Jacobian (Hessian) term; infinity is the exact adjoint.
     tolerance : float
         Relative residual at which conjugate gradients stop.
@@ -361,7 +361,7 @@ def pair_rollout(
         )
     check_boxes(boxes, r_cut, "friction's range")
     check_masses(masses, types)
-    at = checked_frames(frames, forget)
+    at = checked_frames(frames, damping_time)
     if not 0 < tolerance < 1:
         raise InputError(f"tolerance: found {tolerance}, expected a number between 0 and 1")
     own = (
@@ -385,7 +385,7 @@ def pair_rollout(
         own,
         at,
         spec,
-        (float(r_cut), float(kT), float(dt), float(tolerance), float(forget), int(seed)),
+        (float(r_cut), float(kT), float(dt), float(tolerance), float(damping_time), int(seed)),
         is_single(precision),
     )
 

@@ -397,7 +397,7 @@ class AdversarialTraining:
             kT=self.kT,
             dt=self.dt,
             frames=frames,
-            forget=self.settings.forget_ps,
+            damping_time=self.settings.forget_ps,
             seed=seed,
         )
 

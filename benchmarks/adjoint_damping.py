@@ -1,7 +1,7 @@
-"""The gradient through a rollout, exact and with forgetting: its bias and its noise against the true derivative.
+"""Bias and noise of the gradient through a rollout, for several adjoint damping times.
 
-What is differentiated is the mean squared displacement after a time, of a model of water with a friction without memory, to the
-logarithm of that friction. The true derivative comes from runs at two frictions on either side.
+The mean squared displacement of a model of water after a time is differentiated with respect to the logarithm of its friction,
+which has no memory. The reference is a finite difference of runs at a lower and a higher friction.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from openmm_cgadv.dynamics import propagator, rollout
 
 DT = 0.005
 """(ps)"""
-FORGET = (math.inf, 0.25, 0.1, 0.07, 0.05, 0.01)
-"""Times over which the adjoint's feedback is forgotten (ps)."""
+DAMPING_TIMES = (math.inf, 0.25, 0.1, 0.07, 0.05, 0.01)
+"""Adjoint damping times (ps)."""
 FRICTIONS = (15.0, 6.0)
 """(1/ps)"""
 STEP = 0.25
-"""Difference of ln γ on either side for the true derivative."""
+"""Difference of ln γ to either side for the finite difference."""
 
 
 class Beads:
@@ -41,7 +41,9 @@ class Beads:
         self.spec, self.theta, self.x, self.box, self.seed = spec, theta, x[None], box[None], seed
         self.state = thermal_state(1, len(x), 0, seed)
 
-    def run(self, friction: torch.Tensor, time: float, forget: float = math.inf) -> torch.Tensor:
+    def run(
+        self, friction: torch.Tensor, time: float, damping_time: float = math.inf
+    ) -> torch.Tensor:
         """Mean squared displacement (nm²) over a time (ps) from where the beads are, and go on from its end."""
         self.seed += 1
         start, n = self.x, self.x.shape[1]
@@ -59,7 +61,7 @@ class Beads:
             kT=KT,
             dt=DT,
             frames=[round(time / DT)],
-            forget=forget,
+            damping_time=damping_time,
             seed=self.seed,
         )
         self.x, self.state = x.detach(), state.detach()
@@ -69,7 +71,7 @@ class Beads:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--time", type=float, default=1.0, help="of the displacement (ps)")
-    parser.add_argument("--rollouts", type=int, default=60, help="for every forgetting time")
+    parser.add_argument("--rollouts", type=int, default=60, help="for every adjoint damping time")
     parser.add_argument("--quick", action="store_true", help="only show that it works")
     options = parser.parse_args()
     number, time, rollouts = 343, options.time, options.rollouts
@@ -91,18 +93,20 @@ def main() -> None:
         slope = (sides[1].mean() - sides[0].mean()) / (2 * STEP)
         error = (sides[0].var() + sides[1].var()).sqrt() / (2 * STEP) / len(sides[0]) ** 0.5
         print(f"| {friction:g} | true | {slope:.5f} ± {error:.5f} | |", flush=True)
-        for forget in FORGET:
+        for damping_time in DAMPING_TIMES:
             beads, found = Beads(spec, theta, x, box, 1), []
             with torch.no_grad():
                 beads.run(logarithm.exp(), 10 * time)
             for _ in range(rollouts):
                 parameter = logarithm.clone().requires_grad_()
                 found.append(
-                    torch.autograd.grad(beads.run(parameter.exp(), time, forget), parameter)[0]
+                    torch.autograd.grad(beads.run(parameter.exp(), time, damping_time), parameter)[
+                        0
+                    ]
                 )
             found = torch.stack(found)
             print(
-                f"| {friction:g} | {forget:g} | {found.mean():.5f} ± {found.std() / len(found) ** 0.5:.5f} | {found.std():.5f} |",
+                f"| {friction:g} | {damping_time:g} | {found.mean():.5f} ± {found.std() / len(found) ** 0.5:.5f} | {found.std():.5f} |",
                 flush=True,
             )
 
