@@ -544,15 +544,25 @@ class BeadWriter:
             frames = int(np.clip(self._settings.chunk_bytes // (12 * n), 1, 128))
             for name in self._fields:
                 values = beads.create_dataset(
-                    f"{name}/value", (0, n, 3), "f4", maxshape=(None, n, 3), chunks=(frames, n, 3)
+                    f"{name}/value",
+                    (0, n, 3),
+                    "f4",
+                    maxshape=(None, n, 3),
+                    chunks=(frames, n, 3),
+                    fletcher32=True,
                 )
                 values.attrs["unit"] = UNITS[name]
             for name in self._tensors:
                 values = beads.create_dataset(
-                    f"{name}/value", (0, 3, 3), "f8", maxshape=(None, 3, 3), chunks=(256, 3, 3)
+                    f"{name}/value",
+                    (0, 3, 3),
+                    "f8",
+                    maxshape=(None, 3, 3),
+                    chunks=(256, 3, 3),
+                    fletcher32=True,
                 )
                 values.attrs["unit"] = TENSOR_UNITS[name]
-            growing = dict(shape=(0,), maxshape=(None,), chunks=(1024,))
+            growing = dict(shape=(0,), maxshape=(None,), chunks=(1024,), fletcher32=True)
             time = beads.create_dataset("position/time", dtype="f8", **growing)
             time.attrs["unit"] = "ps"
             step = beads.create_dataset("position/step", dtype="i8", **growing)

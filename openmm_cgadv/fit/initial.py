@@ -12,7 +12,7 @@ import numpy as np
 from .. import config
 from ..data.trajectory import BeadTrajectory
 from ..errors import InputError
-from ..files import write_atomic
+from ..files import read_json, write_atomic
 from ..friction.pairwise_residual_forces import PairResiduals
 from ..potentials import PotentialSpec
 from .boltzmann_inversion import boltzmann_inversion
@@ -62,8 +62,9 @@ class InitialFit:
             The file is corrupt.
         """
         path = directory / "fit.json"
+        remedy = "delete it, and the fit is made again"
+        content = read_json(path, remedy)
         try:
-            content = json.loads(path.read_text())
             spec = PotentialSpec.from_dict(content["potential"])
             residuals = content.get("residuals") and PairResiduals.from_dict(content["residuals"])
             return cls(
@@ -73,10 +74,8 @@ class InitialFit:
                 content["report"],
                 residuals,
             )
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{path}: found no complete fit ({error}), expected one written by `cgadv fit`"
-            ) from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{path} is corrupt: {remedy}") from error
 
 
 def fit_initial(trajectory: BeadTrajectory, settings: config.Potential) -> InitialFit:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import numpy as np
 from ..config import Experiment
 from ..data.trajectory import BeadTrajectory
 from ..dynamics import friction_from_arrays
+from ..files import read_json, read_npz
 from ..fit import InitialFit
 from ..model import Model
 from ..simulation.run import wrapped
@@ -80,9 +80,9 @@ STATUS_NAMES = {
 
 def read_status(path: Path) -> dict[str, Any]:
     """Return the status in a file that a method of this version or an older one wrote."""
-    return {
-        STATUS_NAMES.get(name, name): value for name, value in json.loads(path.read_text()).items()
-    }
+    remedy = f"delete {path.parent / 'trained.npz'}, and the training ends again from its last checkpoint"
+    found = read_json(path, remedy)
+    return {STATUS_NAMES.get(name, name): value for name, value in found.items()}
 
 
 ADVICE = {
@@ -199,6 +199,5 @@ def save_parameters(path: Path, model: Model) -> None:
 
 def load_parameters(path: Path) -> dict[str, Any]:
     """Return what :func:`save_parameters` wrote, as the `parameters` of :func:`build_model`."""
-    with np.load(path, allow_pickle=False) as file:
-        arrays = dict(file)
+    arrays = read_npz(path, "delete it, and the training ends again from its last checkpoint")
     return {"theta": arrays["theta"], "friction": friction_from_arrays(arrays)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..files import read_csv
 from .assessment import Finding
 
 
@@ -194,8 +194,7 @@ def read_training_log(path: str | os.PathLike) -> dict[str, tuple[np.ndarray, np
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"the training log {path} does not exist")
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))
+    rows = read_csv(path, "delete it, and the report is made without the course of the training")
     if not rows or "iteration" not in rows[0]:
         raise ValueError(f"the training log {path} has no column 'iteration'")
     names = rows[0]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import InputError
-from ..files import replacing
+from ..files import read_npz, replacing
 
 
 @dataclass(frozen=True)
@@ -57,12 +56,11 @@ class Checkpoint:
         InputError
             The file is corrupt.
         """
+        remedy = f"delete {path.parent}, and the run starts again"
+        found = read_npz(path, remedy)
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arguments, seconds = json.loads(str(file["about"]))
-                frames, size = int(file["frames"]), int(file["kept"])
-                return cls(file["state"].tobytes(), frames, size, arguments, seconds)
-        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-            raise InputError(
-                f"{path} is corrupt: delete {path.parent}, and the run starts again"
-            ) from error
+            arguments, seconds = json.loads(str(found["about"]))
+            frames, size = int(found["frames"]), int(found["kept"])
+            return cls(found["state"].tobytes(), frames, size, arguments, seconds)
+        except (KeyError, ValueError, TypeError) as error:
+            raise InputError(f"{path} is corrupt: {remedy}") from error

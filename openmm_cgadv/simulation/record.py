@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import write_atomic
+from ..files import read_json, write_atomic
 
 FILE = "production.json"
 
@@ -72,11 +72,8 @@ def read_record(directory: Path) -> dict[str, Any] | None:
     path = directory / FILE
     if not path.exists():
         return None
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise _corrupt(path) from error
-    if not isinstance(content, dict) or not isinstance(content.get("arguments"), dict):
+    content = read_json(path, _remedy(path))
+    if not isinstance(content.get("arguments"), dict):
         raise _corrupt(path)
     return content
 
@@ -127,4 +124,8 @@ def check_same(directory: Path, found: dict, expected: dict) -> None:
 
 
 def _corrupt(path: Path) -> InputError:
-    return InputError(f"{path} is corrupt: delete {path.parent}, and the run starts again")
+    return InputError(f"{path} is corrupt: {_remedy(path)}")
+
+
+def _remedy(path: Path) -> str:
+    return f"delete {path.parent}, and the run starts again"

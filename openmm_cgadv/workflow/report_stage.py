@@ -18,7 +18,7 @@ from ..config import Experiment
 from ..data.trajectory import BeadTrajectory
 from ..dynamics import FRICTIONS
 from ..fit import InitialFit
-from ..methods.base import STATUS, read_status
+from ..methods.base import HISTORY, STATUS, read_status
 from ..model import Model
 from ..report import precision
 from ..report.assessment import Context, assess, assess_other_run, headline, unstable
@@ -70,15 +70,14 @@ def report(project: Project, compare: tuple[Path, ...]) -> dict:
     all_atom.metrics["notes"] += limits
     floor = noise_floor(reference)
     for name, (timestep, directory) in productions(project).items():
-        if not (directory / "production.json").exists():
+        record = read_record(directory)
+        if record is None:
             reasons[name] = project.stamps["simulate"].get(name, "the run is missing")
             continue
         project.reporter.say(f"report: measuring the production of {name}")
         which = "initial" if name == "initial" else "trained"
         model = models[which]
-        if json.loads((directory / "production.json").read_text())["arguments"][
-            "model"
-        ] != model_digest(model):
+        if record["arguments"].get("model") != model_digest(model):
             raise StageError(
                 f"{directory}: found a run of another model, expected one of {bundles[which]}: "
                 f"delete {project.directory / 'production'} and go on to run that one"
@@ -123,6 +122,7 @@ def report(project: Project, compare: tuple[Path, ...]) -> dict:
     speeds = {name: project.stamps[name].get("ns_per_day") for name in ("reference", "simulate")}
     if speeds["reference"] is None:
         reasons["timings"] = "the all-atom trajectory was not made here, so its speed is not known"
+    log = project.directory / "train" / HISTORY
     write_report(
         project.directory / "report",
         ReportInput(
@@ -148,7 +148,7 @@ def report(project: Project, compare: tuple[Path, ...]) -> dict:
             potentials=pair_potentials(models["initial"], models["trained"]),
             pair_friction=pair_frictions(models["initial"], models["trained"]),
             memory=[m for name, model in models.items() for m in memories(name, model)],
-            training_log=project.directory / "train" / "log.csv",
+            training_log=log if log.is_file() else None,
             timings=Timings(
                 {
                     name: stamp["seconds"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from openmm import unit
 from openmm.unit import Quantity
 
 from ...errors import InputError
-from ...files import replacing
+from ...files import read_npz, replacing
 from ...random_streams import openmm_seed
 from ...units import plain
 from ..mapping import Mapping
@@ -409,15 +408,14 @@ class _Checkpoint:
             raise OSError(f"{self.path} can't be written: {error}") from error
 
     def load(self) -> None:
+        remedy = "delete it, and the simulation of the reference starts again"
+        found = read_npz(self.path, remedy)
         try:
-            with np.load(self.path) as file:
-                self.provenance = json.loads(str(file["provenance"]))
-                self.frames = int(file["frames"])
-                self._state = file["state"].tobytes()
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-            raise InputError(
-                f"{self.path} is corrupt, expected a checkpoint: delete it to start the run again"
-            ) from error
+            self.provenance = json.loads(str(found["provenance"]))
+            self.frames = int(found["frames"])
+            self._state = found["state"].tobytes()
+        except (KeyError, ValueError) as error:
+            raise InputError(f"{self.path} is corrupt: {remedy}") from error
 
     def restore(self, context: openmm.Context) -> None:
         try:

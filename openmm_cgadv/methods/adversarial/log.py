@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TextIO
 
-from ...files import replacing
+from ...files import read_csv, replacing
 
 COLUMNS = (
     "seconds",
@@ -52,6 +52,10 @@ COLUMNS = (
 """Columns after the iteration. The parameters of the generator are inserted after the second one."""
 
 
+CORRUPT_LOG = "delete it, and the training goes on with a new log"
+"""What to do with a log that is not text."""
+
+
 def log_columns(parameters: list[str]) -> list[str]:
     """Return all columns after the iteration, given the names of the generator's parameters."""
     return [*COLUMNS[:2], *parameters, *COLUMNS[2:]]
@@ -89,12 +93,7 @@ class TrainingLog:
         path = directory / "log.csv"
         kept = []
         if path.exists() and iteration > 0:
-            with open(path, newline="") as file:
-                kept = [
-                    {current_column(name): value for name, value in row.items() if name}
-                    for row in csv.DictReader(file)
-                    if int(row["iteration"]) <= iteration
-                ]
+            kept = _rows_up_to(path, iteration)
         self.seconds = float(kept[-1].get("seconds") or 0.0) if kept else 0.0
         self.columns = ["iteration", *columns]
         with replacing(path) as partial, open(partial, "w", newline="") as file:
@@ -120,3 +119,18 @@ class TrainingLog:
         """Close both files."""
         self._file.close()
         self._events.close()
+
+
+def _rows_up_to(path: Path, iteration: int) -> list[dict[str, str]]:
+    """Return the rows of a log up to an iteration; rows that a crash has cut are left out."""
+    names, *rows = read_csv(path, CORRUPT_LOG) or [[]]
+    kept = []
+    for row in rows:
+        found = {current_column(name): value for name, value in zip(names, row) if name}
+        try:
+            if len(row) == len(names) and int(found["iteration"]) <= iteration:
+                float(found.get("seconds") or 0.0)
+                kept.append(found)
+        except (KeyError, ValueError):
+            continue
+    return kept
