@@ -218,7 +218,7 @@ def test_initial_fit_round_trip_and_choice_of_method(mixture, tmp_path):
     loaded = InitialFit.load(tmp_path)
     assert loaded.spec == fit.spec and np.array_equal(loaded.theta, fit.theta)
     (tmp_path / "fit.json").write_text('{"potential": ')
-    with pytest.raises(ValueError, match="fit.json: found no complete fit"):
+    with pytest.raises(ValueError, match="fit.json is corrupt: delete it"):
         InitialFit.load(tmp_path)
 
     plain = write(
