@@ -1,6 +1,7 @@
 """Baseline fits recover what is known of the data they are given."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -236,3 +237,28 @@ def test_initial_fit_round_trip_and_choice_of_method(mixture, tmp_path):
         fit_initial(
             plain, config.Potential(**settings.model_dump() | {"initial": "force_matching"})
         )
+
+
+def test_boltzmann_inversion_fits_the_sum_of_two_terms_between_the_same_beads(mixture):
+    """Not each of them to the whole potential of mean force, which would count it twice."""
+    trajectory, spec, _ = mixture
+
+    @dataclass(frozen=True)
+    class Second(PairSpec):
+        tag: ClassVar[str] = "second"
+        code: ClassVar[None] = None
+
+    pair = spec.term("pair")
+    shorter = Second(pair.r_min, 0.8 * pair.r_cut, 8, (0.0,) * len(pair.r_min))
+    alone = PotentialSpec(spec.type_names, (pair,))
+    both = PotentialSpec(spec.type_names, (pair, shorter))
+    r = np.linspace(max(pair.r_min) + 0.01, pair.r_cut, 60)
+    curves = []
+    for potential in (alone, both):
+        theta, *_ = boltzmann_inversion(trajectory, potential, InversionSettings())
+        found = potential.pair_curves()
+        assert [curve.types for curve in found] == [(0, 0), (0, 1), (1, 1)]
+        # The pair of types with the most data.
+        curves.append(found[0].energy(theta, r).numpy())
+    assert np.abs(curves[0]).max() > 0.3
+    assert curves[1] == pytest.approx(curves[0], abs=0.005)

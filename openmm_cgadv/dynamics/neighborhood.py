@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..potentials.neighbors import neighbor_pairs
-from ..potentials.terms.pair import type_pairs
+from ..potentials.terms.type_pairs import type_pairs
 
 DISTANCE_BINS = 200
 """Number of distances, evenly spaced up to the cutoff, at which neighbours are counted."""

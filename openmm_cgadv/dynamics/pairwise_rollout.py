@@ -48,7 +48,7 @@ from .. import kernels
 from ..errors import DivergedError
 from ..potentials import Potential, PotentialSpec
 from ..potentials.neighbors import minimum_image, neighbor_pairs
-from ..potentials.terms.pair import type_pairs
+from ..potentials.terms.type_pairs import type_pairs
 from .pairwise_noise import pair_noise
 from .radial_functions import radial_functions
 from .rollout import check_step, energy_and_forces

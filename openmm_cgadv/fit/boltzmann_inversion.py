@@ -69,18 +69,18 @@ def boltzmann_inversion(
     for curve in curves:
         a, b = curve.types
         pairs = numbers[a] * numbers[b] if a != b else 0.5 * numbers[a] * (numbers[a] - 1)
-        design = curve.basis(torch.from_numpy(center)).numpy()
+        design, fixed = (part.numpy() for part in curve.design(torch.from_numpy(center)))
         own = curve.parameters
         for part, (distances, frames_per_volume) in enumerate(inverted):
             counts, _ = np.histogram(distances[spec.type_pair(a, b)], edges)
             g = counts / (pairs * frames_per_volume * shell)
-            observed = (counts > 0) & (center > curve.r_min)
-            target = -kT * np.log(g[observed])
+            observed = (counts > 0) & (center > curve.r_min) & (center < curve.r_cut)
+            target = -kT * np.log(g[observed]) - fixed[observed]
             if part == 0:
                 w = counts[observed] / kT**2
                 normal = design[observed].T @ (w[:, None] * design[observed])
                 strength = settings.ridge * np.trace(normal) / len(normal)
-                inverse = np.linalg.inv(normal + strength * penalty[own, own])
+                inverse = np.linalg.inv(normal + strength * penalty[np.ix_(own, own)])
                 theta[own] = inverse @ (design[observed].T @ (w * target))
                 stderr[own] = np.sqrt(np.diag(inverse @ normal @ inverse))
             residual[part] += (

@@ -12,7 +12,7 @@ from ..data.trajectory import BeadTrajectory
 from ..errors import InputError
 from ..potentials import PairSpec, PotentialSpec, Term, ThreeBodySpec
 from ..potentials.neighbors import neighbor_pairs
-from ..potentials.terms.pair import type_pairs
+from ..potentials.terms.type_pairs import type_pairs
 from ..units import KB
 
 

@@ -14,7 +14,7 @@ from ..data.trajectory import BeadTrajectory
 from ..potentials import PotentialSpec
 from ..potentials.neighbors import neighbor_pairs
 from ..potentials.splines import spline_weights
-from ..potentials.terms.pair import type_pairs
+from ..potentials.terms.type_pairs import type_pairs
 from ..units import KB
 from .residual_forces import residual_forces
 

@@ -95,12 +95,13 @@ class PotentialSpec:
         return a * self.n_types - a * (a - 1) // 2 + (b - a)
 
     def pair_curves(self) -> list[PairCurve]:
-        """Return u(r) of two isolated beads, for every pair term and pair of types."""
-        return [
-            curve.shifted(self.slices[term.tag].start)
-            for term in self.terms
-            for curve in term.pair_curves(self.n_types)
-        ]
+        """Return u(r) of two isolated beads for every pair of types between which a term acts, summed over terms."""
+        found: dict[tuple[int, int], list[PairCurve]] = {}
+        for term in self.terms:
+            for curve in term.pair_curves(self.n_types):
+                shifted = curve.shifted(self.slices[term.tag].start)
+                found.setdefault(curve.types, []).append(shifted)
+        return [PairCurve.sum(curves) for curves in found.values()]
 
     def penalty(self) -> np.ndarray:
         """Return the matrix [P, P] of the regularization of a fit, see :meth:`Term.penalty`."""

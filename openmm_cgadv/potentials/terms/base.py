@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, cast
 
@@ -24,13 +24,13 @@ class PairCurve:
     types : tuple of int
         Types of the two beads.
     r_min : float
-        Shortest distance at which the energy is fitted to data (nm).
+        Shortest distance at which the energy is fitted to data (nm); 0 if the term has no such limit.
     r_cut : float
         Distance beyond which the energy is zero (nm).
-    parameters : slice
-        The parameters on which the energy depends.
+    parameters : ndarray [P] of int
+        Numbers of the parameters on which the energy depends.
     basis : callable
-        Values of their basis functions [R, number of parameters] at distances [R] below ``r_cut``.
+        Values of their basis functions [R, P] at distances [R] below ``r_cut``.
     fixed : callable
         Energy [R] (kJ/mol) that does not depend on parameters, at such distances.
     """
@@ -38,23 +38,41 @@ class PairCurve:
     types: tuple[int, int]
     r_min: float
     r_cut: float
-    parameters: slice
+    parameters: np.ndarray
     basis: Callable[[Tensor], Tensor]
     fixed: Callable[[Tensor], Tensor]
 
     def energy(self, theta: Tensor | np.ndarray, r: Tensor | np.ndarray) -> Tensor:
         """Return u [R] (kJ/mol) at distances [R] (nm), for parameters θ of the whole potential."""
-        coefficients = torch.as_tensor(theta)[self.parameters]
-        r = torch.as_tensor(r, dtype=torch.float64)
+        coefficients = torch.as_tensor(theta)[torch.from_numpy(self.parameters)]
+        design, fixed = self.design(torch.as_tensor(r, dtype=torch.float64))
+        return design @ coefficients + fixed
+
+    def design(self, r: Tensor) -> tuple[Tensor, Tensor]:
+        """Return basis functions [R, P] and the fixed energy [R] (kJ/mol) at any distances [R] (nm)."""
         inside = r < self.r_cut
-        u = torch.zeros_like(r)
-        u[inside] = self.basis(r[inside]) @ coefficients + self.fixed(r[inside])
-        return u
+        basis = r.new_zeros(len(r), len(self.parameters))
+        fixed = torch.zeros_like(r)
+        basis[inside], fixed[inside] = self.basis(r[inside]), self.fixed(r[inside])
+        return basis, fixed
 
     def shifted(self, offset: int) -> PairCurve:
-        """Return the curve with its range of parameters shifted by ``offset``."""
-        start, stop = self.parameters.start + offset, self.parameters.stop + offset
-        return replace(self, parameters=slice(start, stop))
+        """Return the curve with its parameters counted from another first one."""
+        return replace(self, parameters=self.parameters + offset)
+
+    @classmethod
+    def sum(cls, curves: Sequence[PairCurve]) -> PairCurve:
+        """Return the sum of curves of the same pair of types."""
+        if len(curves) == 1:
+            return curves[0]
+        return cls(
+            curves[0].types,
+            max(curve.r_min for curve in curves),
+            max(curve.r_cut for curve in curves),
+            np.concatenate([curve.parameters for curve in curves]),
+            lambda r: torch.cat([curve.design(r)[0] for curve in curves], 1),
+            lambda r: torch.stack([curve.design(r)[1] for curve in curves]).sum(0),
+        )
 
 
 class Term(ABC):

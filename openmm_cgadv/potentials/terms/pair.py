@@ -12,6 +12,7 @@ from torch import Tensor
 from ...errors import InputError
 from ..splines import spline_basis, spline_weights, tabulated_spline
 from .base import PairCurve, Term, check_range
+from .type_pairs import n_type_pairs, type_pairs
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class PairSpec(Term):
 
     def check(self, n_types: int) -> None:
         for name in ("r_min", "core"):
-            found, expected = len(getattr(self, name)), _n_type_pairs(n_types)
+            found, expected = len(getattr(self, name)), n_type_pairs(n_types)
             if found != expected:
                 raise InputError(
                     f"pair.{name}: found {found} numbers for {n_types} bead types, expected "
@@ -58,7 +59,7 @@ class PairSpec(Term):
                 )
 
     def n_parameters(self, n_types: int) -> int:
-        return _n_type_pairs(n_types) * self.n_basis
+        return n_type_pairs(n_types) * self.n_basis
 
     def module(self, n_types: int) -> "PairSplines":
         return PairSplines(self, n_types)
@@ -71,7 +72,7 @@ class PairSpec(Term):
         n = self.n_basis
         difference = np.diff(np.eye(n + 3), 2, axis=0)[:, :n]
         block = difference.T @ difference + 1e-3 * np.eye(n)
-        return np.kron(np.eye(_n_type_pairs(n_types)), block)
+        return np.kron(np.eye(n_type_pairs(n_types)), block)
 
     def pair_curves(self, n_types: int) -> list[PairCurve]:
         n = self.n_basis
@@ -85,7 +86,7 @@ class PairSpec(Term):
                         (a, b),
                         r_min,
                         self.r_cut,
-                        slice(p * n, (p + 1) * n),
+                        np.arange(p * n, (p + 1) * n),
                         partial(spline_basis, r_min=r_min, r_max=self.r_cut, n_basis=n),
                         partial(_core_energy, r_min=r_min, core=core),
                     )
@@ -127,19 +128,9 @@ class PairSpec(Term):
         return [force]
 
 
-def _n_type_pairs(n_types: int) -> int:
-    return n_types * (n_types + 1) // 2
-
-
 def _core_energy(r: Tensor, r_min: float, core: float) -> Tensor:
     overlap = torch.clamp(r_min - r, min=0.0)
     return core / 6.0 * overlap * overlap * overlap
-
-
-def type_pairs(type_i: Tensor, type_j: Tensor, n_types: int) -> Tensor:
-    """Return the indices [M] of unordered pairs of bead types, in the order of :meth:`PotentialSpec.type_pair`."""
-    a, b = torch.minimum(type_i, type_j), torch.maximum(type_i, type_j)
-    return a * n_types - torch.div(a * (a - 1), 2, rounding_mode="floor") + (b - a)
 
 
 class PairSplines(torch.nn.Module):
