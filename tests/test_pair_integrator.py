@@ -758,5 +758,5 @@ class TestModel:
             np.testing.assert_array_equal(found.positions(), expected.positions())
             np.testing.assert_array_equal(found.velocities(), expected.velocities())
         changed = replace(model, friction=replace(model.friction, r_cut=0.45))
-        with pytest.raises(ValueError, match="holds a run with model"):
+        with pytest.raises(ValueError, match="found a run with model"):
             run_production(changed, tmp_path / "whole", **arguments)

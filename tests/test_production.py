@@ -17,6 +17,7 @@ from openmm_cgadv import BeadTrajectory, run_production
 from openmm_cgadv.analysis.measurement import measure
 from openmm_cgadv.errors import ExplosionError, InputError
 from openmm_cgadv.simulation import run as production
+from openmm_cgadv.simulation.checkpoint import Checkpoint
 from openmm_cgadv.simulation.record import read_record
 from openmm_cgadv.threads import thread_count
 from openmm_cgadv.units import KB
@@ -128,20 +129,22 @@ def test_finished_run_is_not_run_again(finished):
     assert again == run and run.beads.stat().st_mtime_ns == before
 
 
-def test_other_arguments_are_refused(finished):
+def test_other_arguments_are_rejected(finished):
     model, directory, _, _ = finished
-    with pytest.raises(ValueError, match="holds a run with seed = 1, but 2 is asked for now"):
+    with pytest.raises(ValueError, match="found a run with seed = 1, expected 2: delete it"):
         run_production(model, directory, **SHORT, seed=2)
     length, steps = SHORT["length"], round(SHORT["length"] / model.timestep)
-    sentence = f"length = {length:g} ps ({steps} steps), but {2 * length:g} ps ({2 * steps} steps)"
+    sentence = (
+        f"length = {length:g} ps ({steps} steps), expected {2 * length:g} ps ({2 * steps} steps)"
+    )
     with pytest.raises(ValueError, match=re.escape(sentence)):
         run_production(model, directory, **{**SHORT, "length": 2 * length})
     other = replace(model, theta=1.01 * model.theta)
-    with pytest.raises(ValueError, match="holds a run with model = "):
+    with pytest.raises(ValueError, match="found a run with model = "):
         run_production(other, directory, **SHORT)
 
 
-def test_interrupted_run_goes_on(tmp_path, monkeypatch):
+def test_interrupted_run_resumes(tmp_path, monkeypatch):
     model = quiet(make_model(n=64))
     monkeypatch.setattr(production, "CHECKPOINT_SECONDS", -1.0)
 
@@ -182,7 +185,7 @@ def test_a_run_whose_record_could_not_be_written_is_not_lost(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("equilibration", [0.0, 0.035, 0.06, 0.5])
-def test_equilibration_is_as_long_as_it_is_asked_to_be(tmp_path, equilibration):
+def test_equilibration_has_the_requested_length(tmp_path, equilibration):
     """Also where only a few frames are kept, for viewers."""
     model = quiet(make_model(n=64))
     simulation = production.create_simulation(model)
@@ -198,7 +201,7 @@ def test_equilibration_is_as_long_as_it_is_asked_to_be(tmp_path, equilibration):
 
 
 @pytest.mark.parametrize("kind", ["dcd", "xtc"])
-def test_viewers_trajectory_alone_goes_on_where_it_was_cut(tmp_path, monkeypatch, kind):
+def test_viewers_trajectory_resumes_where_it_was_truncated(tmp_path, monkeypatch, kind):
     model = quiet(make_model(n=64))
     arguments = dict(
         length=0.6, frame_interval=None, report_interval=0.05, equilibration=0.1, minimize=True
@@ -245,11 +248,11 @@ def test_lost_frames_are_named(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run_production(model, tmp_path, **SHORT, progress=stop)
     (tmp_path / "trajectory.dcd").write_bytes(b"")
-    with pytest.raises(ValueError, match="trajectory.dcd has lost what it held"):
+    with pytest.raises(ValueError, match="trajectory.dcd: found fewer than the .* bytes"):
         run_production(model, tmp_path, **SHORT)
 
 
-def test_minimization_takes_overlaps_away(tmp_path):
+def test_minimization_removes_overlaps(tmp_path):
     model = quiet(make_model(n=64))
     positions = model.positions.copy()
     positions[:8] = positions[8:16] + 0.02
@@ -284,13 +287,24 @@ def test_explosion_is_named_with_its_time_and_likely_cause(tmp_path):
         (dict(platform="Quantum"), "platform: found 'Quantum', expected one of Reference, CPU"),
     ],
 )
-def test_wrong_arguments_are_refused_in_one_sentence(tmp_path, arguments, message):
+def test_wrong_arguments_are_rejected_in_one_sentence(tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         run_production(make_model(), tmp_path / "a", **{**SHORT, **arguments})
 
 
-def test_cut_checkpoint_is_named(tmp_path, monkeypatch):
+def test_truncated_checkpoint_is_named(tmp_path, monkeypatch):
     model = quiet(make_model(n=64))
     (tmp_path / "checkpoint.npz").write_bytes(b"PK\x03\x04 half a file")
     with pytest.raises(ValueError, match="checkpoint.npz is corrupt: delete"):
         run_production(model, tmp_path, **SHORT)
+
+
+def test_checkpoints_of_older_versions_are_read(tmp_path):
+    path = tmp_path / "checkpoint.npz"
+    saved = Checkpoint(b"state", 3, 1234, {"seed": 1}, {"production": 2.5})
+    saved.save(path)
+    assert Checkpoint.load(path) == saved
+    arrays = dict(np.load(path))
+    arrays["kept"], arrays["about"] = arrays.pop("viewer_size"), arrays.pop("description")
+    np.savez(path, **arrays)
+    assert Checkpoint.load(path) == saved

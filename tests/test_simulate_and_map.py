@@ -121,7 +121,7 @@ class TestSimulate:
         assert run.exit_code == 0 and "done before" in run.stdout
         assert before == {p: p.stat().st_mtime_ns for p in before}
         run = cgadv(*command, "--molecules", 100)
-        assert "run holds a run with model = " in run.stderr
+        assert "run: found a run with model = " in run.stderr
 
     @pytest.mark.parametrize(
         "arguments, sentence",

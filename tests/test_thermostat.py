@@ -1,4 +1,4 @@
-"""Velocity rescaling gives the canonical distribution of the kinetic energy, forgets it in its time, and is there where friction is not."""
+"""Velocity rescaling gives the canonical distribution of the kinetic energy with its relaxation time, where friction is negligible."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from scipy import stats
 from openmm_cgadv import BeadTrajectory, VelocityRescaling, run_production
 from openmm_cgadv.dynamics import LangevinParameters
 from openmm_cgadv.simulation import run as production
-from openmm_cgadv.simulation.thermostat import is_needed
+from openmm_cgadv.simulation.thermostat import needs_thermostat
 from openmm_cgadv.units import KB
 
 BEADS = 20
@@ -75,7 +75,7 @@ def test_kinetic_energy_is_canonical(model, seed):
 
 
 def test_kinetic_energy_decorrelates_in_the_relaxation_time(model):
-    """On average it comes back exponentially, and no velocity turns."""
+    """Its mean relaxes exponentially, and no velocity changes its direction."""
     simulation, mean = free(model), 1.5 * BEADS * KB * model.temperature
     simulation.context.setVelocitiesToTemperature(model.temperature, 1)
     velocities = simulation.context.getState(velocities=True).getVelocities(asNumpy=True)
@@ -117,7 +117,7 @@ def test_a_system_with_a_cm_motion_remover_has_three_degrees_of_freedom_less(mod
 
 
 def test_production_holds_the_temperature_however_rare_its_frames_are(tmp_path, monkeypatch):
-    """From far too hot it is there before the first frame."""
+    """From a much higher temperature it is reached before the first frame."""
     hot = without_friction(quiet(make_model(n=64)), 0.0)
     warm = openmm.Context.setVelocitiesToTemperature
     monkeypatch.setattr(
@@ -143,9 +143,9 @@ def test_wrong_arguments_are_rejected(model):
 
 def test_models_with_friction_need_none(model):
     assert (
-        not is_needed(model)
-        and is_needed(without_friction(model))
-        and not is_needed(make_pair_model(n=BEADS))
+        not needs_thermostat(model)
+        and needs_thermostat(without_friction(model))
+        and not needs_thermostat(make_pair_model(n=BEADS))
     )
 
 

@@ -14,8 +14,8 @@ from ..model import Model
 from ..ram import check_ram
 from ..units import plain
 
-MOST_BEADS_UNASKED = 1_000_000
-"""Largest number of beads of a liquid that is asked for by its box: a length in Å would give 1000 times too many."""
+MAX_BEADS_IN_BOX = 1_000_000
+"""Largest number of beads in a box of given size: a length in Å would give 1000 times too many."""
 
 RAM_OF_BEAD = 150
 """Bytes of RAM for each bead while the configuration is replicated, as measured; a simulation takes more."""
@@ -65,10 +65,10 @@ def bulk_model(
             raise InputError(f"box: found {box}, expected one length or three, in nm")
         cell = np.diag(edges * np.ones(3))
         count = round(density * np.linalg.det(cell))
-        if count > MOST_BEADS_UNASKED:
+        if count > MAX_BEADS_IN_BOX:
             raise InputError(
-                f"box: found {box} nm, which holds {count} beads, expected at most {MOST_BEADS_UNASKED}; lengths are in nm, "
-                "and `molecules` makes a box of any number of beads"
+                f"box: found {box} nm, which holds {count} beads, expected at most {MAX_BEADS_IN_BOX}; "
+                "lengths are in nm, and `molecules` makes a box of any number of beads"
             )
     smallest = np.diagonal(cell).min()
     if smallest < 2 * model.reach:
@@ -77,7 +77,7 @@ def bulk_model(
             f"{count} beads, expected at least {2 * model.reach:.4g} nm, twice the cutoff"
         )
     fractions, types = _cut(model, cell, count)
-    types = _composed(types, np.bincount(model.types, minlength=model.spec.n_types))
+    types = _with_composition(types, np.bincount(model.types, minlength=model.spec.n_types))
     order = np.argsort(types, kind="stable")
     return replace(model, types=types[order], positions=(fractions @ cell)[order], box=cell)
 
@@ -100,7 +100,7 @@ def _cut(model: Model, cell: np.ndarray, count: int) -> tuple[np.ndarray, np.nda
         if len(found) > count:
             break
         reach *= 1.2
-    # Cells of growing size around the same corner: the one with so many beads is taken, and scaled.
+    # Of cells of increasing size around the same corner, take the one with `count` beads and scale it.
     size = found.max(1)
     order = np.argsort(size, kind="stable")
     last, next_ = size[order[count - 1]], size[order[count]]
@@ -108,8 +108,8 @@ def _cut(model: Model, cell: np.ndarray, count: int) -> tuple[np.ndarray, np.nda
     return found[order[:count]] / scale, types[order[:count]]
 
 
-def _composed(types: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """The types with as few of them changed as the composition [n_types] of a model needs."""
+def _with_composition(types: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Return types of a composition [n_types], with as few changes as possible."""
     shares = numbers / numbers.sum() * len(types)
     wanted = np.floor(shares).astype(int)
     wanted[np.argsort(wanted - shares, kind="stable")[: len(types) - wanted.sum()]] += 1
@@ -117,8 +117,8 @@ def _composed(types: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     spare = np.bincount(types, minlength=len(numbers)) - wanted
     generator = np.random.default_rng(0)
     changed = [
-        generator.choice(np.flatnonzero(types == kind), surplus, replace=False)
-        for kind, surplus in enumerate(spare)
+        generator.choice(np.flatnonzero(types == bead_type), surplus, replace=False)
+        for bead_type, surplus in enumerate(spare)
         if surplus > 0
     ]
     if changed:

@@ -37,14 +37,14 @@ class Checkpoint:
     seconds: dict[str, float]
 
     def save(self, path: Path) -> None:
-        """Write the checkpoint to an NPZ file, as a whole or not at all."""
+        """Write the checkpoint to an NPZ file, atomically."""
         with replacing(path) as partial, open(partial, "wb") as file:
             np.savez(
                 file,
                 state=np.frombuffer(self.state, np.uint8),
                 frames=self.frames,
-                kept=self.viewer_size,
-                about=json.dumps([self.arguments, self.seconds]),
+                viewer_size=self.viewer_size,
+                description=json.dumps([self.arguments, self.seconds]),
             )
 
     @classmethod
@@ -59,8 +59,10 @@ class Checkpoint:
         remedy = f"delete {path.parent}, and the run starts again"
         found = read_npz(path, remedy)
         try:
-            arguments, seconds = json.loads(str(found["about"]))
-            frames, size = int(found["frames"]), int(found["kept"])
+            # Older versions wrote `kept` and `about`.
+            older = "kept" in found
+            arguments, seconds = json.loads(str(found["about" if older else "description"]))
+            frames, size = int(found["frames"]), int(found["kept" if older else "viewer_size"])
             return cls(found["state"].tobytes(), frames, size, arguments, seconds)
         except (KeyError, ValueError, TypeError) as error:
             raise InputError(f"{path} is corrupt: {remedy}") from error

@@ -10,7 +10,8 @@ from typing import Any
 from ..errors import InputError
 from ..files import read_json, write_atomic
 
-FILE = "production.json"
+RECORD_FILE = "production.json"
+"""Name of the record in the directory of a run."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def write_record(directory: Path, arguments: dict, run: ProductionRun, about: di
     content = {"arguments": arguments, **asdict(run), **about}
     for name in ("trajectory", "beads"):
         content[name] = content[name] and content[name].name
-    write_atomic(directory / FILE, json.dumps(content, indent=2))
+    write_atomic(directory / RECORD_FILE, json.dumps(content, indent=2))
 
 
 def read_record(directory: Path) -> dict[str, Any] | None:
@@ -69,7 +70,7 @@ def read_record(directory: Path) -> dict[str, Any] | None:
     InputError
         The record is corrupt.
     """
-    path = directory / FILE
+    path = directory / RECORD_FILE
     if not path.exists():
         return None
     content = read_json(path, _remedy(path))
@@ -79,12 +80,12 @@ def read_record(directory: Path) -> dict[str, Any] | None:
 
 
 def finished_run(directory: Path, arguments: dict) -> ProductionRun | None:
-    """Return the run of these arguments that the directory holds, None where it is not finished.
+    """Return the finished run of these arguments in a directory, None where there is none.
 
     Raises
     ------
     InputError
-        The directory holds a run of other arguments, or its record is corrupt.
+        The directory contains a run with other arguments, or its record is corrupt.
     """
     content = read_record(directory)
     if content is None:
@@ -97,7 +98,7 @@ def finished_run(directory: Path, arguments: dict) -> ProductionRun | None:
             *(content[name] for name in names),
         )
     except KeyError as error:
-        raise _corrupt(directory / FILE) from error
+        raise _corrupt(directory / RECORD_FILE) from error
     check_same(directory, content["arguments"], arguments)
     return run if (run.beads or run.trajectory).exists() else None
 
@@ -110,16 +111,16 @@ def check_same(directory: Path, found: dict, expected: dict) -> None:
     InputError
         An argument differs; the message names the first that does.
     """
-    for name, now in expected.items():
-        before = found.get(name)
-        if before == now:
+    for name, value in expected.items():
+        recorded = found.get(name)
+        if recorded == value:
             continue
         if name == "length":
             step = expected["timestep"]
-            before, now = (f"{x:g} ps ({x / step:.0f} steps)" for x in (before, now))
+            recorded, value = (f"{x:g} ps ({x / step:.0f} steps)" for x in (recorded, value))
         raise InputError(
-            f"{directory} holds a run with {name} = {before}, but {now} is asked for now: delete "
-            "it to run again, or write to another place"
+            f"{directory}: found a run with {name} = {recorded}, expected {value}: delete it to run "
+            "again, or write to another directory"
         )
 
 

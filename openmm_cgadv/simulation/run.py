@@ -32,7 +32,7 @@ from ..threads import thread_count
 from ..units import KB, plain
 from .checkpoint import Checkpoint
 from .record import ProductionRun, check_same, finished_run, write_record
-from .thermostat import VelocityRescaling, is_needed
+from .thermostat import VelocityRescaling, needs_thermostat
 from .viewer import FORMATS, ViewerTrajectory, wrapped
 
 log = logging.getLogger(__name__)
@@ -41,17 +41,18 @@ CHECKPOINT_SECONDS = 30.0
 """Wall time between checkpoints of an unfinished run (s)."""
 REPORT_INTERVAL = 1.0
 """Default time between rows of the state log and between frames of the trajectory for viewers (ps)."""
-BLOCK = 100
-"""Steps between two calls into Python, where progress is reported and an interruption is noticed."""
-MINIMIZATIONS = 200
+STEPS_PER_CALL = 100
+"""Steps between two returns to Python, which report progress and respond to an interruption."""
+MINIMIZER_ITERATIONS = 200
 """Iterations of the minimizer, enough to remove overlaps."""
-HOT = 5.0
-"""Ratio of the kinetic temperature to the model's from which on the run has exploded."""
-EXPLODED = 0.2
-"""Largest component of a bead's displacement in one step before the run has exploded (nm), as in the kernels."""
-RESCALING = 0.1
-"""Time between changes of the velocities by the thermostat of a model with negligible friction (ps)."""
+MAX_TEMPERATURE_RATIO = 5.0
+"""Ratio of the kinetic temperature to that of the model at which a run has exploded."""
+MAX_DISPLACEMENT = 0.2
+"""Largest component of a bead's displacement in one step before a run has exploded (nm), as in the compiled core."""
+RESCALING_INTERVAL = 0.1
+"""Time between velocity rescalings of a model with negligible friction (ps)."""
 STATE_COLUMNS = ("time_ps", "potential_energy_kJ_per_mol", "temperature_K", "ns_per_day")
+"""Columns of the state log."""
 
 
 def run_production(
@@ -118,7 +119,7 @@ def run_production(
     Raises
     ------
     InputError
-        An argument is wrong, or the directory holds a run of another model or other arguments.
+        An argument is wrong, or the directory contains a run of another model or with other arguments.
     ExplosionError
         A position is not finite, a bead moved too far in one step, or the temperature is far too
         high; the message names the time and the likely cause.
@@ -309,10 +310,10 @@ class _Run:
         self.total = int(arguments["length"] / self.interval + 1e-6)
         self.seconds = {"equilibration": 0.0, "production": 0.0}
         self.masses = model.masses[model.types]
-        rescaling = max(1, round(RESCALING / arguments["timestep"]))
+        rescaling = max(1, round(RESCALING_INTERVAL / arguments["timestep"]))
         self.thermostat = (
             VelocityRescaling(rescaling, model, seed=arguments["seed"])
-            if is_needed(model)
+            if needs_thermostat(model)
             else None
         )
         whole = arguments["equilibration"] + self.total * self.interval
@@ -330,7 +331,7 @@ class _Run:
         self.context.setPositions(self.model.positions)
         begun = time.monotonic()
         if self.arguments["minimize"]:
-            self.simulation.minimizeEnergy(maxIterations=MINIMIZATIONS)
+            self.simulation.minimizeEnergy(maxIterations=MINIMIZER_ITERATIONS)
         seed = openmm_seed(self.arguments["seed"])
         self.context.setVelocitiesToTemperature(self.model.temperature, seed)
         timestep = self.arguments["timestep"]
@@ -410,7 +411,7 @@ class _Run:
         try:
             done, before = 0, round(begun / timestep)
             while done < steps:
-                block = min(BLOCK, steps - done)
+                block = min(STEPS_PER_CALL, steps - done)
                 if self.thermostat is not None:
                     block = min(
                         block, self.thermostat.interval - (before + done) % self.thermostat.interval
@@ -446,7 +447,7 @@ class _Run:
         velocities = state.getVelocities(asNumpy=True)._value
         if not np.isfinite(state.getPositions(asNumpy=True)._value).all():
             return "a position is not finite"
-        if temperature >= HOT * self.model.temperature:
+        if temperature >= MAX_TEMPERATURE_RATIO * self.model.temperature:
             return f"the temperature rose to {temperature:.3g} K"
         if not failed:
             return None
@@ -459,7 +460,7 @@ class _Run:
         if not np.isfinite(moved).all():
             return "a force is not finite"
         bead = int(moved.max(axis=1).argmax())
-        if moved[bead].max() < EXPLODED:
+        if moved[bead].max() < MAX_DISPLACEMENT:
             return None
         return (
             f"bead {bead} moved {np.linalg.norm(moved[bead]):.3g} nm in one step, "

@@ -9,8 +9,8 @@ from ..attempts import Attempt, attempt_each
 from ..export.system import BACKENDS
 from ..platforms import platform_names
 
-SECONDS = 0.5
-"""Wall time of each measurement."""
+MEASUREMENT_SECONDS = 0.5
+"""Default wall time of each measurement (s)."""
 
 
 def combinations() -> Iterator[tuple[str, str]]:
@@ -21,7 +21,7 @@ def combinations() -> Iterator[tuple[str, str]]:
 
 
 def measure_speeds(
-    bundle: Path, timestep: float | None = None, seconds: float = SECONDS
+    bundle: Path, timestep: float | None = None, seconds: float = MEASUREMENT_SECONDS
 ) -> dict[tuple[str, str], Attempt]:
     """Measure a model with every backend on every platform, in child processes.
 
@@ -32,8 +32,7 @@ def measure_speeds(
     timestep : float, optional
         (ps); that of the model by default.
     seconds : float
-        Wall time of each measurement.
-
+        Wall time of each measurement (s).
     Returns
     -------
     dict of (backend, platform) to Attempt

@@ -1,4 +1,4 @@
-"""The stress of a model along its own trajectory, of which fluctuations give the shear viscosity."""
+"""The stress of a model along its own trajectory, whose fluctuations determine the shear viscosity."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from ..data.trajectory import BeadTrajectory
 from ..model import Model
 from ..potentials import Potential, PotentialSpec
 
-FRAMES = 500
-"""Read at a time."""
+FRAMES_IN_RAM = 500
+"""Number of frames that are read at once."""
 
 
 def virial(
     positions: Tensor, boxes: Tensor, types: Tensor, theta: Tensor, spec: PotentialSpec
 ) -> Tensor:
-    """Virial tensors ``-Σ d_a ∂U/∂d_b`` [T, 3, 3] of frames (kJ/mol), over distances d between beads.
+    """Compute the virial tensors ``-Σ d_a ∂U/∂d_b`` of frames, a sum over the vectors d between beads.
 
-    It is minus the derivative of the energy when beads and box are strained, exact for many-body terms.
+    The virial is minus the derivative of the energy with respect to a strain of beads and box, which is exact for many-body
+    terms.
 
     Parameters
     ----------
@@ -30,8 +31,13 @@ def virial(
         (nm)
     types : Tensor [N] of int64
     theta : Tensor [P]
-        (kJ/mol)
+        Coefficients of the potential (kJ/mol).
     spec : PotentialSpec
+
+    Returns
+    -------
+    Tensor [T, 3, 3]
+        (kJ/mol)
     """
     if kernels.available(spec):
         return kernels.virial(positions, boxes, types, theta, spec)
@@ -45,18 +51,18 @@ def virial(
 
 
 def stress_series(model: Model, trajectory: BeadTrajectory) -> np.ndarray:
-    """Volume times the stress at every frame of a run of a model.
+    """Compute the stress times the volume for every frame of a trajectory of a model.
 
-    ``P_ab = Σ m v_a v_b + virial_ab``, and what friction between beads handed over, where there is any; for
-    :func:`openmm_cgadv.analysis.green_kubo.green_kubo_viscosity`.
+    ``P_ab = Σ m v_a v_b + virial_ab``, plus the stress of pairwise friction if the model has it;
+    :func:`openmm_cgadv.analysis.green_kubo.green_kubo_viscosity` takes the result.
 
     Parameters
     ----------
     model : Model
-        That the trajectory is of; its configuration may be another one.
+        The model of the trajectory; its configuration may be different.
     trajectory : BeadTrajectory
-        With velocities and, of a model with friction between beads, that friction's stress: as from
-        :func:`openmm_cgadv.simulation.run.run_production`.
+        Trajectory with velocities and, for a model with pairwise friction, the stress of friction, as
+        :func:`openmm_cgadv.simulation.run.run_production` writes it.
 
     Returns
     -------
@@ -65,8 +71,8 @@ def stress_series(model: Model, trajectory: BeadTrajectory) -> np.ndarray:
     """
     theta, types = torch.as_tensor(model.theta), torch.as_tensor(trajectory.types)
     parts = []
-    for first in range(0, trajectory.n_frames, FRAMES):
-        frames = slice(first, first + FRAMES)
+    for first in range(0, trajectory.n_frames, FRAMES_IN_RAM):
+        frames = slice(first, first + FRAMES_IN_RAM)
         x, boxes = (
             torch.as_tensor(a) for a in (trajectory.positions(frames), trajectory.boxes(frames))
         )

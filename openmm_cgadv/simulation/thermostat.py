@@ -1,4 +1,4 @@
-"""A thermostat for models whose friction is next to none, as in simple liquids whose every atom is a bead."""
+"""A thermostat for models with negligible friction, such as simple liquids with one bead for each atom."""
 
 from __future__ import annotations
 
@@ -17,32 +17,34 @@ from .reporters import checked_interval, next_report, timestep_of
 if TYPE_CHECKING:
     from ..model import Model
 
-RELAXATION = 1.0
-"""Time in which the kinetic energy forgets itself (ps), as with the thermostat of all-atom references."""
+RELAXATION_TIME = 1.0
+"""Relaxation time τ of the kinetic energy (ps), that of the thermostat of all-atom references."""
 
 
-def is_needed(model: Model) -> bool:
-    """Whether friction alone takes longer than `RELAXATION` to bring a temperature back."""
-    return float(model.bead_friction[np.unique(model.types)].min()) * RELAXATION < 1.0
+def needs_thermostat(model: Model) -> bool:
+    """Return whether friction alone restores the temperature more slowly than in `RELAXATION_TIME`."""
+    return float(model.bead_friction[np.unique(model.types)].min()) * RELAXATION_TIME < 1.0
 
 
 class VelocityRescaling:
     """Stochastic velocity rescaling, a reporter (Bussi, Donadio and Parrinello 2007, doi:10.1063/1.2408420).
 
-    ``simulation.reporters.append(VelocityRescaling(20, model))``. Training finds friction next to none where neighbours alone make
-    diffusion. The temperature then needs tens of picoseconds to come back, and diffusion of simple liquids changes by 2 to 3 % with
-    each percent of it. Here all velocities together are brought to a kinetic energy that wanders as it does in the canonical ensemble,
-    which leaves motion as it is. `run_production` does the same where friction is less than 1/ps.
+    ``simulation.reporters.append(VelocityRescaling(20, model))``. Training finds negligible friction where collisions with
+    neighbours determine diffusion. Friction then restores the temperature only after tens of picoseconds, and the diffusion
+    coefficient of simple liquids changes by 2 to 3 % for each percent of temperature. This thermostat multiplies all velocities by
+    one factor, such that the kinetic energy has its canonical distribution. It hardly changes the dynamics. `run_production` uses it
+    where friction is less than 1/ps.
 
     Parameters
     ----------
     interval : int
-        Time steps between changes, a tenth of a picosecond or so.
+        Time steps between rescalings; about 0.1 ps is suitable.
     model : Model
-        Of the beads of the simulation.
+        Model of the simulation.
     temperature : float or Quantity, optional
         (K); that of the model by default.
     seed : int
+        Seed of the random numbers.
 
     Raises
     ------
@@ -68,7 +70,7 @@ class VelocityRescaling:
         self._masses: np.ndarray | None = None
 
     def describeNextReport(self, simulation: app.Simulation) -> dict:
-        """What OpenMM is asked for, and in how many steps."""
+        """Return when OpenMM calls `report`, and the contents of its State."""
         return next_report(simulation, self.interval, ["velocities"])
 
     def report(self, simulation: app.Simulation, state: openmm.State) -> None:
@@ -84,17 +86,17 @@ class VelocityRescaling:
     def rescale(
         self, context: openmm.Context, velocities: np.ndarray, elapsed: float, number: int
     ) -> None:
-        """Give a context other velocities.
+        """Rescale the velocities of a Context.
 
         Parameters
         ----------
         context : openmm.Context
         velocities : ndarray [N, 3]
-            That it has (nm/ps).
+            Its current velocities (nm/ps).
         elapsed : float
-            Time since the last change (ps).
+            Time since the last rescaling (ps).
         number : int
-            Of the change; the same number and seed draw the same.
+            Number of the rescaling, which determines the random numbers together with the seed.
         """
         masses = self._masses
         if masses is None:
@@ -104,31 +106,33 @@ class VelocityRescaling:
             if any(isinstance(force, openmm.CMMotionRemover) for force in system.getForces()):
                 self.constraints = 3
         kinetic = 0.5 * float(masses @ np.square(velocities).sum(1))
-        free = 3 * int(np.count_nonzero(masses)) - self.constraints
-        if kinetic > 0 and free > 1:
+        degrees = 3 * int(np.count_nonzero(masses)) - self.constraints
+        if kinetic > 0 and degrees > 1:
             random = np.random.default_rng([self.seed, number])
-            factor = rescaling(kinetic, free, KB * self.temperature, elapsed / RELAXATION, random)
+            factor = rescaling_factor(
+                kinetic, degrees, KB * self.temperature, elapsed / RELAXATION_TIME, random
+            )
             context.setVelocities(factor * velocities)
 
 
-def rescaling(
-    kinetic: float, free: int, kT: float, elapsed: float, random: np.random.Generator
+def rescaling_factor(
+    kinetic: float, degrees: int, kT: float, elapsed: float, random: np.random.Generator
 ) -> float:
-    """The factor of all velocities, equation A7 of Bussi, Donadio and Parrinello.
+    """Draw the factor of all velocities, equation A7 of Bussi, Donadio and Parrinello.
 
     Parameters
     ----------
     kinetic : float
         Kinetic energy (kJ/mol).
-    free : int
-        Degrees of freedom.
+    degrees : int
+        Number of degrees of freedom.
     kT : float
         (kJ/mol)
     elapsed : float
-        In units of the time in which kinetic energy forgets itself.
+        Time since the last rescaling, in units of the relaxation time of the kinetic energy.
     random : numpy.random.Generator
     """
-    kept = math.exp(-elapsed)
-    share = (1 - kept) * 0.5 * kT / kinetic
-    first, others = random.standard_normal(), random.chisquare(free - 1)
-    return math.sqrt(kept + share * (first**2 + others) + 2 * first * math.sqrt(kept * share))
+    decay = math.exp(-elapsed)
+    ratio = (1 - decay) * 0.5 * kT / kinetic
+    first, others = random.standard_normal(), random.chisquare(degrees - 1)
+    return math.sqrt(decay + ratio * (first**2 + others) + 2 * first * math.sqrt(decay * ratio))

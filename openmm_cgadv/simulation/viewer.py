@@ -52,8 +52,8 @@ class ViewerTrajectory:
             path.unlink(missing_ok=True)
         elif not path.exists() or path.stat().st_size < size:
             raise InputError(
-                f"{path} has lost what it held when the run was interrupted: delete "
-                f"{path.parent}, and the run starts again"
+                f"{path}: found fewer than the {size} bytes that it had at the last checkpoint: "
+                f"delete {path.parent}, and the run starts again"
             )
         else:
             os.truncate(path, size)
@@ -63,7 +63,7 @@ class ViewerTrajectory:
             return
         self._file = open(path, "r+b" if frames else "w+b")
         if frames:
-            # The header still counts the frames that were cut off.
+            # The header still counts the frames that were truncated.
             self._file.seek(8)
             self._file.write(struct.pack("<i", frames))
         self._out = app.DCDFile(self._file, *more)
@@ -75,7 +75,7 @@ class ViewerTrajectory:
 
     @property
     def size(self) -> int:
-        """Bytes written."""
+        """Size of the file (bytes)."""
         return self.path.stat().st_size if self.path.exists() else 0
 
     def __enter__(self) -> ViewerTrajectory:
