@@ -10,6 +10,8 @@ from models import random_friction
 from openmm_cgadv import config
 from openmm_cgadv.dynamics import FRICTIONS, GeneralizedLangevin, Langevin
 from openmm_cgadv.export.integrators import INTEGRATORS
+from openmm_cgadv.methods.adversarial.equations import EQUATIONS
+from openmm_cgadv.methods.adversarial.generators import GENERATORS
 
 
 class TestLangevin(FrictionContract):
@@ -42,6 +44,8 @@ def test_every_registered_friction_is_under_contract():
         set(FRICTIONS)
         == set(config.EQUATIONS)
         == set(get_args(config.Dynamics.model_fields["equation"].annotation))
+        == set(GENERATORS)
+        == set(EQUATIONS)
     )
 
 

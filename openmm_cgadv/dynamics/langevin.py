@@ -1,4 +1,4 @@
-"""Langevin dynamics: friction without memory on every bead."""
+"""Parameters of Langevin dynamics, friction without memory on every bead; `rollout.langevin_step` is the step."""
 
 from __future__ import annotations
 

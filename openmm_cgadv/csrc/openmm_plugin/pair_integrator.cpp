@@ -1,3 +1,4 @@
+// Parameters of the integrator and their checks. `pair_host.cpp` runs it, and the step is in `core/pair_step.hpp`.
 #include "pair_integrator.hpp"
 
 #include <cmath>

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...dynamics import GeneralizedLangevin, running_friction_on_grid
 from ...random_streams import Purpose, numpy_stream
-from .generators import Generator, PairwiseGenerator, SingleParticleGenerator
+from .generators import Generator, SingleParticleGenerator
 from .held_out import means_by_type
 from .linear_response import MsdMeasurement, fit_kernel
 from .training import AdversarialTraining
@@ -96,12 +96,13 @@ def fit_final_kernel(
 def fit_slowest_amplitude(
     training: AdversarialTraining, rollouts: int, progress: Callable[[int], None]
 ) -> None:
-    """Fit the amplitude of the slowest auxiliary variable of pairwise friction to the late-time MSD increment.
+    """Fit the amplitude of the slowest auxiliary variable to the late-time MSD increment, where a generator has one.
 
     One rollout determines the increment to 10 %, so amplitudes are averaged over the rollouts after equilibration.
     """
     motion, amplitudes = training.motion, []
-    assert isinstance(motion, PairwiseGenerator)
+    if motion.slowest is None:
+        return
     for n in range(rollouts):
         iteration = training.iteration + 1 + n
         random = training.random(Purpose.FINAL_KERNEL_FIT, n)
@@ -142,8 +143,9 @@ def fit_kernel_to_msd(
         Called with the number of rollouts done.
     """
     settings = training.hyperparameters.kernel_fit
-    motion, frame, window = training.motion, training.window_steps[1], training.window_steps[-1]
-    assert isinstance(motion, SingleParticleGenerator)
+    # A generator whose linear response is known has drift matrices of single beads.
+    motion = cast(SingleParticleGenerator, training.motion)
+    frame, window = training.window_steps[1], training.window_steps[-1]
     # The lags of the reference are multiples of the stride.
     widest = max(1, window // settings.times)
     stride = max(one for one in range(1, widest + 1) if frame % one == 0)
@@ -201,7 +203,7 @@ def fit_kernel_to_msd(
                 # In simple liquids the conservative forces alone determine the diffusion. Negligible friction is then
                 # consistent with the mean squared displacement, and the fit has no lower bound.
                 set_kernel_parameters(motion, bead, given)
-                limit_friction(motion, bead, least)
+                motion.limit_friction(bead, least)
 
 
 @torch.no_grad()
@@ -264,13 +266,6 @@ def shrunk_covariance(rows: np.ndarray) -> np.ndarray:
     found = np.atleast_2d(np.cov(rows, rowvar=False))
     share = len(found) / (len(found) + len(rows))
     return (1 - share) * found + share * np.diag(np.diag(found))
-
-
-def limit_friction(motion: SingleParticleGenerator, bead: int, largest: float) -> None:
-    """Scale the memory kernel of one bead type down to an integrated friction of at most `largest` (1/ps)."""
-    change = min(0.0, math.log(largest / motion.bead_friction()[bead].item()))
-    motion.log_friction[bead] += change
-    motion.log_couplings[bead] += 0.5 * change
 
 
 def kernel_parameters(motion: Generator, bead: int) -> np.ndarray:

@@ -54,7 +54,9 @@ class Generator(TrainableFriction):
     ----------
     linear_response : bool
         Whether the linear response of the mean squared displacement to the kernel is known in closed form. The kernel
-        is then fitted to it before and after training; else :meth:`restrain` adjusts it in every iteration.
+        is then fitted to it before and after training, for which the generator needs ``drift()`` [n_types, K + 1, K + 1]
+        (1/ps), ``floor``, parameters whose first index is the bead type, and ``limit_friction(bead, largest)``, as
+        :class:`SingleParticleGenerator` has them. Else :meth:`restrain` adjusts the kernel in every iteration.
     """
 
     linear_response: ClassVar[bool] = True
@@ -87,6 +89,12 @@ class Generator(TrainableFriction):
 
     def mask_gradients(self) -> None:
         """Set the gradients of the parameters that :meth:`restrain` adjusts to zero."""
+
+    @property
+    def slowest(self) -> Tensor | None:
+        """Logarithm of the amplitude of the slowest auxiliary variable, which :meth:`restrain` changes and which the final fit
+        averages in place; None if there is none."""
+        return None
 
     def restrain(self, excess: Tensor) -> None:
         """Apply constraints after a step of the optimizer.

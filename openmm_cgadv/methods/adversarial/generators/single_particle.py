@@ -44,6 +44,13 @@ class SingleParticleGenerator(Generator, GeneralizedLangevin):
         return generator
 
     @torch.no_grad()
+    def limit_friction(self, bead: int, largest: float) -> None:
+        """Scale the memory kernel of one bead type down to an integrated friction of at most ``largest`` (1/ps)."""
+        change = min(0.0, math.log(largest / self.bead_friction()[bead].item()))
+        self.log_friction[bead] += change
+        self.log_couplings[bead] += 0.5 * change
+
+    @torch.no_grad()
     def set_friction(self, friction: Tensor) -> None:
         """Scale the memory so that its integral is ``friction`` [n_types] (1/ps)."""
         change = (friction / self.bead_friction()).log()
