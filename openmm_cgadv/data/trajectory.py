@@ -44,6 +44,7 @@ from numpy.typing import ArrayLike
 
 from ..errors import InputError, LockedError
 from ..version import __version__
+from .boxes import reduced_boxes
 from .topology import BeadTopology
 
 BEADS = "particles/beads"
@@ -219,8 +220,8 @@ class BeadTrajectory:
         return self._read("force", frames)
 
     def boxes(self, frames: slice | Sequence[int] | np.ndarray = slice(None)) -> np.ndarray:
-        """Return box vectors [T, 3, 3] (nm), one vector a row."""
-        return self._read("box/edges", frames)
+        """Return box vectors [T, 3, 3] (nm), one vector a row, in OpenMM's reduced form."""
+        return reduced_boxes(self._read("box/edges", frames))
 
     def friction_stress(
         self, frames: slice | Sequence[int] | np.ndarray = slice(None)

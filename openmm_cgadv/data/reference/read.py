@@ -16,6 +16,7 @@ from scipy.spatial import cKDTree
 from ...errors import InputError
 from ...files import replacing, writing
 from ...units import plain
+from ..boxes import reduced_boxes
 from ..mapping import Mapping
 from ..trajectory import BeadWriter
 from .arguments import fingerprint, is_finished
@@ -304,8 +305,8 @@ def _map(mapping: Mapping, frames: Frames, file: Path) -> dict[str, np.ndarray]:
     good = np.isfinite(box).all(axis=(1, 2)) & (np.abs(np.linalg.det(box)) > 0)
     if not good.all():
         raise InputError(f"{file}: frame {frames.first + np.argmin(good)} has no periodic box")
-    box = np.asarray(box, dtype=np.float64)
     try:
+        box = reduced_boxes(box)
         beads = {"positions": mapping.positions(frames.positions, box), "box": box}
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
