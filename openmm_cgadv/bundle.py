@@ -99,7 +99,7 @@ def save_bundle(model: Model, path: str | os.PathLike) -> Path:
     from .export.backends import plugin
     from .export.forcefield import force_field_xml
     from .export.native import native_forces
-    from .export.system import bare_system
+    from .export.system import system_without_forces
 
     path = Path(path)
     _complete_swap(path)
@@ -126,7 +126,7 @@ def save_bundle(model: Model, path: str | os.PathLike) -> Path:
         torch.jit.script(model.potential()).save(str(scratch / POTENTIAL))
         with open(scratch / TOPOLOGY, "w") as file:
             app.PDBFile.writeFile(model.topology, model.positions * openmm.unit.nanometer, file)
-        system = bare_system(model, model.topology)
+        system = system_without_forces(model, model.topology)
         for force in native_forces(model.spec, model.theta, model.types):
             system.addForce(force)
         (scratch / SYSTEM).write_text(openmm.XmlSerializer.serialize(system))

@@ -119,7 +119,7 @@ class Model:
 
     @cached_property
     def bead_friction(self) -> np.ndarray:
-        """Effective friction ∫K dt of each bead type [n_types] (1/ps).
+        """Integrated friction ∫K dt of each bead type [n_types] (1/ps).
 
         Where friction acts between beads, it is that of a bead among the neighbours of the configuration, if they
         move independently of it.
@@ -128,12 +128,12 @@ class Model:
 
     @property
     def reach(self) -> float:
-        """Longest range of the energy and the friction between beads (nm)."""
+        """Largest cutoff of the energy and the friction between beads (nm)."""
         return max(self.spec.r_cut, self.friction.reach)
 
     @cached_property
     def neighborhood(self) -> Neighborhood | None:
-        """Neighbours in the configuration within the range of the friction; None if it has none."""
+        """Neighbours in the configuration within the cutoff of the friction; None if it has none."""
         if not self.friction.reach:
             return None
         frames, boxes, types, masses = (
@@ -146,7 +146,7 @@ class Model:
 
     @cached_property
     def topology(self) -> openmm.app.Topology:
-        """Topology of the configuration, one bead a residue."""
+        """Topology of the configuration, one bead per residue."""
         import openmm
 
         topology = bead_topology(self.types, self.type_names)

@@ -435,7 +435,7 @@ class TestTopology:
     def test_atoms_instead_of_beads_are_refused(self):
         topology = make_model().topology
         topology.addAtom("H", None, list(topology.residues())[-1])
-        with pytest.raises(ValueError, match="with 2 atoms, expected one bead a residue"):
+        with pytest.raises(ValueError, match="with 2 atoms, expected one bead per residue"):
             make_model().create_system(topology)
 
     def test_box_below_twice_the_cutoff_is_refused(self):
@@ -487,7 +487,7 @@ class TestBackendChoice:
 
     def test_fallback_is_said_once_with_its_reason(self, monkeypatch, caplog):
         monkeypatch.setattr(torchforce, "why_not", lambda *_: "the package openmmtorch is missing")
-        systems._say_once.cache_clear()
+        systems._log_once.cache_clear()
         for _ in range(2):
             make_model().create_system(plain=True)
         assert [r.getMessage() for r in caplog.records if "can't be used" in r.getMessage()] == [
@@ -501,12 +501,12 @@ class TestBackendChoice:
         if "OpenCL" not in platform_names():
             pytest.skip("OpenMM has no platform OpenCL here")
         monkeypatch.setattr(systems, "has_opencl_gpu", lambda: gpu)
-        systems._warn_of_opencl.cache_clear()
+        systems._warn_about_opencl.cache_clear()
         make_model().create_system(backend="plugin")
         make_model().create_system(backend="pythonforce", platform="CPU")
         assert not any("name the platform" in r.getMessage() for r in caplog.records)
         make_model().create_system(backend="pythonforce")
-        systems._warn_of_opencl.cache_clear()
+        systems._warn_about_opencl.cache_clear()
         found = [r for r in caplog.records if "name the platform CPU" in r.getMessage()]
         assert len(found) == (0 if gpu else 1)
 
@@ -674,7 +674,7 @@ class TestIntegrator:
         """From the first step on, <s sᵀ> is kT/m·1: variances, and correlations of v and z."""
         model = make_model(n_types=n_types, memory=2, n=1000)
         integrator = model.create_integrator(seed=3, backend="openmm")
-        system = systems.bare_system(model, model.topology)
+        system = systems.system_without_forces(model, model.topology)
         context = context_of(system, integrator)
         context.setPositions(model.positions)
         context.setVelocitiesToTemperature(model.temperature, 8)
@@ -697,7 +697,7 @@ class TestIntegrator:
         """<v(0) v(t)> of free beads is (kT/m) exp(−A t)_00."""
         model = make_model(memory=2, n=1000)
         integrator = model.create_integrator(seed=3, backend="openmm")
-        context = context_of(systems.bare_system(model, model.topology), integrator)
+        context = context_of(systems.system_without_forces(model, model.topology), integrator)
         context.setPositions(model.positions)
         context.setVelocitiesToTemperature(model.temperature, 8)
         velocities = []
@@ -717,7 +717,7 @@ class TestIntegrator:
 
         model = quiet(make_model(memory=2, n=216))
         integrator = model.create_integrator(seed=5, backend="openmm")
-        system = systems.bare_system(model, model.topology)
+        system = systems.system_without_forces(model, model.topology)
         for force in native_forces(model.spec, model.theta, model.types):
             system.addForce(force)
         context = context_of(system, integrator, "CPU")

@@ -236,7 +236,7 @@ class TestRefusal:
 
     def test_context_without_our_force(self):
         model = quiet(make_model())
-        system = systems.bare_system(model, model.topology)
+        system = systems.system_without_forces(model, model.topology)
         system.addForce(openmm.NonbondedForce())
         for _ in model.types:
             system.getForce(0).addParticle(0, 1, 0)
@@ -260,7 +260,7 @@ class TestRefusal:
                         terms=(replace(m.spec.term("pair"), r_min=(0.23,)), *m.spec.terms[1:]),
                     ),
                 ),
-                "with other ranges or basis functions, expected",
+                "with other cutoffs or basis functions, expected",
             ),
             (
                 lambda m: quiet(make_model(memory=3)),

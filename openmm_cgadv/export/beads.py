@@ -16,14 +16,14 @@ from ..errors import InputError
 def bead_types(
     topology: app.Topology, type_names: tuple[str, ...], chosen: Iterable[int] | None = None
 ) -> np.ndarray:
-    """Bead types of a topology, or of the chosen particles of it, found by residue name.
+    """Return the bead types [N] of a topology, or of chosen particles of it, by residue name.
 
     Raises
     ------
     InputError
-        `topology` is something else.
+        `topology` is not an `openmm.app.Topology`.
     ValueError
-        A residue holds another number of atoms than one, or its name is none of the types.
+        A residue does not consist of one atom, or its name is not that of a bead type.
     """
     if not isinstance(topology, app.Topology):
         hint = ", such as its attribute `topology`" if hasattr(topology, "topology") else ""
@@ -38,15 +38,15 @@ def bead_types(
         if len(residue) != 1:
             raise ValueError(
                 f"topology: found residue {residue.name} {residue.id} with {len(residue)} atoms, "
-                "expected one bead a residue (Mapping.per_residue(topology).topology() makes it)"
+                "expected one bead per residue (use Mapping.per_residue(topology).topology())"
             )
-        kind = known.get(residue.name)
-        if kind is None:
+        bead_type = known.get(residue.name)
+        if bead_type is None:
             raise ValueError(
                 f"topology: found residue {residue.name} {residue.id}, expected one of the bead "
                 f"types of this model: {', '.join(type_names)}"
             )
-        types.append(kind)
+        types.append(bead_type)
     if not types:
         raise ValueError("topology: found no residue, expected one for each bead")
     return np.array(types, dtype=np.int64)
@@ -54,10 +54,10 @@ def bead_types(
 
 @lru_cache
 def known_names(type_names: tuple[str, ...]) -> dict[str, int]:
-    """The bead type of each residue name.
+    """Return the bead type of each residue name.
 
-    OpenMM's PDB reader changes names (three letters, `SOL` to `HOH`). What it makes of a name is
-    known as well, where that tells it from the others.
+    OpenMM's PDB reader changes names (three letters, `SOL` to `HOH`). The changed names are included
+    where they are unambiguous.
     """
     file = io.StringIO()
     topology = bead_topology(range(len(type_names)), type_names)

@@ -18,11 +18,12 @@ from .system import BACKENDS, checked_box, choose_backend
 if TYPE_CHECKING:
     from ..model import Model
 
-TAG = "CGAdvForce"
+ELEMENT = "CGAdvForce"
+"""Name of the XML element that contains the learned energy."""
 
 
 def force_field_xml(model: Model) -> str:
-    """The text of a ForceField file with the beads as residue templates and the energy inside.
+    """Return the text of a ForceField file with the beads as residue templates and the learned energy.
 
     OpenMM's ForceField does not know learned energies, so the file asks it to import this package
     when it is loaded.
@@ -37,7 +38,7 @@ def force_field_xml(model: Model) -> str:
         )
         residue = ElementTree.SubElement(residues, "Residue", name=name)
         ElementTree.SubElement(residue, "Atom", name=name, type=label)
-    energy = ElementTree.SubElement(root, TAG)
+    energy = ElementTree.SubElement(root, ELEMENT)
     energy.text = json.dumps(
         {
             "potential": model.spec.to_dict(),
@@ -53,15 +54,15 @@ def force_field_xml(model: Model) -> str:
 
 
 def register(force_field: app.ForceField, root: ElementTree.Element) -> None:
-    """Give a ForceField the energies that a ForceField file holds."""
-    for element in root.findall(TAG):
+    """Register the learned energies of a ForceField file in an OpenMM ForceField."""
+    for element in root.findall(ELEMENT):
         generator = Generator(json.loads(element.text or "null"))
         force_field.registerGenerator(generator)
         force_field.registerTemplateMatcher(generator.match)
 
 
 class Generator:
-    """What `ForceField.createSystem` calls to add the learned energy to a System."""
+    """Add the learned energy to a System, for `ForceField.createSystem`."""
 
     def __init__(self, data: dict) -> None:
         self.spec = PotentialSpec.from_dict(data["potential"])
@@ -75,11 +76,11 @@ class Generator:
         bonded_to_atom: list[set[int]],
         *ignored: object,
     ) -> Any:
-        """The template of a bead, with the element, if any, that its file's reader took it for."""
-        kind = self.known.get(residue.name)
-        if kind is None or len(residue) != 1:
+        """Return the template of a bead, with the element that the file's reader assigned, or None."""
+        bead_type = self.known.get(residue.name)
+        if bead_type is None or len(residue) != 1:
             return None
-        template = copy.deepcopy(force_field._templates[self.spec.type_names[kind]])
+        template = copy.deepcopy(force_field._templates[self.spec.type_names[bead_type]])
         template.atoms[0].element = next(residue.atoms()).element
         return template
 
@@ -93,11 +94,11 @@ class Generator:
     ) -> None:
         """Add the force; `createSystem` takes `backend` and `plain` as keywords.
 
-        The learned energy has its own range, whatever `nonbondedMethod` and `nonbondedCutoff` say
-        to other forces. The CMMotionRemover that `createSystem` adds by default lowers diffusion by
-        one part in the number of beads; ``removeCMMotion=False`` leaves it out.
+        The learned energy has its own cutoff; `nonbondedMethod` and `nonbondedCutoff` do not apply.
+        The CMMotionRemover that `createSystem` adds by default reduces the diffusion coefficient by
+        a fraction of one over the number of beads; ``removeCMMotion=False`` omits it.
         """
-        numbers = {_label(name): kind for kind, name in enumerate(self.spec.type_names)}
+        numbers = {_label(name): bead_type for bead_type, name in enumerate(self.spec.type_names)}
         for atom in data.atoms:
             if data.atomType[atom] not in numbers:
                 raise ValueError(

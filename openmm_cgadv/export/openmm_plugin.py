@@ -1,12 +1,12 @@
 """The native OpenMM plugin: a Force and two integrators in C++, which OpenMM runs without torch or Python.
 
-Importing :mod:`openmm_cgadv` loads it into OpenMM, so that Systems and integrators that hold ``CGPotentialForce``,
-``GeneralizedLangevinIntegrator`` or ``PairFrictionIntegrator`` can be read from XML. :func:`why_not` says why it is
-not there. OpenMM's Python gives these objects out by the names of their base classes, ``openmm.Force`` and
-``openmm.Integrator``; what those lack is here. An integrator from :func:`create_integrator` has the methods of
-:class:`GeneralizedLangevinIntegrator` as well, one from :func:`create_pair_integrator` those of
-:class:`PairFrictionIntegrator`. One that OpenMM gives out, read from XML by ``XmlSerializer`` or by
-``CompoundIntegrator.getIntegrator``, has not: the functions of this module take both.
+Importing :mod:`openmm_cgadv` loads the plugin, so that XML files with a ``CGPotentialForce``,
+``GeneralizedLangevinIntegrator`` or ``PairFrictionIntegrator`` can be read. :func:`why_not` returns why it is not
+available. In Python these objects have the types of their base classes, ``openmm.Force`` and ``openmm.Integrator``;
+this module has functions for their other properties. An integrator from :func:`create_integrator` has the methods of
+:class:`GeneralizedLangevinIntegrator` as well, and one from :func:`create_pair_integrator` those of
+:class:`PairFrictionIntegrator`. An integrator from ``XmlSerializer`` or ``CompoundIntegrator.getIntegrator`` lacks
+these methods; the functions of this module accept both.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from ..dynamics import PairFrictionParameters
 
 LIBRARY = Path(__file__).parents[1] / "_lib" / "libcgadv_openmm.so"
+"""The shared library of the plugin."""
 REBUILD = "pip install --force-reinstall --no-deps . in the sources of openmm_cgadv"
+"""How to build the plugin again."""
 
 
 def _load() -> str | None:
@@ -50,7 +52,7 @@ _WHY_NOT = _load()
 
 
 def why_not() -> str | None:
-    """Why the plugin can't be used here, with what to do, or None."""
+    """Return why the plugin can't be used on this machine, with a remedy, or None."""
     return _WHY_NOT
 
 
@@ -64,28 +66,28 @@ def create_force(
     precision: str = "single",
     description: str = "",
 ) -> openmm.Force:
-    """A ``CGPotentialForce``: the learned energy of beads.
+    """Create a ``CGPotentialForce``, the learned energy of beads.
 
-    The Context's global parameter ``cgadv_scale``, 1 by default, multiplies energy and forces; States offer the
-    derivative of the energy with respect to it.
+    The Context's global parameter ``cgadv_scale``, 1 by default, multiplies energy and forces. A State can contain
+    the derivative of the energy with respect to it.
 
     Parameters
     ----------
     integers, numbers : ndarray
-        The potential as :func:`openmm_cgadv.kernels.pack` makes it.
+        The potential in the form of :func:`openmm_cgadv.kernels.pack`.
     theta : ndarray [P]
         Parameters (kJ/mol).
     types : ndarray [N] of int
         Bead types.
     particles : ndarray [N] of int, optional
-        The particle of the System that each bead is; by default beads are all its particles.
+        Index of the particle of each bead in the System; by default beads are all its particles.
     exclusions : ndarray [n, 2] of int, optional
-        Pairs of beads, counted as `types` are, that are no neighbours: they have no pair energy and neither counts
-        in the other's three-body energy.
+        Pairs of beads, as indices into `types`, that are not neighbours: they have no pair energy, and neither of
+        them contributes to the three-body energy of the other.
     precision : {"single", "double"}
-        Arithmetic on the CPU platform. The Reference platform always computes in double precision.
+        Precision on the CPU platform. The Reference platform always computes in double precision.
     description : str
-        A text that stays with the force.
+        A text that the force stores.
 
     Returns
     -------
@@ -112,12 +114,12 @@ def create_force(
 
 
 def is_force(force: openmm.Force) -> bool:
-    """Whether an ``openmm.Force`` is a ``CGPotentialForce``."""
+    """Return whether an ``openmm.Force`` is a ``CGPotentialForce``."""
     return _WHY_NOT is None and bool(_library().cgadv_is_force(_address(force)))
 
 
 def read_force(force: openmm.Force) -> dict[str, Any]:
-    """What a ``CGPotentialForce`` holds: the arguments of :func:`create_force`."""
+    """Return the arguments of :func:`create_force` that a ``CGPotentialForce`` contains."""
     import openmm
 
     root = ElementTree.fromstring(openmm.XmlSerializer.serialize(force))
@@ -149,12 +151,12 @@ def set_parameters(
     theta : ndarray [P]
         (kJ/mol)
     context : openmm.Context, optional
-        One that has this force, to change it there as well. Nothing is rebuilt.
+        A Context with this force, where the parameters change as well. It is not reinitialized.
 
     Raises
     ------
     ValueError
-        The number of parameters is another one, or the Context does not have this force.
+        The number of parameters differs, or the Context does not have this force.
     """
     _call("cgadv_set_parameters", _address(force), *_doubles(theta))
     if context is not None:
@@ -164,15 +166,15 @@ def set_parameters(
 def create_integrator(
     drift: np.ndarray, types: np.ndarray, temperature: float, timestep: float, seed: int = 0
 ) -> GeneralizedLangevinIntegrator:
-    r"""A ``GeneralizedLangevinIntegrator``: Langevin dynamics with memory, or with a friction per bead type.
+    r"""Create a ``GeneralizedLangevinIntegrator``: Langevin dynamics with memory, or with one friction per bead type.
 
     The step is that of :func:`openmm_cgadv.dynamics.rollout`, with the state ``s = (v, z_1 … z_K)`` of every degree
     of freedom, ``E = exp(−A Δt)`` and ``S Sᵀ = 1 − E Eᵀ``:
 
         v ← v + Δt F/m;   x ← x + Δt/2 v;   s ← E s + √(kT/m) S ξ;   x ← x + Δt/2 v.
 
-    It draws z from its stationary distribution at the first step; checkpoints hold z, the seed and the count of
-    steps, and States with ``integratorParameters=True`` hold z. The time step can be changed at any time.
+    The integrator draws z from its stationary distribution at the first step. Checkpoints contain z, the seed and the
+    step count, and States with ``integratorParameters=True`` contain z. The time step can change at any time.
 
     Parameters
     ----------
@@ -185,7 +187,7 @@ def create_integrator(
     timestep : float or Quantity
         (ps)
     seed : int
-        Of the noise, from -2³¹ to 2³¹ - 1; 0 asks for a fresh one whenever a Context is made.
+        Seed of the noise, from -2³¹ to 2³¹ - 1; with 0 each Context has a random seed.
 
     Returns
     -------
@@ -212,13 +214,13 @@ def create_integrator(
 
 
 def is_integrator(integrator: openmm.Integrator) -> bool:
-    """Whether an ``openmm.Integrator`` is a ``GeneralizedLangevinIntegrator``."""
+    """Return whether an ``openmm.Integrator`` is a ``GeneralizedLangevinIntegrator``."""
     return _WHY_NOT is None and bool(_library().cgadv_is_integrator(_address(integrator)))
 
 
 def read_integrator(integrator: openmm.Integrator) -> dict[str, Any]:
-    """What a ``GeneralizedLangevinIntegrator`` holds: the arguments of :func:`create_integrator`."""
-    root, common = _held(integrator)
+    """Return the arguments of :func:`create_integrator` that a ``GeneralizedLangevinIntegrator`` contains."""
+    root, common = _read_xml(integrator)
     element = _child(root, "Drift")
     drift = np.array(_attribute(element, "matrices").split(), dtype=np.float64)
     n_types = int(_attribute(element, "types"))
@@ -232,7 +234,7 @@ def read_integrator(integrator: openmm.Integrator) -> dict[str, Any]:
 def set_drift(integrator: openmm.Integrator, drift: np.ndarray) -> None:
     """Change the matrices A [n_types, K + 1, K + 1] (1/ps) of a ``GeneralizedLangevinIntegrator``.
 
-    It takes effect at the next step, also in a Context that runs.
+    The change takes effect at the next step, also in an existing Context.
     """
     _call("cgadv_set_drift", _address(integrator), *_doubles(drift))
 
@@ -245,18 +247,18 @@ def create_pair_integrator(
     seed: int = 0,
     tolerance: float = 1e-4,
 ) -> PairFrictionIntegrator:
-    r"""A ``PairFrictionIntegrator``: friction with memory between neighbours, which keeps momentum.
+    r"""Create a ``PairFrictionIntegrator``: pairwise friction with memory, which conserves momentum.
 
-    The step is that of :func:`openmm_cgadv.dynamics.pair_rollout`, and so is its noise: a rollout of replica 0 with
-    the same seed is the same trajectory. Every pair of beads in range carries auxiliary vectors, drawn from their
-    stationary distribution when the two come together and at the first step. Checkpoints hold them, the seed and
-    the count of steps; States with ``integratorParameters=True`` hold them and the count of steps, and go on bit
-    for bit with an integrator of the same seed. Neighbours are found in the periodic box of the System. The time
-    step can be changed at any time. Particles without mass stay where they are and have no friction.
+    The step and its noise are those of :func:`openmm_cgadv.dynamics.pair_rollout`: a rollout of replica 0 with the
+    same seed is the same trajectory. Every pair of beads within the cutoff carries auxiliary vectors, drawn from their
+    stationary distribution when the pair enters the cutoff and at the first step. Checkpoints contain them, the seed
+    and the step count. States with ``integratorParameters=True`` contain them and the step count, and resume bit for
+    bit with an integrator of the same seed. Neighbours are found in the periodic box of the System. The time step can
+    change at any time. Particles without mass do not move and have no friction.
 
-    It moves a bead by Δt/2 v, lets friction and noise act between neighbours and moves it by Δt/2 v again: forces may
-    come from any Force of the System. A step that would move a bead by more than 0.2 nm raises an error that names
-    the step and the bead.
+    A step changes velocities by the forces of the System, moves beads by Δt/2 v, applies friction and noise, and moves
+    beads by Δt/2 v again. A step that would move a bead by more than 0.2 nm raises an error that names the step and the
+    bead.
 
     Parameters
     ----------
@@ -268,10 +270,10 @@ def create_pair_integrator(
     timestep : float or Quantity
         (ps)
     seed : int
-        Of the noise, from -2³¹ to 2³¹ - 1; 0 asks for a fresh one whenever a Context is made.
+        Seed of the noise, from -2³¹ to 2³¹ - 1; with 0 each Context has a random seed.
     tolerance : float
-        Where the solver of the velocities stops: root mean square of the residual over that of the velocities, at
-        most 0.001. Looser ones cool the beads.
+        Tolerance of the solver of the velocities: root mean square of the residual over that of the velocities, at
+        most 0.001. A larger tolerance lowers the temperature.
 
     Returns
     -------
@@ -295,15 +297,15 @@ def create_pair_integrator(
 
 
 def is_pair_integrator(integrator: openmm.Integrator) -> bool:
-    """Whether an ``openmm.Integrator`` is a ``PairFrictionIntegrator``."""
+    """Return whether an ``openmm.Integrator`` is a ``PairFrictionIntegrator``."""
     return _WHY_NOT is None and bool(_library().cgadv_is_pair_integrator(_address(integrator)))
 
 
 def read_pair_integrator(integrator: openmm.Integrator) -> dict[str, Any]:
-    """What a ``PairFrictionIntegrator`` holds: the arguments of :func:`create_pair_integrator`."""
+    """Return the arguments of :func:`create_pair_integrator` that a ``PairFrictionIntegrator`` contains."""
     from ..dynamics import PairFrictionParameters
 
-    root, common = _held(integrator)
+    root, common = _read_xml(integrator)
     found = _child(root, "PairFriction").attrib
     numbers = {
         name: np.array(found[name].split(), dtype=np.float64)
@@ -316,7 +318,7 @@ def read_pair_integrator(integrator: openmm.Integrator) -> dict[str, Any]:
             float(found["rCut"]),
             numbers["splines"].reshape(pairs, k + 1, 2, -1),
             numbers["memory"].reshape(pairs, k, k),
-            tuple(float(own) for own in found.get("self", "").split()),
+            tuple(float(gamma) for gamma in found.get("self", "").split()),
         ),
         **common,
         "tolerance": float(_attribute(root, "tolerance")),
@@ -324,28 +326,29 @@ def read_pair_integrator(integrator: openmm.Integrator) -> dict[str, Any]:
 
 
 def set_friction(integrator: openmm.Integrator, friction: PairFrictionParameters) -> None:
-    """Change the friction of a ``PairFrictionIntegrator``, all of it but the number of auxiliary vectors.
+    """Change the friction of a ``PairFrictionIntegrator``, except the number of auxiliary vectors.
 
-    It takes effect at the next step, also in a Context that runs. Auxiliary vectors keep their values.
+    The change takes effect at the next step, also in an existing Context. Auxiliary vectors keep their values.
     """
     _call("cgadv_set_friction", _address(integrator), *_friction(friction))
 
 
 def set_tolerance(integrator: openmm.Integrator, tolerance: float) -> None:
-    """Change where the solver of a ``PairFrictionIntegrator`` stops, from the next step on."""
+    """Change the tolerance of the solver of a ``PairFrictionIntegrator``, which takes effect at the next step."""
     _call("cgadv_set_tolerance", _address(integrator), ctypes.c_double(tolerance))
 
 
 def take_moment(integrator: openmm.Integrator) -> np.ndarray:
-    """What friction and noise of a ``PairFrictionIntegrator`` handed over between beads since the last call.
+    """Return the virial of friction and noise of a ``PairFrictionIntegrator``, summed since the last call.
 
-    Divided by that time it is their part of the stress, see :func:`openmm_cgadv.analysis.stress.stress_viscosity`.
+    Divided by the time since the last call, it is their contribution to the stress
+    (:func:`openmm_cgadv.simulation.stress.stress_series`).
 
     Returns
     -------
     ndarray [3, 3]
-        ``Σ r_a p_b`` over pairs and steps (kJ/mol ps), with r = x_i − x_j and p the momentum given to i. Zeros at
-        the first call in a Context, which begins to count.
+        ``Σ r_a p_b`` over pairs and steps (kJ/mol ps), with r = x_i − x_j and p the change of the momentum of i. Zeros
+        at the first call in a Context, which starts the sum.
     """
     moment = np.zeros([3, 3])
     _call("cgadv_take_moment", _address(integrator), ctypes.c_void_p(moment.ctypes.data))
@@ -355,14 +358,14 @@ def take_moment(integrator: openmm.Integrator) -> np.ndarray:
 def set_temperature(integrator: openmm.Integrator, temperature: float) -> None:
     """Change the temperature (K) of an integrator of the plugin.
 
-    It takes effect at the next step, also in a Context that runs. Velocities and auxiliary variables keep their
-    values and relax.
+    The change takes effect at the next step, also in an existing Context. Velocities and auxiliary variables keep
+    their values and relax.
     """
     _call("cgadv_set_temperature", _address(integrator), ctypes.c_double(temperature))
 
 
 def set_seed(integrator: openmm.Integrator, seed: int) -> None:
-    """Change the seed of an integrator of the plugin, for Contexts that are made or reinitialized later."""
+    """Change the seed of an integrator of the plugin, which takes effect when a Context is created or reinitialized."""
     _call("cgadv_set_seed", _address(integrator), _seed(seed))
 
 
@@ -371,59 +374,59 @@ if _WHY_NOT is None:
     from openmm import unit
 
     class _BeadIntegrator(openmm.Integrator):
-        """The methods that OpenMM's own Langevin integrators have. Numbers without a unit are in K."""
+        """The methods of OpenMM's own Langevin integrators. Numbers without a unit are in K."""
 
         def getTemperature(self) -> unit.Quantity:
-            """Temperature (K)."""
+            """Return the temperature (K)."""
             return float(self._attribute("temperature")) * unit.kelvin
 
         def setTemperature(self, temperature: float | Quantity) -> None:
-            """See :func:`set_temperature`."""
+            """Change the temperature (K), as :func:`set_temperature` does."""
             set_temperature(self, plain(temperature, unit.kelvin))
 
         def getRandomNumberSeed(self) -> int:
-            """Seed of the noise; 0 is a fresh one for every Context."""
+            """Return the seed of the noise; with 0 each Context has a random seed."""
             return int(self._attribute("randomSeed"))
 
         def setRandomNumberSeed(self, seed: int) -> None:
-            """See :func:`set_seed`."""
+            """Change the seed of the noise, as :func:`set_seed` does."""
             set_seed(self, seed)
 
         def _attribute(self, name: str) -> str:
             return _attribute(ElementTree.fromstring(openmm.XmlSerializer.serialize(self)), name)
 
     class GeneralizedLangevinIntegrator(_BeadIntegrator):
-        """What :func:`create_integrator` makes. Numbers without a unit are in K and 1/ps."""
+        """The integrator of :func:`create_integrator`. Numbers without a unit are in K and 1/ps."""
 
         def getDrift(self) -> unit.Quantity:
-            """Matrices A [n_types, K + 1, K + 1] (1/ps)."""
+            """Return the matrices A [n_types, K + 1, K + 1] (1/ps)."""
             return unit.Quantity(read_integrator(self)["drift"], unit.picosecond**-1)
 
         def setDrift(self, drift: ArrayLike) -> None:
-            """See :func:`set_drift`."""
+            """Change the matrices A [n_types, K + 1, K + 1] (1/ps), as :func:`set_drift` does."""
             set_drift(self, plain(drift, unit.picosecond**-1))
 
     class PairFrictionIntegrator(_BeadIntegrator):
-        """What :func:`create_pair_integrator` makes. Numbers without a unit are in K."""
+        """The integrator of :func:`create_pair_integrator`. Numbers without a unit are in K."""
 
         def getFriction(self) -> PairFrictionParameters:
-            """The friction."""
+            """Return the friction."""
             return read_pair_integrator(self)["friction"]
 
         def setFriction(self, friction: PairFrictionParameters) -> None:
-            """See :func:`set_friction`."""
+            """Change the friction, as :func:`set_friction` does."""
             set_friction(self, friction)
 
         def getTolerance(self) -> float:
-            """Where the solver of the velocities stops."""
+            """Return the tolerance of the solver of the velocities."""
             return float(self._attribute("tolerance"))
 
         def takeMoment(self) -> np.ndarray:
-            """See :func:`take_moment`."""
+            """Return the virial of friction and noise since the last call, as :func:`take_moment` does."""
             return take_moment(self)
 
         def setTolerance(self, tolerance: float) -> None:
-            """See :func:`set_tolerance`."""
+            """Change the tolerance of the solver, as :func:`set_tolerance` does."""
             set_tolerance(self, tolerance)
 
 
@@ -439,7 +442,7 @@ def _friction(friction: PairFrictionParameters) -> tuple:
     )
 
 
-def _held(integrator: openmm.Integrator) -> tuple[ElementTree.Element, dict[str, Any]]:
+def _read_xml(integrator: openmm.Integrator) -> tuple[ElementTree.Element, dict[str, Any]]:
     """Return the XML of an integrator, and the arguments that both types of integrators have."""
     import openmm
 
@@ -467,7 +470,7 @@ def _attribute(element: ElementTree.Element, name: str) -> str:
 
 
 def _state(temperature: float, timestep: float) -> tuple[ctypes.c_double, ctypes.c_double]:
-    """In K and ps."""
+    """Return the temperature (K) and the time step (ps) for a function of the plugin."""
     from openmm import unit
 
     return ctypes.c_double(plain(temperature, unit.kelvin)), ctypes.c_double(
@@ -486,7 +489,7 @@ def _library() -> ctypes.CDLL:
 
 
 def _call(name: str, *arguments: Any) -> None:
-    """Call a function of the plugin; its error is raised."""
+    """Call a function of the plugin, and raise its error."""
     if _WHY_NOT is not None:
         raise ImportError(_WHY_NOT)
     function = getattr(_library(), name)

@@ -23,13 +23,14 @@ BACKENDS: dict[str, Backend] = {
     "torchforce": torchforce,
     "pythonforce": pythonforce,
 }
-"""In the order of preference, which is that of their speed (``benchmarks/README.md``)."""
-SMALL = 2000
-"""Up to so many beads the Reference platform is faster than the CPU platform, where a backend computes the energy by itself."""
+"""Backends by name, in the order of preference, which is that of their speed (``benchmarks/README.md``)."""
+MAX_BEADS_ON_REFERENCE = 2000
+"""Largest number of beads for which the Reference platform is faster than the CPU platform with a backend that computes the energy
+itself."""
 
 
-def bare_system(model: Model, topology: app.Topology) -> openmm.System:
-    """A System with the masses and the box of a topology, and no force yet.
+def system_without_forces(model: Model, topology: app.Topology) -> openmm.System:
+    """Return a System with the masses and the box of a topology and without forces.
 
     Raises
     ------
@@ -39,8 +40,8 @@ def bare_system(model: Model, topology: app.Topology) -> openmm.System:
     types = bead_types(topology, model.type_names)
     box = checked_box(topology, model.reach)
     system = openmm.System()
-    for kind in types:
-        system.addParticle(model.masses[kind])
+    for bead_type in types:
+        system.addParticle(model.masses[bead_type])
     system.setDefaultPeriodicBoxVectors(*box)
     return system
 
@@ -72,22 +73,22 @@ def create_system(
     plain: bool = False,
     platform: str | None = None,
 ) -> openmm.System:
-    """See :meth:`openmm_cgadv.Model.create_system`."""
+    """Create the System of :meth:`openmm_cgadv.Model.create_system`."""
     plain = plain or not model.spec.compiled
     backend = choose_backend(backend, plain, platform=platform)
     if platform is None and backend != "plugin":
-        _warn_of_opencl(backend)
-    system = bare_system(model, topology)
+        _warn_about_opencl(backend)
+    system = system_without_forces(model, topology)
     types = bead_types(topology, model.type_names)
     system.addForce(BACKENDS[backend].create_force(model.spec, model.theta, types, plain))
     if model.friction.conserves_momentum:
-        # Nothing else stops a momentum that velocities begin with.
+        # Friction does not damp the total momentum of the initial velocities.
         system.addForce(openmm.CMMotionRemover())
     return system
 
 
 def update_context(model: Model, context: openmm.Context) -> None:
-    """See :meth:`openmm_cgadv.Model.update_context`."""
+    """Set the parameters of a model in a Context, as :meth:`openmm_cgadv.Model.update_context` describes."""
     found = [
         (backend, force, beads)
         for force in context.getSystem().getForces()
@@ -101,7 +102,7 @@ def update_context(model: Model, context: openmm.Context) -> None:
         )
     backend, force, (spec, types) = found[0]
     if spec != model.spec:
-        what = "other ranges or basis functions"
+        what = "other cutoffs or basis functions"
         if spec.n_parameters != model.spec.n_parameters:
             what = f"{spec.n_parameters} parameters"
         if spec.type_names != model.type_names:
@@ -110,7 +111,7 @@ def update_context(model: Model, context: openmm.Context) -> None:
             f"context: found a potential with {what}, expected that of the model with "
             f"{model.spec.n_parameters} parameters and bead types {', '.join(model.type_names)}"
         )
-    # All that is refused is refused here, before anything changes.
+    # Every check takes place before anything changes.
     update_integrator = integrator_update(context.getIntegrator(), model, types)
     backend.update(context, force, model.theta)
     update_integrator()
@@ -123,31 +124,31 @@ def choose_backend(
     platform: str | None = None,
     beads: int | None = None,
 ) -> str:
-    """Return the backend that is asked for, or the fastest one that works.
+    """Return the requested backend, or the fastest one that works.
 
     Parameters
     ----------
     backend : str, optional
     plain : bool
-        Whether it has to run plain torch operators.
+        Whether the backend has to use plain torch operators.
     part : bool
-        Whether it has to act on a part of a System.
+        Whether the backend has to act on a part of a System.
     platform : str, optional
-        The OpenMM platform that it has to work on.
+        The OpenMM platform on which the backend has to work.
     beads : int, optional
-        Number of beads of a simulation that runs on :func:`default_platform` where `platform` is None. Without
-        both, OpenMM chooses the platform later.
+        Number of beads of a simulation that runs on :func:`default_platform` if `platform` is None. Without both,
+        OpenMM chooses the platform later.
 
     Raises
     ------
     ValueError
         There is no backend of that name.
     ImportError
-        It can't be used; the message names what is missing and what to install.
+        The backend can't be used; the message names what is missing and what to install.
     """
     if backend is None:
         chosen, reasons = _first_that_works(plain, part, platform, beads)
-        _say_once(chosen, reasons)
+        _log_once(chosen, reasons)
         return chosen
     if backend not in BACKENDS:
         raise ValueError(f"backend: found {backend!r}, expected one of {', '.join(BACKENDS)}")
@@ -161,9 +162,9 @@ def default_platform(backend: str, beads: int) -> str:
     """Return the platform on which a backend is fastest, by its name and the number of beads.
 
     The plugin computes on the CPU platform, where it keeps its neighbour list from step to step.
-    The other backends compute the energy on the processor wherever OpenMM keeps the positions.
+    The other backends compute the energy on the processor, whichever platform stores the positions.
     """
-    return "Reference" if beads <= SMALL and backend != "plugin" else "CPU"
+    return "Reference" if beads <= MAX_BEADS_ON_REFERENCE and backend != "plugin" else "CPU"
 
 
 def _platform_of(backend: str, platform: str | None, beads: int | None) -> str | None:
@@ -185,7 +186,7 @@ def _first_that_works(
 
 
 @lru_cache
-def _say_once(backend: str, reason: str) -> None:
+def _log_once(backend: str, reason: str) -> None:
     if reason:
         log.warning("energy through %s: %s", backend, reason)
     else:
@@ -193,7 +194,7 @@ def _say_once(backend: str, reason: str) -> None:
 
 
 @lru_cache
-def _warn_of_opencl(backend: str) -> None:
+def _warn_about_opencl(backend: str) -> None:
     """Log a warning if OpenMM's own choice of a platform would be OpenCL on the processor."""
     fastest = max(map(openmm.Platform.getPlatform, platform_names()), key=openmm.Platform.getSpeed)
     if fastest.getName() == "OpenCL" and not has_opencl_gpu():

@@ -72,13 +72,13 @@ def available(spec: PotentialSpec | None = None) -> bool:
     Where the core is not loaded, the log says once what is lost.
     """
     if _WHY_NOT:
-        _say_once()
+        _log_once()
         return False
     return spec is None or spec.compiled
 
 
 @lru_cache
-def _say_once() -> None:
+def _log_once() -> None:
     log.warning("plain torch is used, one to two orders slower: %s", _WHY_NOT)
 
 

@@ -23,7 +23,7 @@ from ..threads import thread_count
 from .project import Project, Stage, StageError
 from .report_stage import BEADS, productions, report, versions
 
-INITIAL_LENGTH = 250.0
+BASELINE_LENGTH = 250.0
 """Longest production of the force-matched baseline (ps), which needs less precision."""
 
 
@@ -185,7 +185,7 @@ def simulate(project: Project, _compare: tuple[Path, ...]) -> dict[str, Any]:
                 run = run_production(
                     models["initial.cg" if initial else "model.cg"],
                     directory,
-                    length=min(settings.length_ps, INITIAL_LENGTH)
+                    length=min(settings.length_ps, BASELINE_LENGTH)
                     if initial
                     else settings.length_ps,
                     frame_interval=project.experiment.output_interval,

@@ -1,1 +1,1 @@
-"""The backends that compute the learned energy inside OpenMM, one file each."""
+"""Backends that compute the learned energy in OpenMM, one file each."""

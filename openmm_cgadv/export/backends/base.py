@@ -1,4 +1,4 @@
-"""What a backend does: it puts the learned energy of beads into one OpenMM force."""
+"""The interface of a backend, which computes the learned energy of beads in one OpenMM force."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...potentials import PotentialSpec
 
 
 class Beads(NamedTuple):
-    """Whose energy a force computes.
+    """The potential of a force and the beads on which it acts.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class Beads(NamedTuple):
 
 
 class Backend(Protocol):
-    """A module of this package that offers these functions."""
+    """The functions of a module that is a backend."""
 
     def why_not(self, platform: str | None = None) -> str | None:
         """Return why this backend can't be used, with what to install, or None.
@@ -37,8 +37,7 @@ class Backend(Protocol):
         Parameters
         ----------
         platform : str, optional
-            Name of the OpenMM platform that a Context is to use. Without it the answer is about
-            Contexts that leave the platform to OpenMM.
+            Name of the OpenMM platform of a Context. By default OpenMM chooses the platform.
         """
 
     def create_force(
@@ -49,7 +48,7 @@ class Backend(Protocol):
         plain: bool,
         particles: Sequence[int] | None = None,
     ) -> openmm.Force:
-        """The energy of beads as one OpenMM force, periodic.
+        """Return the energy of beads as one OpenMM force with periodic boundary conditions.
 
         Parameters
         ----------
@@ -59,35 +58,35 @@ class Backend(Protocol):
         types : ndarray [N] of int
             Bead types.
         plain : bool
-            Plain torch operators even where the compiled kernels are there.
+            Whether to use plain torch operators even if the compiled kernels are available.
         particles : sequence of int, optional
             The particle of the System that each bead is; by default beads are all its particles.
 
         Raises
         ------
         ValueError
-            It has no plain torch operators, or can't act on a part of a System.
+            The backend has no plain torch operators, or can't act on a part of a System.
         """
 
     def read(self, force: openmm.Force) -> Beads | None:
-        """Whose energy a force of a System computes, or None if it is not of this backend."""
+        """Return the potential and the beads of a force of a System, or None if it is not of this backend."""
 
     def update(self, context: openmm.Context, force: openmm.Force, theta: np.ndarray) -> None:
-        """Give new parameters theta [P] (kJ/mol) to a force, which `read` knows, of a Context."""
+        """Set the parameters theta [P] (kJ/mol) of a force of a Context, a force of this backend."""
 
 
 DELIVERY = "cgadv_delivery"
-"""Global parameter of a force by which :func:`deliver` reaches the function inside it."""
+"""Global parameter of a force, through which :func:`deliver` passes parameters to its function."""
 DELIVERIES = os.path.join(tempfile.gettempdir(), "cgadv-delivery-")
-"""Path of a file with new parameters, but for the number that ends it."""
+"""Path of a file with new parameters, without the number at its end."""
 
 
 def deliver(context: openmm.Context, force: openmm.Force, theta: np.ndarray) -> None:
-    """Hand new parameters [P] to the function inside a force.
+    """Pass new parameters theta [P] (kJ/mol) to the function of a force.
 
-    OpenMM does not give out the function that a Context calls, but hands it global parameters. If
-    ``DELIVERY`` is not 0, it is the number of a file from which the function takes its parameters
-    before it computes. The file exists during this call alone.
+    OpenMM gives no access to the function that a Context calls, but passes global parameters to it.
+    If ``DELIVERY`` is not 0, it is the number of a file, from which the function reads its parameters
+    before it computes. The file exists only during this call.
     """
     number, file = _new_file()
     try:
@@ -102,7 +101,7 @@ def deliver(context: openmm.Context, force: openmm.Force, theta: np.ndarray) -> 
 
 def _new_file() -> tuple[int, BinaryIO]:
     while True:
-        # Single precision holds it.
+        # Single precision represents these numbers exactly.
         number = 1 + secrets.randbelow(2**24 - 1)
         try:
             return number, open(f"{DELIVERIES}{number}", "xb")

@@ -1,4 +1,4 @@
-"""Backend `plugin`: the energy inside OpenMM by the native plugin, without torch or Python."""
+"""Backend `plugin`: the native OpenMM plugin computes the energy, without torch or Python."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .. import openmm_plugin
 from .base import Beads
 
 PLATFORMS = ("Reference", "CPU")
-"""The platforms of OpenMM that the plugin has kernels for."""
+"""OpenMM platforms with kernels of the plugin."""
 
 
 def why_not(platform: str | None = None) -> str | None:
-    """Return why this backend can't be used on a platform, or on any, with what to do, or None."""
+    """Return why this backend can't be used on a platform, or on any platform, with a remedy, or None."""
     if platform is not None and platform not in PLATFORMS:
         return f"the OpenMM plugin has no kernels for the platform {platform}; use the backend torchforce or pythonforce there"
     return openmm_plugin.why_not()

@@ -1,4 +1,4 @@
-"""Backend `pythonforce`: the energy inside OpenMM's PythonForce, which works with any torch."""
+"""Backend `pythonforce`: OpenMM's PythonForce computes the energy, with any version of torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .base import DELIVERIES, DELIVERY, Beads, deliver
 
 
 def why_not(platform: str | None = None) -> str | None:
-    """Return why this backend can't be used, on whatever platform, with what to install, or None."""
+    """Return why this backend can't be used on any platform, with what to install, or None."""
     if hasattr(openmm, "PythonForce"):
         return None
     return (
@@ -44,7 +44,7 @@ def read(force: openmm.Force) -> Beads | None:
         return None
     if DELIVERY not in dict(force.getGlobalParameters()):
         return None
-    # OpenMM does not give out the function either, but pickles it for its own files.
+    # OpenMM gives no access to the function, but pickles it when it serializes the force.
     root = ElementTree.fromstring(openmm.XmlSerializer.serialize(force))
     function = pickle.loads(bytes.fromhex(root.get("function", "")))
     return Beads(function.spec, function.types.numpy())
@@ -55,9 +55,10 @@ def update(context: openmm.Context, force: openmm.Force, theta: np.ndarray) -> N
 
 
 class EnergyAndForces:
-    """Energy (kJ/mol) and forces [N, 3] (kJ/mol/nm) of an OpenMM State.
+    """Function that computes the energy (kJ/mol) and forces [N, 3] (kJ/mol/nm) of an OpenMM State.
 
-    It pickles, so a System with it can be serialized; opening that needs this package.
+    It can be pickled, so a System that contains it can be serialized. Deserialization needs this
+    package.
     """
 
     def __init__(

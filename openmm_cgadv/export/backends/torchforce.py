@@ -1,4 +1,4 @@
-"""Backend `torchforce`: the energy as a TorchScript module inside OpenMM-Torch's TorchForce."""
+"""Backend `torchforce`: the energy as a TorchScript module in OpenMM-Torch's TorchForce."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ from .base import DELIVERIES, DELIVERY, Beads, deliver
 from .torchforce_child import XML
 
 INSTALL = 'pip install "torch==2.12.1" "openmm==8.6.1" "acellera-openmmtorch-cpu==1.10"'
+"""Command that installs a combination of versions in which TorchForce works."""
 LIBRARIES = {"Reference": ("Reference", "CPU"), "OpenCL": ("OpenCL",), "CUDA": ("CUDA",)}
-"""The platforms that each library libOpenMMTorchNAME serves."""
+"""OpenMM platforms of each library libOpenMMTorchNAME."""
 
 
 def why_not(platform: str | None = None) -> str | None:
     """Return why this backend can't be used on a platform, with what to install, or None.
 
-    Without a platform: why it can't be used by a script that leaves the platform to OpenMM.
+    Without `platform`, the reason applies to a Context whose platform OpenMM chooses.
     """
     reasons = _reasons()
     if platform is not None:
@@ -53,7 +54,7 @@ def why_not(platform: str | None = None) -> str | None:
 
 @lru_cache
 def _reasons() -> dict[str, str | None]:
-    """Why TorchForce can't be used on each platform of this machine, or None where it works."""
+    """Return why TorchForce can't be used on each platform of this machine, None where it works."""
     if find_spec("openmmtorch") is None:
         return dict.fromkeys(platform_names(), "the package openmmtorch is missing")
     return {
@@ -66,8 +67,8 @@ def _reasons() -> dict[str, str | None]:
 def reads_back() -> bool:
     """Return whether a System with a TorchForce can be deserialized, copied and unpickled.
 
-    Where it can't, OpenMM ends the process: OpenMM 8.6 calls a function of its serialization in
-    another way than OpenMM 8.5, for which OpenMM-Torch was built.
+    If it can't, OpenMM ends the process: OpenMM 8.6 calls a function of its serialization
+    differently from OpenMM 8.5, for which OpenMM-Torch was built.
     """
     return why_not("Reference") is None and _attempts(XML)[XML].failure is None
 
@@ -78,7 +79,7 @@ def _attempts(*names: str) -> dict[str, Attempt]:
 
 
 def _is_loaded(platform: str) -> bool:
-    """Whether this process has loaded OpenMM-Torch's library for a platform."""
+    """Return whether this process has loaded OpenMM-Torch's library for a platform."""
     return any(platform in LIBRARIES.get(_served(path), ()) for path in _loaded())
 
 
@@ -87,23 +88,23 @@ def _loaded() -> list[str]:
 
 
 def _served(path: str) -> str:
-    """The part of a library's name that says what it serves: Reference, OpenCL or CUDA."""
+    """Return the part of a library's name that names its platform: Reference, OpenCL or CUDA."""
     found = re.search(r"OpenMMTorch(\w*)", path)
     return found[1] if found else ""
 
 
 def _openmmtorch() -> ModuleType:
-    """The package, with those of its libraries that work.
+    """Return the package openmmtorch, with those of its libraries loaded that work.
 
     OpenMM loads all plugins when it is imported. Those of OpenMM-Torch find the libraries of torch
-    only if torch was imported before. Otherwise they are loaded here, but for those that would end
-    the process when they are used: without them OpenMM chooses another platform.
+    only if torch was imported before. Otherwise they are loaded here, except those whose use would
+    end the process: without them OpenMM chooses another platform.
     """
     library = nvrtc()
     if library is not None:
         ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
     disabled = logging.root.manager.disable
-    # It imports OpenMM under its former name, which warns.
+    # The package imports OpenMM under its former name, which logs a warning.
     logging.disable(logging.WARNING)
     try:
         import openmmtorch
@@ -118,7 +119,7 @@ def _openmmtorch() -> ModuleType:
                     openmm.Platform.loadPluginLibrary(found[1])
                     _loaded_later.append(found[1])
                 except openmm.OpenMMException:
-                    # That of a GPU, on a machine without one.
+                    # The library of a GPU platform, on a machine without a GPU.
                     continue
     return openmmtorch
 
@@ -127,10 +128,10 @@ _loaded_later: list[str] = []
 
 
 def nvrtc() -> Path | None:
-    """Return NVIDIA's run-time compiler of CUDA 13, where a package has brought it, or None.
+    """Return the path of NVIDIA's run-time compiler of CUDA 13 if a Python package contains it, or None.
 
     The wheels of openmmtorch 1.5 for Python 3.10 and 3.13 are linked to it, those for 3.11 and 3.12 to that of
-    CUDA 12, which comes with torch 2.9. A program without this package finds it by LD_LIBRARY_PATH.
+    CUDA 12, which torch 2.9 contains. A program without this package finds it by LD_LIBRARY_PATH.
     """
     for package in getattr(find_spec("nvidia"), "submodule_search_locations", None) or ():
         library = Path(package) / "cu13" / "lib" / "libnvrtc.so.13"
@@ -169,7 +170,7 @@ def create_force(
 
 
 class PlainPotential(torch.nn.Module):
-    """A potential whose parameters a Context can change, see :func:`.base.deliver`."""
+    """A potential whose parameters can change in a Context (:func:`.base.deliver`)."""
 
     def __init__(self, potential: Potential) -> None:
         super().__init__()
@@ -181,7 +182,7 @@ class PlainPotential(torch.nn.Module):
     def forward(
         self, positions: torch.Tensor, box: torch.Tensor, delivery: torch.Tensor
     ) -> torch.Tensor:
-        # Errors are raised here: OpenMM-Torch crashes on those from inside a module of a module.
+        # Check here: OpenMM-Torch crashes on errors from submodules.
         if len(positions) != len(self.types):
             raise ValueError(
                 f"System: found {len(positions)} particles, expected {len(self.types)} beads"
@@ -196,12 +197,12 @@ class PlainPotential(torch.nn.Module):
 
 def read(force: openmm.Force) -> Beads | None:
     if "openmmtorch" not in sys.modules:
-        # Without it no force of this process is a TorchForce that this package made.
+        # No force in this process is a TorchForce of this package.
         return None
     TorchForce = _openmmtorch().TorchForce
     if not TorchForce.isinstance(force):
         return None
-    # A copy: the Context's own module stays inside OpenMM.
+    # This module is a copy; that of the Context is not accessible.
     module = TorchForce.cast(force).getModule()
     if not hasattr(module, "deliveries"):
         return None

@@ -1,8 +1,8 @@
-"""A program: compute with a TorchForce on the named OpenMM platforms, or read one back from XML.
+"""Program that computes with a TorchForce on the named OpenMM platforms, or reads one back from XML.
 
-Its first argument is a library to load before OpenMM, or nothing. It prints the lines of
-:func:`openmm_cgadv.attempts.run_each`, but imports nothing of this package: torch is imported before
-OpenMM, which then finds the libraries of torch that its plugins are linked to.
+The first argument is a library to load before OpenMM, or empty. The output is that of
+:func:`openmm_cgadv.attempts.run_each`. The program does not import this package, because torch has
+to be imported before OpenMM, which then finds the libraries of torch that its plugins are linked to.
 """
 
 import ctypes
@@ -12,18 +12,18 @@ import sys
 import torch
 
 XML = "XML"
-"""Instead of a platform: a System with a TorchForce is serialized and read back."""
+"""Name that stands for a test of serialization instead of a platform."""
 
 
 class Probe(torch.nn.Module):
-    """Sum of squared coordinates."""
+    """Energy that is the sum of the squared coordinates."""
 
     def forward(self, positions: torch.Tensor) -> torch.Tensor:
         return (positions * positions).sum()
 
 
 def attempt(name: str) -> None:
-    """Compare the force on one particle with its known value."""
+    """Compare the force on one particle with the exact value, or serialize a System and read it back."""
     system = openmm.System()
     system.addParticle(1.0)
     system.addForce(openmmtorch.TorchForce(torch.jit.script(Probe())))
@@ -44,7 +44,7 @@ if __name__ == "__main__":
         ctypes.CDLL(preload, mode=ctypes.RTLD_GLOBAL)
     import openmm
 
-    # OpenMM-Torch imports OpenMM by its former name, which warns.
+    # OpenMM-Torch imports OpenMM under its former name, which logs a warning.
     logging.disable(logging.WARNING)
     import openmmtorch
 

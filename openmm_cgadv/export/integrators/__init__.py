@@ -1,4 +1,4 @@
-"""OpenMM integrators of the learned dynamics, one file an equation of motion."""
+"""OpenMM integrators of the learned dynamics, one file for each equation of motion."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ INTEGRATORS: dict[str, Integrators] = {
     "generalized_langevin": GeneralizedLangevinIntegrators(),
     "pair": PairwiseIntegrators(),
 }
-"""The integrators of each equation of motion by its name (:data:`openmm_cgadv.dynamics.FRICTIONS`)."""
+"""Integrators of each equation of motion by its name (:data:`openmm_cgadv.dynamics.FRICTIONS`)."""
 
 BACKENDS = ("openmm", "plugin")
+"""OpenMM's own integrators, and those of the plugin."""
 
 __all__ = [
     "BACKENDS",
@@ -44,7 +45,7 @@ def create_integrator(
     seed: int | None = None,
     backend: str | None = None,
 ) -> openmm.Integrator:
-    """See :meth:`openmm_cgadv.Model.create_integrator`."""
+    """Create the integrator of :meth:`openmm_cgadv.Model.create_integrator`."""
     timestep = model.timestep if timestep is None else plain(timestep, unit.picosecond)
     temperature = model.temperature if temperature is None else plain(temperature, unit.kelvin)
     check_temperature(model, temperature)
@@ -60,11 +61,11 @@ def create_integrator(
 def integrator_update(
     integrator: openmm.Integrator, model: Model, types: np.ndarray
 ) -> Callable[[], None]:
-    """Return what sets the friction, memory and temperature of a model in an integrator of this package.
+    """Return a function that sets the friction and the temperature of a model in an integrator of this package.
 
-    The integrator may be in a Context or not. Of a CompoundIntegrator all integrators are updated. Those that this
-    package does not make do not change, and neither does a LangevinMiddleIntegrator unless the model has Langevin
-    dynamics. Auxiliary variables keep their values.
+    The integrator may belong to a Context. All integrators of a CompoundIntegrator are updated. Integrators of other
+    origin do not change, and neither does a LangevinMiddleIntegrator unless the model has Langevin dynamics. Auxiliary
+    variables keep their values.
 
     Parameters
     ----------
@@ -76,26 +77,26 @@ def integrator_update(
     Returns
     -------
     callable
-        It makes the update. Nothing has changed before.
+        The update. Nothing changes before it is called.
 
     Raises
     ------
     ValueError
-        Friction is negative; an integrator has another number of auxiliary variables, one friction where bead types
-        differ in theirs, or another equation of motion.
+        Friction is negative, or an integrator has a different number of auxiliary variables, one friction for bead
+        types with different friction, or a different equation of motion.
     """
     if isinstance(integrator, openmm.CompoundIntegrator):
         parts = (integrator.getIntegrator(k) for k in range(integrator.getNumIntegrators()))
         updates = [integrator_update(part, model, types) for part in parts]
     else:
-        own = INTEGRATORS[model.friction.name]
-        makers = [name for name, each in INTEGRATORS.items() if each.recognizes(integrator)]
-        if makers and not own.recognizes(integrator):
+        integrators = INTEGRATORS[model.friction.name]
+        equations = [name for name, each in INTEGRATORS.items() if each.recognizes(integrator)]
+        if equations and not integrators.recognizes(integrator):
             raise ValueError(
-                f"integrator: found one of the equation of motion {' or '.join(makers)}, expected one of "
+                f"integrator: found one of the equation of motion {' or '.join(equations)}, expected one of "
                 f"{model.friction.name} (model.create_integrator)"
             )
-        updates = own.updates(integrator, model.friction, types, model.temperature)
+        updates = integrators.updates(integrator, model.friction, types, model.temperature)
 
     def apply() -> None:
         for update in updates:

@@ -13,14 +13,14 @@ from ...dynamics import Friction
 from .. import openmm_plugin
 
 Update = Callable[[], None]
-"""Changes an integrator, or a Context that has it."""
+"""A function that changes an integrator, also in an existing Context."""
 
 
 F = TypeVar("F", bound=Friction)
 
 
 class Integrators(ABC, Generic[F]):
-    """Create and update the OpenMM integrators of one equation of motion. An implementation keeps no state."""
+    """Create and update the OpenMM integrators of one equation of motion. An implementation has no state."""
 
     @abstractmethod
     def create(
@@ -46,19 +46,19 @@ class Integrators(ABC, Generic[F]):
         seed : int, optional
             Seed of the noise; drawn by OpenMM when absent.
         backend : {"openmm", "plugin"}, optional
-            Whether OpenMM's own integrators are needed, or those of the plugin; by default the fastest that loads.
+            OpenMM's own integrators or those of the plugin; by default the fastest that loads.
 
         Raises
         ------
         ValueError
-            The backend does not have the equation.
+            The backend does not support the equation.
         ImportError
             The plugin is needed and does not load.
         """
 
     @abstractmethod
     def recognizes(self, integrator: openmm.Integrator) -> bool:
-        """Return whether an integrator integrates this equation and no other, so that it came from :meth:`create`."""
+        """Return whether an integrator is one that only :meth:`create` of this equation returns."""
 
     @abstractmethod
     def updates(
@@ -68,10 +68,10 @@ class Integrators(ABC, Generic[F]):
         types: np.ndarray,
         temperature: float,
     ) -> list[Update]:
-        """Return what sets the friction and the temperature (K) of an integrator.
+        """Return functions that set the friction and the temperature (K) of an integrator.
 
-        Nothing changes before the updates are called. There are none for an integrator that :meth:`create` does not
-        make. Auxiliary variables keep their values.
+        Nothing changes before the updates are called. The list is empty for an integrator that :meth:`create` does not
+        return. Auxiliary variables keep their values.
 
         Raises
         ------
@@ -88,13 +88,13 @@ class Integrators(ABC, Generic[F]):
 
 
 def check_plugin(friction: type[Friction]) -> None:
-    """Raise an ImportError, in one sentence, if an equation needs the OpenMM plugin and it does not load."""
+    """Raise an ImportError if an equation needs the OpenMM plugin and the plugin does not load."""
     if friction.needs and (reason := openmm_plugin.why_not()) is not None:
         raise ImportError(f"{friction.needs}: {reason}")
 
 
 def check_auxiliary(found: int, friction: Friction) -> None:
-    """Raise a ValueError if an integrator has another number of auxiliary variables than the friction."""
+    """Raise a ValueError if the numbers of auxiliary variables of an integrator and of the friction differ."""
     if found != friction.n_auxiliary:
         raise ValueError(
             f"integrator: found {found} auxiliary variables, expected {friction.n_auxiliary} as in the model"

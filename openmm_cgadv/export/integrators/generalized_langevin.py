@@ -1,4 +1,4 @@
-"""OpenMM integrators of friction with memory on every bead: the plugin's, or a CustomIntegrator."""
+"""OpenMM integrators of generalized Langevin dynamics: that of the plugin, or a CustomIntegrator."""
 
 from __future__ import annotations
 
@@ -87,10 +87,10 @@ def memory_integrator(
     ========  ====================================================  =======================
 
     With ``S = P D``, P unit lower triangular and D diagonal, the middle part is
-    ``w = P⁻¹ E s + √(kT/m) D ξ; s = P w``, which takes one new number a row of w.
+    ``w = P⁻¹ E s + √(kT/m) D ξ; s = P w``, which takes one random number for each row of w.
     At its first step the integrator draws z from its stationary distribution, normal with
-    variance kT/m, so it needs nothing but velocities to start in equilibrium. E and S belong to
-    the time step: a changed step size needs a new integrator.
+    variance kT/m, so the dynamics start in equilibrium if the velocities do. E and S depend on
+    the time step: a different step size needs a new integrator.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def memory_integrator(
     uniform = len(np.unique(types)) == 1
 
     def matrix_entry(name: str, row: int, column: int) -> str:
-        """The name of an entry: a global variable, or a per-dof one where types differ."""
+        """Return the name of an entry: a global variable, or a per-dof variable if there are several types."""
         variable = f"{name}{row}{column}"
         add = integrator.addGlobalVariable if uniform else integrator.addPerDofVariable
         add(variable, 0.0)
@@ -178,13 +178,13 @@ def _step_matrices(drift: np.ndarray, timestep: float) -> dict[str, np.ndarray]:
     """Return F = P⁻¹ E, P and D of each bead type [n_types, K + 1, K + 1]."""
     e = torch.matrix_exp(-timestep * torch.as_tensor(np.asarray(drift, dtype=np.float64))).numpy()
     s = np.array([_lower(np.eye(len(one)) - one @ one.T) for one in e])
-    own = np.diagonal(s, axis1=1, axis2=2)[:, None, :]
-    p = np.where(own > 0, s / np.where(own > 0, own, 1.0), np.eye(e.shape[-1]))
+    diagonal = np.diagonal(s, axis1=1, axis2=2)[:, None, :]
+    p = np.where(diagonal > 0, s / np.where(diagonal > 0, diagonal, 1.0), np.eye(e.shape[-1]))
     return {"F": np.linalg.solve(p, e), "P": p, "D": s}
 
 
 def _lower(covariance: np.ndarray) -> np.ndarray:
-    """Return the Cholesky factor; a component without friction has no noise."""
+    """Return the lower Cholesky factor; a component without friction has no noise."""
     s = np.zeros_like(covariance)
     for j in range(len(s)):
         left = covariance[j:, j] - s[j:, :j] @ s[j, :j]

@@ -1,4 +1,4 @@
-"""OpenMM integrators of friction without memory on every bead."""
+"""OpenMM integrators of Langevin dynamics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .generalized_langevin import GeneralizedLangevinIntegrators
 
 
 class LangevinIntegrators(GeneralizedLangevinIntegrators):
-    """A LangevinMiddleIntegrator where all beads have the same friction, else one of generalized Langevin dynamics."""
+    """A LangevinMiddleIntegrator if all beads have the same friction, otherwise one of generalized Langevin dynamics."""
 
     def create(
         self,

@@ -1,4 +1,4 @@
-"""The OpenMM plugin's integrator of friction between pairs of beads."""
+"""The OpenMM plugin's integrator of pairwise friction."""
 
 from __future__ import annotations
 
